@@ -1,0 +1,64 @@
+"""What the segmenter asks of an image encoder and of a text encoder."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class DenseFeatures:
+    """One image in the space that it shares with words.
+
+    Every embedding has unit L2 norm, so that a dot product with a text embedding is their cosine.
+
+    Attributes:
+        image: (D,) float32, the whole image.
+        patches: (gh, gw, D) float32, one embedding for each patch of the encoder's grid.
+        pixels: (ph, pw, D) float32, the finer grid that the logits are computed on.
+        extent: (y, x), the share of both grids that the image covers, from the top left corner;
+            the rest is padding. Each in (0, 1].
+    """
+
+    image: NDArray[np.float32]
+    patches: NDArray[np.float32]
+    pixels: NDArray[np.float32]
+    extent: tuple[float, float]
+
+
+class ImageEncoder(Protocol):
+    """Turns an image into embeddings."""
+
+    name: str
+    """Identifies the weights and the resolution, for reports."""
+    dim: int
+    """D, the width of the shared space."""
+    logit_scale: float
+    """What cosines are multiplied with before a softmax over categories."""
+    device: str
+    """Where it runs, for reports: 'cpu', 'cuda:0', …"""
+
+    def prepare(self, image: NDArray[np.uint8]) -> object:
+        """Resize, pad and normalise an RGB image (H, W, 3) uint8 of any size to the network's input."""
+
+    def backbone(self, prepared: object) -> object:
+        """Run the encoder network alone, on what `prepare` gave. `ovs bench` times this as the encoder."""
+
+    def project(self, features: object) -> DenseFeatures:
+        """Bring what `backbone` gave into the space shared with words."""
+
+
+class TextEncoder(Protocol):
+    """Turns texts into embeddings."""
+
+    name: str
+    """Identifies the weights: part of the key under which embeddings are cached."""
+    dim: int
+    """D, the width of the shared space."""
+    templates: tuple[str, ...]
+    """The prompt templates that suit this encoder, each with one '{}' for the name."""
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Embed texts: (len(texts), D) float32, rows of unit L2 norm."""
