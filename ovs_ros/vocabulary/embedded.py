@@ -1,0 +1,50 @@
+"""A vocabulary together with the embeddings of its words: what the segmenter works with."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ovs_ros.vocabulary.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True, eq=False)
+class EmbeddedVocabulary:
+    """One version of a vocabulary with a unit embedding for each of its words. All arrays are read-only.
+
+    Attributes:
+        vocabulary: the words: K categories and N negative words.
+        embeddings: (K + N, D) float32, C-contiguous, unit rows: the categories in order, then the negatives.
+        ids: (K,) uint16, the label of each category.
+        thresholds: (K,) float32 in [0, 1], NaN where the segmenter's default counts.
+
+    Raises:
+        ValueError: the embeddings are not (K + N, D), not finite, or not of unit L2 norm.
+    """
+
+    vocabulary: Vocabulary
+    embeddings: NDArray[np.float32]
+    ids: NDArray[np.uint16] = field(init=False)
+    thresholds: NDArray[np.float32] = field(init=False)
+
+    def __post_init__(self) -> None:
+        embeddings = np.array(self.embeddings, dtype=np.float32, order="C")
+        rows = len(self.vocabulary) + len(self.vocabulary.negatives)
+        if embeddings.ndim != 2 or embeddings.shape[0] != rows or embeddings.shape[1] == 0:
+            raise ValueError(
+                f"expected embeddings of shape ({rows}, D), one row for each category and negative word, "
+                f"got {embeddings.shape}"
+            )
+        norms = np.sqrt(np.einsum("kd,kd->k", embeddings, embeddings))  # (K + N,)
+        if not np.allclose(norms, 1, atol=1e-3):
+            raise ValueError(
+                f"expected embeddings of unit L2 norm, got norms from {norms.min()} to {norms.max()}; "
+                "normalise them"
+            )
+        given = [c.threshold for c in self.vocabulary.categories]
+        thresholds = np.array([np.nan if t is None else t for t in given], dtype=np.float32)  # (K,)
+        embeddings.setflags(write=False)
+        thresholds.setflags(write=False)
+        object.__setattr__(self, "embeddings", embeddings)
+        object.__setattr__(self, "ids", self.vocabulary.ids)
+        object.__setattr__(self, "thresholds", thresholds)
