@@ -1,0 +1,62 @@
+"""How the segmenter decides, apart from the encoders and the words."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+Suppression = Literal["multiplicative", "redundancy", "none"]
+"""How a category that dominates the image is held back when patches vote (see selection.py)."""
+
+SUPPRESSIONS: tuple[str, ...] = get_args(Suppression)
+
+
+@dataclass(frozen=True)
+class SegmenterOptions:
+    """Settings that can change between two frames.
+
+    Attributes:
+        select: choose for every frame the few categories that it can hold; False: decide among all of them.
+        suppression: how a category that dominates the image is held back when patches vote.
+        theta: image probability in [0, 1] above which a category is selected whatever the patches say.
+        max_categories: how many categories, at least 1, a frame is decided among at most.
+        shortlist: how many categories, at least 1, take part in the selection; more are screened beforehand.
+        threshold: probability in [0, 1] below which a pixel is unknown, for categories without their own.
+        temperature: above 0; divides the encoder's logit scale: the higher, the less sure every decision is.
+
+    Raises:
+        TypeError: a field is of another type.
+        ValueError: a field is out of its range.
+    """
+
+    select: bool = True
+    suppression: Suppression = "multiplicative"
+    theta: float = 0.5
+    max_categories: int = 32
+    shortlist: int = 384
+    threshold: float = 0.0
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.select, bool):
+            raise TypeError(f"expected select to be True or False, got {self.select!r}")
+        if self.suppression not in SUPPRESSIONS:
+            raise ValueError(f"expected suppression to be one of {', '.join(SUPPRESSIONS)}, got {self.suppression!r}")
+        _check_number("theta", self.theta, 0.0, 1.0)
+        _check_number("threshold", self.threshold, 0.0, 1.0)
+        _check_number("temperature", self.temperature, 1e-3, 1e3)
+        _check_count("max_categories", self.max_categories)
+        _check_count("shortlist", self.shortlist)
+
+
+def _check_number(name: str, value: object, low: float, high: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"expected {name} to be a number, got {value!r}")
+    if not (math.isfinite(value) and low <= value <= high):
+        raise ValueError(f"expected {name} from {low:g} to {high:g}, got {value!r}")
+
+
+def _check_count(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"expected {name} to be a whole number, got {value!r}")
+    if value < 1:
+        raise ValueError(f"expected {name} to be at least 1, got {value}")
