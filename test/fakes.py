@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ovs_ros.encoders.protocols import DenseFeatures
+from ovs_ros.encoders.upsampling import DensePixels
 from ovs_ros.segmentation.segmenter import Segmenter, SegmenterOptions
 
 COLORS: dict[str, tuple[int, int, int]] = {
@@ -110,7 +111,7 @@ class ColorImageEncoder:
         return DenseFeatures(
             image=whole / np.linalg.norm(whole),
             patches=embed_colors(patches),
-            pixels=embed_colors(pixels),
+            upsampling=DensePixels(embed_colors(pixels)),
             extent=extent,
         )
 

@@ -7,6 +7,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ovs_ros.encoders.upsampling import Upsampling
+
 
 @dataclass(frozen=True)
 class DenseFeatures:
@@ -17,14 +19,14 @@ class DenseFeatures:
     Attributes:
         image: (D,) float32, the whole image.
         patches: (gh, gw, D) float32, one embedding for each patch of the encoder's grid.
-        pixels: (ph, pw, D) float32, the finer grid that the logits are computed on.
+        upsampling: gives cosines with words on the finer grid that the logits are computed on.
         extent: (y, x), the share of both grids that the image covers, from the top left corner;
             the rest is padding. Each in (0, 1].
     """
 
     image: NDArray[np.float32]
     patches: NDArray[np.float32]
-    pixels: NDArray[np.float32]
+    upsampling: Upsampling
     extent: tuple[float, float]
 
 

@@ -1,0 +1,78 @@
+"""From the cosines of patches to those of pixel positions, at a cost that hardly knows the vocabulary."""
+
+from dataclasses import dataclass
+from math import isqrt
+from typing import Protocol
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+Array = NDArray[np.float32]
+
+
+class Upsampling(Protocol):
+    """Computes cosines on a grid finer than the patches'."""
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(ph, pw), the fine grid, padding included."""
+
+    def cosines(self, words: Array) -> Array:
+        """Cosines with words (M, D) at pixel positions: (ph, pw, M) float32, C-contiguous."""
+
+
+@dataclass(frozen=True)
+class DensePixels:
+    """An encoder that gives an embedding for every pixel position: `pixels` (ph, pw, D) of unit norm."""
+
+    pixels: Array
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """See `Upsampling`."""
+        return self.pixels.shape[0], self.pixels.shape[1]
+
+    def cosines(self, words: Array) -> Array:
+        """See `Upsampling`."""
+        height, width, dim = self.pixels.shape
+        return (self.pixels.reshape(-1, dim) @ words.T).reshape(height, width, -1)
+
+
+@dataclass(frozen=True)
+class ConvexUpsampling:
+    """Each pixel position takes a convex combination of the 3x3 patches around it, and a narrow detail.
+
+    RAFT's upsampling (Teed and Deng 2020, section 3.3), applied to the cosines with any words, so that its
+    weights need not know the vocabulary; beyond the border the nearest patch stands in.
+
+    Attributes:
+        patches: (h, w, D) unit embeddings.
+        weights: (h*w, s*s, 9), convex over the last axis.
+        details: (h*w, s*s, F).
+        detail_words: (D, F), what a word asks of the details.
+    """
+
+    patches: Array
+    weights: Array
+    details: Array
+    detail_words: Array
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """See `Upsampling`: (s*h, s*w)."""
+        s = isqrt(self.weights.shape[1])
+        return self.patches.shape[0] * s, self.patches.shape[1] * s
+
+    def cosines(self, words: Array) -> Array:
+        """See `Upsampling`."""
+        h, w, dim = self.patches.shape
+        m, s = len(words), isqrt(self.weights.shape[1])
+        coarse = (self.patches.reshape(-1, dim) @ words.T).reshape(h, w, m)
+        bordered = np.pad(coarse, ((1, 1), (1, 1), (0, 0)), mode="edge")
+        around = sliding_window_view(bordered, (3, 3), axis=(0, 1))  # (h, w, M, 3, 3)
+        around = around.transpose(0, 1, 3, 4, 2).reshape(h * w, 9, m)
+        fine = self.details.reshape(-1, self.details.shape[2]) @ (words @ self.detail_words).T  # (h*w*s*s, M)
+        fine = fine.reshape(h * w, s * s, m)
+        fine += self.weights @ around
+        return fine.reshape(h, w, s, s, m).transpose(0, 2, 1, 3, 4).reshape(h * s, w * s, m)
