@@ -113,14 +113,14 @@ def checked_name(name: object, role: str = "category") -> str:
 
 
 def refuse_duplicates(names: Iterable[str], what: str) -> None:
-    """Raise VocabularyError if two names are the same by `name_key`; `what` they are goes into the message."""
+    """Raise VocabularyError if two names have one `name_key`; the message calls each a `what`."""
     seen: dict[str, str] = {}
     for name in names:
         key = name_key(name)
         if key in seen:
             raise VocabularyError(
-                f"expected each {what} once, got '{seen[key]}' and '{name}', which differ at most in case and "
-                "blanks; leave one out"
+                f"expected each {what} once, got '{seen[key]}' and '{name}', which differ at most in case "
+                "and blanks; leave one out"
             )
         seen[key] = name
 
@@ -133,27 +133,30 @@ def _is_plain(text: str) -> bool:
 def _checked_prompts(name: str, prompts: object) -> tuple[str, ...]:
     if isinstance(prompts, str) or not isinstance(prompts, Iterable):
         raise VocabularyError(f"expected a list of prompts for '{name}', got {prompts!r}; put it in brackets")
-    checked = tuple(prompts)
-    if len(checked) > MAX_PROMPTS:
+    texts = tuple(prompts)
+    if len(texts) > MAX_PROMPTS:
         raise VocabularyError(
-            f"expected at most {MAX_PROMPTS} prompts for '{name}', got {len(checked)}; keep the best"
+            f"expected at most {MAX_PROMPTS} prompts for '{name}', got {len(texts)}; keep the best"
         )
-    for prompt in checked:
-        if not isinstance(prompt, str) or not any(c.isalnum() for c in prompt.replace("{}", name)):
-            raise VocabularyError(
-                f"expected prompts with text for '{name}', got {prompt!r}; "
-                "write a text, where '{}' takes the name"
-            )
-        if len(prompt) > MAX_PROMPT_LENGTH:
-            raise VocabularyError(
-                f"expected prompts of at most {MAX_PROMPT_LENGTH} characters for '{name}', got {len(prompt)}; "
-                "shorten them"
-            )
-        if not _is_plain(" ".join(prompt.split())):
-            raise VocabularyError(
-                f"expected prompts without control characters for '{name}', got {prompt!r}; take them out"
-            )
-    return checked
+    return tuple(_checked_prompt(name, text) for text in texts)
+
+
+def _checked_prompt(name: str, prompt: object) -> str:
+    if not isinstance(prompt, str) or not any(c.isalnum() for c in prompt.replace("{}", name)):
+        raise VocabularyError(
+            f"expected prompts with text for '{name}', got {prompt!r}; write one, where '{{}}' takes the name"
+        )
+    plain = " ".join(prompt.split())
+    if len(plain) > MAX_PROMPT_LENGTH:
+        raise VocabularyError(
+            f"expected prompts of at most {MAX_PROMPT_LENGTH} characters for '{name}', got {len(plain)} in "
+            f"'{plain[:40]}…'; shorten it"
+        )
+    if not _is_plain(plain):
+        raise VocabularyError(
+            f"expected prompts without control characters for '{name}', got {prompt!r}; take them out"
+        )
+    return plain
 
 
 def _checked_threshold(name: str, threshold: object) -> float | None:
