@@ -8,11 +8,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 
+from ovs_ros.encoders.dino import DinoEncoder
+from ovs_ros.encoders.minilm import SentenceEncoder
 from ovs_ros.encoders.patches import PatchGrid, blank, fit_grid, place
 from ovs_ros.encoders.protocols import DenseFeatures
-from ovs_ros.encoders.resample import resample_grid
 from ovs_ros.encoders.upsampling import ConvexUpsampling
 from ovs_ros.runtime.onnx import open_session
 
@@ -23,50 +23,11 @@ GUIDE = 8
 """Positions a patch side in the small RGB image that guides the head's upsampling."""
 LOGIT_SCALE = 20.0
 """What the head was trained with: the inverse of the softmax temperature."""
-LONGEST_TEXT = 64
-TEXT_BATCH = 32
-
-
-class DinoEncoder:
-    """DINOv2 ViT-S/14, run by ONNX Runtime.
-
-    Attributes:
-        patch: a patch's side in pixels.
-        width: numbers a token: the layers 3, 6, 9 and 12 side by side.
-    """
-
-    patch = 14
-    width = 4 * 384
-
-    def __init__(self, model: Path, positions: NDArray[np.float32], *, threads: int = 0) -> None:
-        """Open the encoder.
-
-        Args:
-            model: the ONNX file.
-            positions: (37, 37, 384) float32, the position table.
-            threads: for one call; 0 means one for each core.
-
-        Raises:
-            FileNotFoundError: there is no such model.
-        """
-        self._session = open_session(model, threads=threads)
-        self._table = positions
-        self._positions: dict[tuple[int, int], NDArray[np.float32]] = {}
-
-    def tokens(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Encode an RGB image (h*14, w*14, 3) uint8: tokens (1 + h*w, 1536) float32, the class token first."""
-        grid = image.shape[0] // self.patch, image.shape[1] // self.patch
-        positions = self._positions.get(grid)
-        if positions is None:
-            positions = resample_grid(self._table, *grid).reshape(grid[0] * grid[1], -1)
-            self._positions[grid] = positions
-        tokens: NDArray[np.float32] = self._session.run(None, {"image": image, "positions": positions})[0]
-        return tokens
 
 
 @dataclass(frozen=True)
 class PreparedImage:
-    """An image in its grid: `pixels` (rows*14, columns*14, 3) uint8 RGB, `guide` (rows*8, columns*8, 3) uint8."""
+    """An image in its grid: `pixels` (rows*14, columns*14, 3) and `guide` (rows*8, columns*8, 3), uint8 RGB."""
 
     pixels: NDArray[np.uint8]
     guide: NDArray[np.uint8]
@@ -146,7 +107,7 @@ class EmbeddedImageEncoder:
 class EmbeddedTextEncoder:
     """MiniLM-L6 and the words' side of the head; see `TextEncoder` for the contract."""
 
-    templates = ("{}", "a photo of a {}", "there is a {} in the scene")
+    templates: tuple[str, ...] = ("{}", "a photo of a {}", "there is a {} in the scene")
 
     def __init__(self, models: Path = MODELS, *, threads: int = 0) -> None:
         """Open the model.
@@ -158,10 +119,7 @@ class EmbeddedTextEncoder:
         Raises:
             FileNotFoundError: a file is missing.
         """
-        self._session = open_session(models / "text_encoder.onnx", threads=threads)
-        self._tokenizer = Tokenizer.from_file(str(models / "tokenizer.json"))
-        self._tokenizer.enable_truncation(LONGEST_TEXT)
-        self._tokenizer.enable_padding()
+        self._sentences = SentenceEncoder(models, threads=threads)
         with np.load(models / "text_head.npz", allow_pickle=False) as words:
             self._weight: NDArray[np.float32] = words["weight"]  # (384, D)
             self._bias: NDArray[np.float32] = words["bias"]  # (D,)
@@ -171,27 +129,16 @@ class EmbeddedTextEncoder:
         self.dim = self._weight.shape[1]
         self.name = f"minilm-l6-int8-{digest.hexdigest()[:12]}"
 
-    def sentences(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Embed texts as all-MiniLM-L6-v2 does: (len(texts), 384) float32, rows of unit L2 norm."""
-        out = np.empty((len(texts), self._weight.shape[0]), np.float32)
-        # Texts of one length share a batch, so that little of it is padding.
-        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-        for start in range(0, len(order), TEXT_BATCH):
-            batch = order[start : start + TEXT_BATCH]
-            encoded = self._tokenizer.encode_batch([texts[i] for i in batch])
-            ids = np.array([e.ids for e in encoded], np.int64)  # (B, L)
-            mask = np.array([e.attention_mask for e in encoded], np.int32)  # (B, L)
-            out[batch] = self._session.run(None, {"ids": ids, "mask": mask})[0]
-        return out
-
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Embed texts in the space shared with images: (len(texts), D) float32, rows of unit L2 norm."""
-        words = self.sentences(texts) @ self._weight + self._bias
+        words = self._sentences.encode(texts) @ self._weight + self._bias
         words /= np.linalg.norm(words, axis=1, keepdims=True)
         return words
 
 
-def load(preset: str = "stream", *, models: Path = MODELS, threads: int = 0) -> tuple[EmbeddedImageEncoder, EmbeddedTextEncoder]:
+def load(
+    preset: str = "stream", *, models: Path = MODELS, threads: int = 0
+) -> tuple[EmbeddedImageEncoder, EmbeddedTextEncoder]:
     """Open the embedded pair.
 
     Args:

@@ -1,4 +1,4 @@
-"""From an image of any size and shape to a ViT's input: scaled without distortion, padded to whole patches."""
+"""From any image to a ViT's input: scaled without distortion, padded to whole patches."""
 
 import math
 from dataclasses import dataclass
@@ -64,7 +64,9 @@ def fit_grid(height: int, width: int, *, patches: int, patch: int) -> PatchGrid:
     return best
 
 
-def place(image: NDArray[np.uint8], grid: PatchGrid, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+def place(
+    image: NDArray[np.uint8], grid: PatchGrid, out: NDArray[np.uint8] | None = None
+) -> NDArray[np.uint8]:
     """Scale an RGB image (H, W, 3) uint8 into its grid.
 
     Args:

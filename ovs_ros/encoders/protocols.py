@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,13 +42,13 @@ class ImageEncoder(Protocol):
     device: str
     """Where it runs, for reports: 'cpu', 'cuda:0', …"""
 
-    def prepare(self, image: NDArray[np.uint8]) -> object:
+    def prepare(self, image: NDArray[np.uint8]) -> Any:
         """Resize, pad and normalise an RGB image (H, W, 3) uint8 of any size to the network's input."""
 
-    def backbone(self, prepared: object) -> object:
+    def backbone(self, prepared: Any) -> Any:
         """Run the encoder network alone, on what `prepare` gave. `ovs bench` times this as the encoder."""
 
-    def project(self, features: object) -> DenseFeatures:
+    def project(self, features: Any) -> DenseFeatures:
         """Bring what `backbone` gave into the space shared with words."""
 
 

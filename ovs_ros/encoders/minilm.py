@@ -1,0 +1,46 @@
+"""all-MiniLM-L6-v2, the embedded model's text encoder."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from ovs_ros.runtime.onnx import open_session
+
+WIDTH = 384
+LONGEST = 64
+BATCH = 32
+
+
+class SentenceEncoder:
+    """all-MiniLM-L6-v2, run by ONNX Runtime."""
+
+    def __init__(self, models: Path, *, threads: int = 0) -> None:
+        """Open the encoder.
+
+        Args:
+            models: the folder with `text_encoder.onnx` and `tokenizer.json`.
+            threads: for one call; 0 means one for each core.
+
+        Raises:
+            FileNotFoundError: a file is missing.
+        """
+        self._session = open_session(models / "text_encoder.onnx", threads=threads)
+        self._tokenizer = Tokenizer.from_file(str(models / "tokenizer.json"))
+        self._tokenizer.enable_truncation(LONGEST)
+        self._tokenizer.enable_padding()
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Embed texts: (len(texts), 384) float32, rows of unit L2 norm; only the first 64 tokens count."""
+        out = np.empty((len(texts), WIDTH), np.float32)
+        # Texts of one length share a batch, so that little of it is padding.
+        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+        for start in range(0, len(order), BATCH):
+            batch = order[start : start + BATCH]
+            encoded = self._tokenizer.encode_batch([texts[i] for i in batch])
+            ids = np.array([e.ids for e in encoded], np.int64)  # (B, L)
+            mask = np.array([e.attention_mask for e in encoded], np.int32)  # (B, L)
+            out[batch] = self._session.run(None, {"ids": ids, "mask": mask})[0]
+        return out

@@ -1,0 +1,97 @@
+"""Readers of the training sets' folders.
+
+A labelled set is `SET/SPLIT/image/NAME.*` and `SET/SPLIT/label/NAME.png` (uint8 line numbers of
+`SET/classes.txt`, 255 ignored), optionally with `SET/SPLIT/fine/NAME.png` (uint8 line numbers, from 1, of
+`SET/fine_names.txt`, 0 unknown).
+"""
+
+import csv
+import re
+from collections import Counter
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+IGNORE = 255
+
+
+@dataclass(frozen=True)
+class LabelledImage:
+    """The files of one image with pixel labels; `fine` is None where the set has none."""
+
+    image: Path
+    label: Path
+    fine: Path | None
+
+
+def labelled_images(split: Path) -> list[LabelledImage]:
+    """List a split's images, sorted by name.
+
+    Raises:
+        FileNotFoundError: no images, or one without its label.
+    """
+    found = []
+    for image in sorted((split / "image").glob("*")):
+        label = split / "label" / f"{image.stem}.png"
+        if not label.is_file():
+            raise FileNotFoundError(f"expected the label {label} beside {image}, and there is none")
+        fine = split / "fine" / f"{image.stem}.png"
+        found.append(LabelledImage(image, label, fine if fine.is_file() else None))
+    if not found:
+        raise FileNotFoundError(f"expected images in {split / 'image'}, and found none")
+    return found
+
+
+def read_rgb(path: Path) -> NDArray[np.uint8]:
+    """Read an image as (H, W, 3) uint8 RGB.
+
+    Raises:
+        ValueError: OpenCV cannot read it.
+    """
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if image is None:
+        raise ValueError(f"expected an image that OpenCV reads, got {path}")
+    return np.ascontiguousarray(image[..., ::-1])
+
+
+def read_names(path: Path) -> list[str]:
+    """Read names, one a line."""
+    return [line.strip() for line in path.read_text().splitlines() if line.strip()]
+
+
+def caption_nouns() -> list[str]:
+    """The visible things and stuff that captions are searched for."""
+    return sorted(set(files("ovs_ros.training").joinpath("nouns.txt").read_text().split()))
+
+
+def read_captions(folder: Path) -> dict[str, list[str]]:
+    """Read `captions.tsv` (file, caption): file -> its captions."""
+    captions: dict[str, list[str]] = {}
+    with (folder / "captions.tsv").open(newline="") as lines:
+        for name, caption in csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE):
+            captions.setdefault(name, []).append(caption.strip(" ."))
+    return captions
+
+
+def nouns_in(captions: list[str], nouns: list[str], *, least: int = 1) -> list[int]:
+    """Indices of the nouns that at least `least` of the captions name, in the singular or the plural."""
+    counts: Counter[str] = Counter()
+    for caption in captions:
+        words = set(re.findall("[a-z]+", caption.lower()))
+        counts.update(
+            words | {w[:-1] for w in words if w.endswith("s")} | {w[:-2] for w in words if w.endswith("es")}
+        )
+    return [i for i, noun in enumerate(nouns) if counts[noun] >= least]
+
+
+def read_image_names(folder: Path) -> list[tuple[Path, str]]:
+    """Read `names.tsv` (file, class name) of a folder of named images."""
+    with (folder / "names.tsv").open(newline="") as lines:
+        return [
+            (folder / "image" / name, label)
+            for name, label in csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
+        ]
