@@ -1,4 +1,5 @@
 # make setup | demo | test | lint | clean. Each does the set-up it needs, and only what changed.
+# Options of the demonstration: make demo ARGS="--source FOLDER --words 'floor, wall'"
 
 VENV   := .venv
 STAMPS := $(VENV)/.stamps
@@ -43,7 +44,8 @@ $(STAMPS)/interfaces: $(STAMPS)/package $(INTERFACE_SOURCES)
 	@touch $@
 
 demo: setup
-	@$(ROS_ENV) && ovs demo
+	@echo "==> Camera, node and viewer: results in demo_output/"
+	@$(ROS_ENV) && python -m ovs_ros.ros.demo $(ARGS)
 
 lint: $(STAMPS)/package
 	@$(VENV)/bin/ruff check .

@@ -1,0 +1,188 @@
+"""The whole stream on one machine: a camera, the node and a viewer, three processes that talk over DDS.
+
+python -m ovs_ros.ros.demo --source motorcycle --output demo_output
+"""
+
+import argparse
+import os
+import secrets
+import selectors
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from ament_index_python.packages import get_package_share_directory
+
+from ovs_ros.vocabulary.vocabulary import Vocabulary
+from ovs_ros.vocabulary.yaml_io import dump_vocabulary
+
+NODE = "ovs"
+PROFILE = "fastdds_large_data.xml"
+HIGHEST_DOMAIN = 101
+"""The highest ROS domain whose ports do not reach into Linux' ephemeral range."""
+LOG_LINES = 25
+GRACE_S = 10.0
+
+WORDS = {
+    "motorcycle": "motorcycle, bench, shelf, cardboard box, floor, wall, door, bicycle, bucket",
+    "scene": "floor, wall, ceiling, door, window, table, chair, cabinet, shelf, person",
+}
+THEN_WORDS = {
+    "motorcycle": "wheel, motorcycle, concrete floor, wooden wall, bookshelf, box, bench, bag",
+    "scene": "counter, sink, refrigerator, bottle, box, picture, floor, wall, cabinet, chair",
+}
+
+
+@dataclass
+class Process:
+    """A part of the demonstration; `log` is None where it writes to the terminal."""
+
+    name: str
+    popen: subprocess.Popen[bytes]
+    log: Path | None
+
+    def stop(self) -> None:
+        """End it as Ctrl-C would, and after GRACE_S for good."""
+        if self.popen.poll() is None:
+            self.popen.send_signal(signal.SIGINT)
+            try:
+                self.popen.wait(GRACE_S)
+            except subprocess.TimeoutExpired:
+                self.popen.kill()
+                self.popen.wait()
+
+    def last_words(self) -> str:
+        """The end of its log."""
+        if self.log is None:
+            return ""
+        lines = self.log.read_text(errors="replace").splitlines()[-LOG_LINES:]
+        return "\n".join(
+            [f"--- {self.name}: the last lines of {self.log}", *(f"    {line}" for line in lines)]
+        )
+
+
+def isolated_environment() -> dict[str, str]:
+    """This environment with a DDS domain of its own, on this host, and the profile for large messages."""
+    profile = Path(get_package_share_directory("ovs_ros")) / "config" / PROFILE
+    return {
+        **os.environ,
+        "ROS_DOMAIN_ID": str(1 + secrets.randbelow(HIGHEST_DOMAIN)),
+        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+        "FASTDDS_DEFAULT_PROFILES_FILE": str(profile),
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def start(name: str, arguments: Sequence[str], environment: Mapping[str, str], log: Path | None) -> Process:
+    """Start a module of this package as a process of its own, its output in `log` or on the terminal."""
+    command = [sys.executable, "-m", f"ovs_ros.ros.{name}", *arguments]
+    with ExitStack() as stack:
+        output = stack.enter_context(log.open("wb")) if log else None
+        popen = subprocess.Popen(
+            command, env=environment, stdout=output, stderr=subprocess.STDOUT if log else None
+        )
+    return Process(name, popen, log)
+
+
+def first_to_end(processes: Sequence[Process], timeout: float | None = None) -> Process | None:
+    """Wait until one of them ends; None after `timeout` seconds."""
+    with selectors.DefaultSelector() as selector, ExitStack() as stack:
+        for process in processes:
+            descriptor = os.pidfd_open(process.popen.pid)
+            stack.callback(os.close, descriptor)
+            selector.register(descriptor, selectors.EVENT_READ, process)
+        events = selector.select(timeout)
+        if not events:
+            return None
+        ended: Process = events[0][0].data
+        ended.popen.wait()
+        return ended
+
+
+def run(source: str, words: str, then: str, output: Path, frames: int, rate: float, preset: str) -> int:
+    """Run the three processes until the viewer has what it wants.
+
+    Returns:
+        0, or 1 if one of them failed; the logs' ends are then on stderr.
+    """
+    logs = output / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    vocabulary = output / "vocabulary.yaml"
+    dump_vocabulary(Vocabulary.from_names(word.strip() for word in words.split(",")), vocabulary)
+    environment = isolated_environment()
+    node_parameters = {"autostart": "true", "vocabulary": str(vocabulary), "preset": preset}
+    processes: list[Process] = []
+    try:
+        processes.append(
+            start(
+                "node",
+                [
+                    "--ros-args",
+                    *("-r", f"__node:={NODE}"),
+                    *(part for name, value in node_parameters.items() for part in ("-p", f"{name}:={value}")),
+                ],
+                environment,
+                logs / "node.log",
+            )
+        )
+        processes.append(
+            start("camera", ["--source", source, "--rate", str(rate)], environment, logs / "camera.log")
+        )
+        viewer = start(
+            "viewer",
+            ["--output", str(output), "--node", NODE, "--words", then, "--frames", str(frames)],
+            environment,
+            None,
+        )
+        processes.append(viewer)
+        ended = first_to_end(processes)
+    except KeyboardInterrupt:
+        return 1
+    finally:
+        for process in reversed(processes):
+            process.stop()
+    if ended is viewer and viewer.popen.returncode == 0:
+        return 0
+    name = ended.name if ended else "?"
+    code = ended.popen.returncode if ended else "?"
+    print(f"demo: the {name} ended too early, with exit status {code}", file=sys.stderr)
+    for process in processes:
+        print(process.last_words(), file=sys.stderr)
+    return 1
+
+
+def main() -> None:
+    """Run the demonstration."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--source", default="motorcycle", help="motorcycle, a folder, a video file or a webcam's number"
+    )
+    parser.add_argument("--words", help="what to look for, with commas between the words")
+    parser.add_argument("--then", help="what to look for after half of the frames")
+    parser.add_argument("--output", type=Path, default=Path("demo_output"), help="folder for what is saved")
+    parser.add_argument("--frames", type=int, default=120, help="how many frames to wait for")
+    parser.add_argument("--rate", type=float, default=15.0, help="the camera's frames a second")
+    parser.add_argument("--preset", default="stream", help="stream or quality")
+    arguments = parser.parse_args()
+    if arguments.frames < 2:
+        parser.error(f"--frames must be at least 2, one for each vocabulary, not {arguments.frames}")
+    scene = "motorcycle" if arguments.source == "motorcycle" else "scene"
+    sys.exit(
+        run(
+            arguments.source,
+            arguments.words or WORDS[scene],
+            arguments.then or THEN_WORDS[scene],
+            arguments.output,
+            arguments.frames,
+            arguments.rate,
+            arguments.preset,
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
