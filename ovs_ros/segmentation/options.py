@@ -40,7 +40,8 @@ class SegmenterOptions:
         if not isinstance(self.select, bool):
             raise TypeError(f"expected select to be True or False, got {self.select!r}")
         if self.suppression not in SUPPRESSIONS:
-            raise ValueError(f"expected suppression to be one of {', '.join(SUPPRESSIONS)}, got {self.suppression!r}")
+            known = ", ".join(SUPPRESSIONS)
+            raise ValueError(f"expected suppression to be one of {known}, got {self.suppression!r}")
         _check_number("theta", self.theta, 0.0, 1.0)
         _check_number("threshold", self.threshold, 0.0, 1.0)
         _check_number("temperature", self.temperature, 1e-3, 1e3)

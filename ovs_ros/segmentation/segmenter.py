@@ -1,5 +1,6 @@
 """The whole way of a frame, from an RGB image to named pixels."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import perf_counter
 
@@ -31,8 +32,11 @@ class Segmenter:
     `segment` keeps no state between two frames, and takes a vocabulary and options as they are when it is
     called: both can be exchanged between two frames, from another thread too.
 
-    Attributes:
-        options: may be replaced at any time; the next frame goes by it.
+    Args:
+        image_encoder: brings images into the space shared with words.
+        text_encoder: brings words there.
+        options: kept as an attribute that may be replaced at any time; the next frame goes by it.
+        cache: where `embed` looks up embeddings and keeps new ones; None: it encodes all words each time.
 
     Raises:
         ValueError: the encoders do not share one space.
@@ -54,7 +58,7 @@ class Segmenter:
         self.image_encoder = image_encoder
         self.text_encoder = text_encoder
         self.options = options if options is not None else SegmenterOptions()
-        self.cache = cache if cache is not None else EmbeddingCache(None)
+        self.cache = cache
 
     @classmethod
     def load(cls, preset: str = "stream", **options: object) -> "Segmenter":
@@ -73,9 +77,19 @@ class Segmenter:
         checked = SegmenterOptions(**options)  # type: ignore[arg-type]  # checked at run time, field by field
         return cls(*embedded.load(preset), checked, EmbeddingCache())
 
-    def embed(self, vocabulary: Vocabulary) -> EmbeddedVocabulary:
-        """Embed the words, as slow as the text encoder for words that the cache lacks. Not for the frame path."""
-        return embed(vocabulary, self.text_encoder, self.cache)
+    def embed(
+        self, vocabulary: Vocabulary, progress: Callable[[int, int], None] | None = None
+    ) -> EmbeddedVocabulary:
+        """Embed the words. Words that the cache lacks take the text encoder's time: not for the frame path.
+
+        Args:
+            vocabulary: the words.
+            progress: called now and then with how many words are done and how many there are.
+
+        Raises:
+            VocabularyError: a category's prompts cancel each other out.
+        """
+        return embed(vocabulary, self.text_encoder, self.cache, progress)
 
     def __call__(self, image: NDArray[np.uint8], words: EmbeddedVocabulary) -> Segmentation:
         """The same as `segment`."""

@@ -1,0 +1,216 @@
+"""From logits on a coarse grid to one word for every pixel.
+
+The result is that of bilinear upsampling (pixel centres, as `align_corners=False`) and argmax, at a fraction
+of the cost. Between four nodes the upsampled logits are convex combinations of theirs. So where one word wins
+at all four, it wins everywhere between them. Only in the other cells are logits interpolated, and there only
+those of words that can win: a word whose highest corner is below another word's lowest corner cannot.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ovs_ros.encoders.protocols import DenseFeatures
+
+_GROUPS = (2, 4, 8)
+"""Cells are interpolated together by how many words can win in them: up to 2, 4, 8, and more."""
+_CHUNK = 1 << 22
+"""How many corner logits are gathered at a time, to bound the memory that huge vocabularies take."""
+
+
+def decode(
+    logits: NDArray[np.float32], features: DenseFeatures, size: tuple[int, int]
+) -> tuple[NDArray[np.integer], NDArray[np.uint8]]:
+    """The best word of every pixel, and its probability.
+
+    Args:
+        logits: (rows, cols, C) float32, as `align` gives them, for the nodes that the image covers.
+        features: what the logits were made from: its fine grid and extent say where the nodes lie.
+        size: (H, W) of the image.
+
+    Returns:
+        (H, W) column of the highest upsampled logit; uint8 for C up to 255, uint16 up to 65535, else int32.
+        (H, W) uint8 the probability of that column in 1/255, upsampled from its softmax at the nodes.
+    """
+    rows, cols, words = logits.shape
+    down = _axis(rows, features.upsampling.grid[0] * features.extent[0], size[0])
+    across = _axis(cols, features.upsampling.grid[1] * features.extent[1], size[1])
+    dtype = np.uint8 if words < 256 else np.uint16 if words < 65536 else np.int32
+    nodes = logits.reshape(-1, words)
+    best = nodes.argmax(axis=1)  # (rows * cols,)
+    highest = np.take_along_axis(nodes, best[:, None], axis=1)  # (rows * cols, 1)
+    partition = _log_partition(nodes, highest)  # (rows * cols,)
+    best = best.astype(dtype).reshape(rows, cols)
+    probability = np.exp(highest[:, 0] - partition).reshape(rows, cols)
+    columns = best.take(across.low[across.cell], axis=1).take(down.low[down.cell], axis=0)
+    confidence = _upsample(probability * np.float32(255), down, across)
+    for cells in _mixed_cells(best, nodes, down, across):
+        _decode_cells(cells, nodes, partition, down, across, columns, confidence)
+    return columns, confidence
+
+
+@dataclass(frozen=True, eq=False)
+class _Axis:
+    """Where the pixels of one image axis lie between the nodes of a grid axis. Arrays are read-only.
+
+    n nodes have n + 1 cells: one between each two neighbours, and one beyond each end.
+
+    Attributes:
+        low, high: (n + 1,) the nodes before and after each cell; beyond an end both are the last node.
+        cell: (S,) the cell of each pixel, ascending.
+        weight: (S,) float32, how far each pixel lies from `low` towards `high`, 0 to 1.
+        span: (n + 1, longest) the pixels of each cell; short spans repeat their last pixel.
+        empty: (n + 1,) bool, no pixel lies in it.
+    """
+
+    low: NDArray[np.intp]
+    high: NDArray[np.intp]
+    cell: NDArray[np.intp]
+    weight: NDArray[np.float32]
+    span: NDArray[np.intp]
+    empty: NDArray[np.bool_]
+
+
+@lru_cache(maxsize=32)
+def _axis(nodes: int, covered: float, size: int) -> _Axis:
+    """The pixels 0 to size - 1 share the first `covered` (a fractional number) of the nodes."""
+    position = (np.arange(size) + 0.5) * (covered / size) + 0.5  # of pixel centres, in cells
+    cell = np.minimum(position.astype(np.intp), nodes)
+    cells = np.arange(nodes + 1)
+    starts, ends = np.searchsorted(cell, cells), np.searchsorted(cell, cells, side="right")
+    longest = int((ends - starts).max())
+    axis = _Axis(
+        low=np.maximum(cells - 1, 0),
+        high=np.minimum(cells, nodes - 1),
+        cell=cell,
+        weight=np.minimum(position - cell, 1).astype(np.float32),
+        span=np.clip(starts[:, None] + np.arange(longest), 0, np.maximum(ends[:, None] - 1, 0)),
+        empty=starts == ends,
+    )
+    for array in vars(axis).values():
+        array.setflags(write=False)
+    return axis
+
+
+def _log_partition(nodes: NDArray[np.float32], highest: NDArray[np.float32]) -> NDArray[np.float32]:
+    """log sum exp of every row of (n, C), given its maximum (n, 1)."""
+    step = max(1, _CHUNK // nodes.shape[1])
+    sums = np.empty(len(nodes), np.float32)
+    for start in range(0, len(nodes), step):
+        part = slice(start, start + step)
+        differences = nodes[part] - highest[part]
+        np.exp(differences, out=differences).sum(axis=1, out=sums[part])
+    log_sums: NDArray[np.float32] = np.log(sums, out=sums)
+    return log_sums + highest[:, 0]
+
+
+def _upsample(grid: NDArray[np.float32], down: _Axis, across: _Axis) -> NDArray[np.uint8]:
+    """Bilinear values (H, W), rounded, of a grid (rows, cols)."""
+    wide = _interpolate(grid.T, across).T + np.float32(0.5)  # (rows, W)
+    return _interpolate(wide, down).astype(np.uint8)
+
+
+def _interpolate(grid: NDArray[np.float32], axis: _Axis) -> NDArray[np.float32]:
+    """(n, k) along its first axis: (S, k)."""
+    low = grid.take(axis.low, axis=0)  # (n + 1, k)
+    rise = grid.take(axis.high, axis=0) - low
+    out = rise.take(axis.cell, axis=0)  # (S, k)
+    out *= axis.weight[:, None]
+    out += low.take(axis.cell, axis=0)
+    return out
+
+
+@dataclass(frozen=True, eq=False)
+class _Cells:
+    """g cells between four nodes each, where more than one word can win.
+
+    Attributes:
+        row, col: (g,) which cells.
+        words: (g, T) the columns that can win, the most likely ones first.
+    """
+
+    row: NDArray[np.intp]
+    col: NDArray[np.intp]
+    words: NDArray[np.intp]
+
+
+def _mixed_cells(
+    best: NDArray[np.integer], nodes: NDArray[np.float32], down: _Axis, across: _Axis
+) -> Iterator[_Cells]:
+    """The cells whose corners disagree, in groups with about equally many words that can win."""
+    upper, lower = best[down.low], best[down.high]  # (rows + 1, cols)
+    corner = upper[:, across.low]  # (rows + 1, cols + 1)
+    differ = corner != upper[:, across.high]
+    differ |= corner != lower[:, across.low]
+    differ |= corner != lower[:, across.high]
+    differ[down.empty] = False
+    differ[:, across.empty] = False
+    rows, cols = np.nonzero(differ)  # (g,) each
+    words = nodes.shape[1]
+    step = max(1, _CHUNK // (4 * words))
+    for start in range(0, len(rows), step):
+        row, col = rows[start : start + step], cols[start : start + step]
+        corners = nodes[_corners(row, col, down, across)]  # (g, 4, C)
+        highest = corners.max(axis=1)  # (g, C)
+        rivals = (highest >= corners.min(axis=1).max(axis=1, keepdims=True)).sum(axis=1)  # (g,)
+        fewer = 0
+        for most in (*(size for size in _GROUPS if size < words), words):
+            group = np.flatnonzero((rivals > fewer) & (rivals <= most))
+            fewer = most
+            if len(group):
+                count = int(rivals[group].max())
+                ranked = np.argpartition(-highest[group], count - 1, axis=1)[:, :count]
+                yield _Cells(row[group], col[group], ranked)
+
+
+def _corners(row: NDArray[np.intp], col: NDArray[np.intp], down: _Axis, across: _Axis) -> NDArray[np.intp]:
+    """(g, 4) flat indices of the nodes around cells: upper left, upper right, lower left, lower right."""
+    width = len(across.low) - 1
+    upper, lower = down.low[row] * width, down.high[row] * width
+    left, right = across.low[col], across.high[col]
+    return np.stack((upper + left, upper + right, lower + left, lower + right), axis=1)
+
+
+def _decode_cells(
+    cells: _Cells,
+    nodes: NDArray[np.float32],
+    partition: NDArray[np.float32],
+    down: _Axis,
+    across: _Axis,
+    columns: NDArray[np.integer],
+    confidence: NDArray[np.uint8],
+) -> None:
+    """Interpolate the logits of the words that can win in each cell, and write the winners."""
+    ys, xs = down.span[cells.row], across.span[cells.col]  # (g, h), (g, w)
+    wy, wx = down.weight[ys], across.weight[xs]
+    corners = _corners(cells.row, cells.col, down, across).T  # (4, g)
+    logits = nodes[corners, cells.words.T[:, None]]  # (T, 4, g)
+    shares = np.exp(logits - partition[corners]) * np.float32(255)  # (T, 4, g)
+    highest = _bilinear(logits[0], wy, wx)  # (g, h, w)
+    probability = _bilinear(shares[0], wy, wx)
+    winner = np.broadcast_to(cells.words[:, 0, None, None], highest.shape).astype(columns.dtype)
+    for place in range(1, len(logits)):
+        value = _bilinear(logits[place], wy, wx)
+        better = value > highest
+        np.maximum(highest, value, out=highest)
+        np.copyto(probability, _bilinear(shares[place], wy, wx), where=better)
+        np.copyto(winner, cells.words[:, place, None, None], where=better, casting="unsafe")
+    pixels = ys[:, :, None] * columns.shape[1] + xs[:, None, :]  # (g, h, w)
+    columns.reshape(-1)[pixels] = winner
+    probability += np.float32(0.5)
+    confidence.reshape(-1)[pixels] = probability.astype(np.uint8)
+
+
+def _bilinear(
+    corners: NDArray[np.float32], wy: NDArray[np.float32], wx: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """(4, g) corner values at offsets wy (g, h) and wx (g, w): (g, h, w)."""
+    upper_left, upper_right, lower_left, lower_right = corners[:, :, None]  # (g, 1) each
+    left = upper_left + wy * (lower_left - upper_left)  # (g, h)
+    rise = upper_right + wy * (lower_right - upper_right) - left
+    out: NDArray[np.float32] = rise[:, :, None] * wx[:, None, :]
+    out += left[:, :, None]
+    return out

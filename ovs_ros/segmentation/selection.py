@@ -1,0 +1,139 @@
+"""Dynamic category selection: which few categories can this image hold?
+
+After DCP-CLIP, equations 1 to 5. S_p is the softmax over words of every patch's scaled cosines, S_i that of
+the whole image's (eq. 1). Image-dominant categories are held back when patches vote (eq. 2), every patch
+elects the category that it fits best (eq. 3), categories above theta in S_i are elected in any case (eq. 4),
+and the union goes on (eq. 5). Votes are compared in log space: where S_i of a category is almost 1, products with
+1 - S_i would underflow and patches would elect noise.
+
+The published text lost the form of equation 2. Three readings can be chosen:
+
+- multiplicative: S_p (1 - S_i), that is log S_p + log(1 - S_i).
+- redundancy: S_p w - mean_k(S_p w) with w = S_i / mean(S_i), the redundancy removal of CLIP Surgery. The mean
+  is the same for all categories of a patch, so it decides nothing: log S_p + log S_i.
+- none: S_p as it is.
+
+Negative words take part in every softmax and win patches as categories do; what they win elects nobody.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ovs_ros.encoders.protocols import DenseFeatures
+from ovs_ros.segmentation.grid import crop
+from ovs_ros.segmentation.options import SegmenterOptions, Suppression
+from ovs_ros.vocabulary.embedded import EmbeddedVocabulary
+
+SCREEN_CELLS = (6, 8)
+"""Into how many cells (down, across) patches are pooled to screen a vocabulary beyond the shortlist."""
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """What a frame is decided among.
+
+    Attributes:
+        columns: (M,) ascending indices of categories in their vocabulary.
+        scores: (M,) float32 in [0, 1]: the highest probability that a patch or the whole image gave to it.
+        rows: which rows of the embedded vocabulary take part: those of `columns`, then all negatives.
+    """
+
+    columns: NDArray[np.intp]
+    scores: NDArray[np.float32]
+    rows: NDArray[np.intp] | slice
+
+
+def everything(words: EmbeddedVocabulary) -> Selection:
+    """No selection: all categories, with score 1."""
+    count = len(words.ids)
+    return Selection(np.arange(count), np.ones(count, np.float32), slice(None))
+
+
+def select(
+    features: DenseFeatures, words: EmbeddedVocabulary, scale: float, options: SegmenterOptions
+) -> Selection:
+    """The categories that an image can hold, at most `options.max_categories`, the best scored first.
+
+    Args:
+        features: of one image.
+        words: K categories and N negatives.
+        scale: what cosines are multiplied with before a softmax.
+        options: suppression, theta, max_categories and shortlist count here.
+    """
+    count, total = len(words.ids), len(words.embeddings)
+    grid = crop(features.patches, features.extent)  # (rows, cols, D)
+    patches = grid.reshape(-1, grid.shape[2])  # (n, D)
+    negatives = np.arange(count, total)
+    if count > options.shortlist:
+        listed = _screen(features.image, grid, words.embeddings[:count], options.shortlist)
+        embeddings = words.embeddings[np.concatenate((listed, negatives))]
+    else:
+        listed = np.arange(count)
+        embeddings = words.embeddings
+    weights = (embeddings * np.float32(scale)).T  # (D, C)
+    votes = patches @ weights  # (n, C) log S_p, but for a summand that is the same within a row
+    whole = _softmax((features.image @ weights).astype(np.float64))  # (C,) S_i
+    elected = np.zeros(len(listed), bool)
+    winners = np.argmax(votes + _held_back(whole, options.suppression), axis=1)  # (n,)
+    elected[winners[winners < len(listed)]] = True
+    elected |= whole[: len(listed)] > options.theta
+    places = np.flatnonzero(elected)  # (M,)
+    scores = np.maximum(_best_probability(votes, places), whole[places].astype(np.float32))
+    if len(places) > options.max_categories:
+        best = np.sort(np.argsort(-scores, kind="stable")[: options.max_categories])
+        places, scores = places[best], scores[best]
+    columns = listed[places]
+    return Selection(columns, scores, np.concatenate((columns, negatives)))
+
+
+def _screen(
+    image: NDArray[np.float32], grid: NDArray[np.float32], embeddings: NDArray[np.float32], count: int
+) -> NDArray[np.intp]:
+    """The `count` categories (ascending) that come nearest to being the best of a part of the image.
+
+    Pooled patches and the whole image stand for all patches. A category counts by how little it lacks to the
+    best category of a part, not by its cosine: else one part that is close to many words would fill the list.
+    """
+    pooled = _pool(_pool(grid, SCREEN_CELLS[0], axis=0), SCREEN_CELLS[1], axis=1).reshape(-1, grid.shape[2])
+    pooled /= np.maximum(np.linalg.norm(pooled, axis=1, keepdims=True), 1e-12)
+    parts = np.concatenate((pooled, image[None]))  # (p, D)
+    cosines = parts @ embeddings.T  # (p, K)
+    cosines -= cosines.max(axis=1, keepdims=True)
+    lacks = cosines.max(axis=0)  # (K,) 0 for the best of a part, else negative
+    return np.sort(np.argpartition(-lacks, count)[:count])
+
+
+def _pool(grid: NDArray[np.float32], cells: int, axis: int) -> NDArray[np.float32]:
+    size = grid.shape[axis]
+    cells = min(cells, size)
+    return np.add.reduceat(grid, np.arange(cells) * size // cells, axis=axis)
+
+
+def _softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    exponentials = np.exp(logits - logits.max())
+    result: NDArray[np.float64] = exponentials / exponentials.sum()
+    return result
+
+
+def _held_back(whole: NDArray[np.float64], suppression: Suppression) -> NDArray[np.float32]:
+    """What equation 2 adds to every patch's log probabilities: (C,) float32, finite."""
+    if suppression == "none":
+        return np.zeros(len(whole), np.float32)
+    if suppression == "redundancy":
+        kept = whole
+    else:
+        kept = 1.0 - whole
+        # The difference from 1 loses all digits where one takes nearly everything: sum up the others.
+        top = int(np.argmax(whole))
+        kept[top] = whole[:top].sum() + whole[top + 1 :].sum()
+    return np.log(np.maximum(kept, np.finfo(np.float64).tiny)).astype(np.float32)
+
+
+def _best_probability(votes: NDArray[np.float32], places: NDArray[np.intp]) -> NDArray[np.float32]:
+    """The highest S_p of some columns: (n, C) logits -> (len(places),) float32."""
+    highest = votes.max(axis=1, keepdims=True)  # (n, 1)
+    sums = np.exp(votes - highest).sum(axis=1, keepdims=True)  # (n, 1)
+    best: NDArray[np.float32] = np.exp((votes[:, places] - highest - np.log(sums)).max(axis=0))
+    return best
