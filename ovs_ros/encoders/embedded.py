@@ -27,7 +27,7 @@ LOGIT_SCALE = 20.0
 
 @dataclass(frozen=True)
 class PreparedImage:
-    """An image in its grid: `pixels` (rows*14, columns*14, 3) and `guide` (rows*8, columns*8, 3), uint8 RGB."""
+    """An image in its grid, uint8 RGB: `pixels` (14 rows, 14 columns, 3), `guide` (8 rows, 8 columns, 3)."""
 
     pixels: NDArray[np.uint8]
     guide: NDArray[np.uint8]

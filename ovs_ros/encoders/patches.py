@@ -47,10 +47,9 @@ def fit_grid(height: int, width: int, *, patches: int, patch: int) -> PatchGrid:
     ideal = math.sqrt(patches * height / width)  # rows, were they not whole
     best: PatchGrid | None = None
     best_scale = 0.0
-    for rows in {max(1, math.floor(ideal)), math.ceil(ideal)}:
-        columns = min(max(1, patches // rows), math.ceil(width / height * rows))
-        scale = min(rows * patch / height, columns * patch / width)
-        if rows * columns > max(patches, 1) or scale <= best_scale:
+    for rows in sorted({min(max(1, math.floor(ideal)), patches), min(math.ceil(ideal), patches)}):
+        scale = min(rows * patch / height, patches // rows * patch / width)
+        if scale <= best_scale:
             continue
         best_scale = scale
         best = PatchGrid(

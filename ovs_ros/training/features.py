@@ -145,7 +145,7 @@ def named_views(folder: Path, saliency: Saliency) -> Iterator[View]:
 
 
 def build_cache(data: Path, caches: Path, encoder: DinoEncoder, saliency: Saliency) -> None:
-    """Encode all that `train_head` needs: labelled sets (as they are, turned over, cropped), captions, names."""
+    """Encode all that `train_head` needs: labelled sets (as they are, flipped, cropped), captions, names."""
     rng = np.random.default_rng(0)
     changes: list[tuple[str, str, tuple[int, int], Callable[[View], View]]] = [
         ("train", "full", SMALL, lambda view: view),

@@ -18,7 +18,8 @@ from ovs_ros.training.train_head import Cache, Encode, Words
 
 HELD_OUT = (
     "monitor", "keyboard", "bottle", "plant", "stove", "printer", "bench", "microwave", "toaster",
-    "vase", "bicycle", "basket", "garbage bin", "computer", "dishwasher", "ladder", "faucet", "stool", "cup", "laptop",
+    "vase", "bicycle", "basket", "garbage bin", "computer", "dishwasher", "ladder",
+    "faucet", "stool", "cup", "laptop",
 )  # fmt: skip
 """Fine names of NYUv2 that `ovs train head --hold-out` hides from the pixel labels."""
 LEAST_PIXELS = 40

@@ -3,7 +3,7 @@
 Losses, each a softmax cross entropy over cosines times `LOGIT_SCALE`:
 
 - pixels: every labelled position against the names of its set (or the set's fine names), some names exchanged
-  for synonyms, and a few distractors that the set does not know;
+  for synonyms. Words that a set does not know stay out of it: they may well be there, unlabelled;
 - captions: an image's score for a text is the softmax-weighted mean of its patches' cosines; images against
   their captions, both ways; the same for the class token;
 - nouns: which of some hundred visible nouns an image's captions name, from its patches and its class token;
@@ -63,7 +63,7 @@ class TrainOptions:
     plain: bool = False
     seed: int = 0
     weights: dict[str, float] = field(
-        default_factory=lambda: {"pixels": 1.0, "captions": 0.3, "nouns": 0.3, "names": 0.3}
+        default_factory=lambda: {"pixels": 1.0, "captions": 0.3, "nouns": 0.5, "names": 0.3}
     )
 
 
@@ -205,7 +205,6 @@ class Trainer:
             for others in labelled.synonyms.values():
                 bank.update(dict.fromkeys(others))
         self.words = Words(list(bank), encode)
-        self.distractors = [n for n in self.nouns + named if n not in options.held_out]
         if options.captions:
             self._open_captions(encode)
         if options.names:
@@ -283,14 +282,11 @@ class Trainer:
                 else n
                 for n in names
             ]
-            known = set(names) | {s for n in names for s in labelled.synonyms.get(n, [])}
-            others = [d for d in self.rng.choice(self.distractors, 12, replace=False) if d not in known]
-            words = self.head.embed_words(self.words.pick(shown + others, self.generator))
+            words = self.head.embed_words(self.words.pick(shown, self.generator))
             cosines = self.head.pixel_cosines(
                 embeddings[members].float(), weights[members].float(), details[members].float(), words
             )
             target = torch.from_numpy(lines[np.stack([views[i][2][which] for i in members])]).long()
-            balance = torch.cat([balance, torch.ones(len(others))])
             loss = F.cross_entropy(cosines * LOGIT_SCALE, target, weight=balance, ignore_index=IGNORE)
             if torch.isfinite(loss):
                 total = total + loss * len(members)
