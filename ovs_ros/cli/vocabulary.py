@@ -40,7 +40,7 @@ def lint_command(
 ) -> None:
     """Warn of doubles, near synonyms, and empty, overlong or too general words.
 
-    Exits with 0 when there is nothing to say, 1 with findings, and 2 when the file cannot be used.
+    Exits with 0 when there is nothing to say, 1 with findings, and 2 when the file has another form.
     """
     findings = _findings(file, near, words_only)
     if as_json:
@@ -57,7 +57,10 @@ def lint_command(
 
 @app.command("show")
 def show_command(file: VocabularyFile, as_json: AsJson = False) -> None:
-    """Show the ids, colours, prompts and thresholds that a vocabulary's words get. Exits with 2 on a bad file."""
+    """Show what ids, colours, prompts and thresholds a vocabulary's words get.
+
+    Exits with 2 when the file cannot be used.
+    """
     try:
         vocabulary = load_vocabulary(file)
     except VocabularyError as error:
@@ -97,16 +100,14 @@ def text_encoder() -> TextEncoder:
 def _findings(file: Path, near: float, words_only: bool) -> list[Finding]:
     try:
         draft = read_draft(file)
-        findings = lint_names([entry.name for entry in draft.entries], draft.negatives)
-        try:
-            vocabulary = load_vocabulary(file)
-        except VocabularyError:
-            if findings:
-                return findings
-            raise
-        return lint(vocabulary, None if words_only else _embedded(vocabulary), near)
     except VocabularyError as error:
         _stop(str(error))
+    try:
+        vocabulary = load_vocabulary(file)
+    except VocabularyError as error:
+        findings = lint_names([entry.name for entry in draft.entries], draft.negatives)
+        return [*findings, Finding("refused", (), str(error))]
+    return lint(vocabulary, None if words_only else _embedded(vocabulary), near)
 
 
 def _embedded(vocabulary: Vocabulary) -> EmbeddedVocabulary:

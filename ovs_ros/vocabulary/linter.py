@@ -33,7 +33,8 @@ class Finding:
     """What is wrong with some words.
 
     Attributes:
-        kind: 'empty', 'overlong', 'duplicate', 'generic', 'near synonym' or 'negative'.
+        kind: 'empty', 'overlong', 'duplicate', 'generic', 'near synonym', 'negative', or 'refused' for what
+            no vocabulary takes.
         names: the words it is about.
         message: what is wrong and what to do.
     """

@@ -1,0 +1,117 @@
+"""`ovs vocabulary lint` and `show`."""
+
+import json
+from pathlib import Path
+
+import pytest
+from fakes import ColorTextEncoder
+from typer.testing import CliRunner, Result
+
+from ovs_ros.cli import vocabulary as command
+
+OFFICE = Path(__file__).parents[2] / "config" / "vocabularies" / "office.yaml"
+
+
+@pytest.fixture(autouse=True)
+def encoder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ColorTextEncoder:
+    """The text encoder that the command gets; embeddings are kept in a folder of this test."""
+    fake = ColorTextEncoder()
+    monkeypatch.setattr(command, "text_encoder", lambda: fake)
+    monkeypatch.setenv("OVS_ROS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("COLUMNS", "200")
+    return fake
+
+
+def ovs_vocabulary(*arguments: object) -> Result:
+    return CliRunner().invoke(command.app, [str(argument) for argument in arguments])
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "words.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_lint_has_nothing_to_say(tmp_path: Path) -> None:
+    path = write(tmp_path, "[red, blue]")
+    result = ovs_vocabulary("lint", path)
+    assert result.exit_code == 0 and "nothing to say" in result.stdout
+    result = ovs_vocabulary("lint", path, "--json")
+    assert result.exit_code == 0 and json.loads(result.stdout) == []
+
+
+def test_lint_finds_near_synonyms(tmp_path: Path, encoder: ColorTextEncoder) -> None:
+    path = write(tmp_path, "categories: [red, red thing, blue]\nnegatives: [green]")
+    result = ovs_vocabulary("lint", path, "--json")
+    (finding,) = json.loads(result.stdout)
+    assert result.exit_code == 1
+    assert finding["kind"] == "near synonym" and finding["names"] == ["red", "red thing"]
+    result = ovs_vocabulary("lint", path)
+    assert result.exit_code == 1 and "near synonym" in result.stdout and "red, red thing" in result.stdout
+    assert ovs_vocabulary("lint", path, "--words-only").exit_code == 0
+    assert len(encoder.encoded) == 8  # two templates for four words, and the cache for the second run
+
+
+def test_lint_near_is_a_limit(tmp_path: Path) -> None:
+    path = write(tmp_path, "[red, blue]")
+    assert ovs_vocabulary("lint", path, "--near", -1).exit_code == 1
+    assert ovs_vocabulary("lint", path, "--near", 2).exit_code == 2
+
+
+def test_lint_lists_all_that_keeps_a_file_from_loading(tmp_path: Path) -> None:
+    path = write(tmp_path, "[chair, Chair, '', thing, {name: desk, threshold: 3}]")
+    result = ovs_vocabulary("lint", path, "--json")
+    assert result.exit_code == 1
+    findings = json.loads(result.stdout)
+    assert [finding["kind"] for finding in findings] == ["duplicate", "empty", "generic", "refused"]
+    assert "line 1: expected each category once" in findings[-1]["message"]
+
+
+def test_lint_says_what_to_do_without_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> None:
+        raise FileNotFoundError("no text_encoder.onnx")
+
+    monkeypatch.setattr(command, "text_encoder", missing)
+    result = ovs_vocabulary("lint", write(tmp_path, "[red]"))
+    assert result.exit_code == 2
+    assert "no text_encoder.onnx" in result.stderr and "--words-only" in result.stderr
+
+
+@pytest.mark.parametrize("name", ["lint", "show"])
+def test_a_bad_file_gives_one_line(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path, "categories: [a]\nnegativs: [b]")
+    result = ovs_vocabulary(name, path)
+    assert result.exit_code == 2 and result.stdout == ""
+    assert result.stderr.count("\n") == 1
+    assert f"{path}, line 2: expected one of the keys 'categories', 'negatives'" in result.stderr
+
+
+def test_show_lists_words_with_their_colors(tmp_path: Path) -> None:
+    desk = "{name: '[red]desk', prompts: ['a {}', my desk], threshold: 0.25}"
+    result = ovs_vocabulary("show", write(tmp_path, f"categories: [chair, {desk}]\nnegatives: [sky]"))
+    assert result.exit_code == 0
+    for shown in ("chair", "#48e8f8", "[red]desk", "a {}", "my desk", "0.25", "negative words: sky"):
+        assert shown in result.stdout
+    assert "2 categories; unknown is 255" in result.stdout
+
+
+def test_show_as_json(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        "categories: [chair, {name: b\u00fcro, prompts: ['a {}'], threshold: 0.25}]\nnegatives: [sky]",
+    )
+    shown = json.loads(ovs_vocabulary("show", path, "--json").stdout)
+    assert shown["version"] == 1 and shown["unknown_id"] == 255 and shown["negatives"] == ["sky"]
+    assert shown["categories"][0] == {
+        "id": 0,
+        "name": "chair",
+        "prompts": [],
+        "threshold": None,
+        "color": [72, 232, 248],
+    }
+    assert shown["categories"][1]["name"] == "b\u00fcro" and shown["categories"][1]["threshold"] == 0.25
+
+
+def test_show_a_shipped_vocabulary() -> None:
+    result = ovs_vocabulary("show", OFFICE)
+    assert result.exit_code == 0 and "fire extinguisher" in result.stdout

@@ -1,0 +1,93 @@
+"""Words to embeddings: which texts are embedded, how they are averaged, and what the cache spares."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fakes import ColorTextEncoder
+
+from ovs_ros.vocabulary.cache import EmbeddingCache
+from ovs_ros.vocabulary.prompts import WORDS_A_BATCH, embed, texts_for
+from ovs_ros.vocabulary.vocabulary import CategorySpec, Vocabulary, VocabularyError
+
+
+class AxisEncoder:
+    """Embeds each known text as the axis, or the axis' opposite, that a table names."""
+
+    name = "fake-axes"
+    dim = 3
+    templates = ("{}",)
+    axes = {"up": [0, 1, 0], "down": [0, -1, 0], "right": [1, 0, 0], "sky": [0, 0, 1]}
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        return np.array([self.axes[text] for text in texts], np.float32)
+
+
+@pytest.mark.parametrize(
+    ("prompts", "templates", "texts"),
+    [
+        ((), ("{}", "a photo of a {}"), ("chair", "a photo of a chair")),
+        (("a {} and a {}", "a seat"), ("{}", "a photo of a {}"), ("a chair and a chair", "a seat")),
+        ((), (), ("chair",)),
+    ],
+)
+def test_texts(prompts: tuple[str, ...], templates: tuple[str, ...], texts: tuple[str, ...]) -> None:
+    assert texts_for("chair", prompts, templates) == texts
+
+
+def test_prompts_are_averaged_and_brought_to_unit_norm() -> None:
+    vocabulary = Vocabulary.from_specs(["right", CategorySpec("corner", ("up", "right", "right"))], ["sky"])
+    embedded = embed(vocabulary, AxisEncoder())
+    expected = [[1, 0, 0], [2 / 5**0.5, 1 / 5**0.5, 0], [0, 0, 1]]
+    np.testing.assert_allclose(embedded.embeddings, expected, rtol=1e-6)
+    assert embedded.vocabulary is vocabulary
+
+
+def test_prompts_that_cancel_out_are_refused_and_not_cached(tmp_path: Path) -> None:
+    cache = EmbeddingCache(tmp_path)
+    vocabulary = Vocabulary.from_specs([CategorySpec("nowhere", ("up", "down"))])
+    for _ in range(2):
+        with pytest.raises(VocabularyError, match="prompts for 'nowhere' that mean something together"):
+            embed(vocabulary, AxisEncoder(), cache)
+
+
+def test_words_get_their_own_rows_over_many_batches() -> None:
+    names = [f"word {i}" for i in range(2 * WORDS_A_BATCH + 5)]
+    encoder = ColorTextEncoder()
+    seen: list[tuple[int, int]] = []
+    embedded = embed(Vocabulary.from_names(names, ["red"]), encoder, progress=lambda *at: seen.append(at))
+    assert seen == [(64, 134), (128, 134), (134, 134)]
+    for i in (0, WORDS_A_BATCH, len(names) - 1):
+        alone = embed(Vocabulary.from_names([names[i]]), encoder).embeddings[0]
+        np.testing.assert_allclose(embedded.embeddings[i], alone, atol=1e-6)
+    np.testing.assert_allclose(embedded.embeddings[-1], encoder.encode(["red"])[0], atol=1e-6)
+
+
+def test_only_what_the_cache_lacks_is_encoded(tmp_path: Path) -> None:
+    first = Vocabulary.from_names(["red", "blue"], ["green"])
+    before = embed(first, ColorTextEncoder(), EmbeddingCache(tmp_path))
+    encoder = ColorTextEncoder()
+    changed = first.added([CategorySpec("yellow"), CategorySpec("cyan", ("all {}",))]).removed(["blue"])
+    after = embed(changed, encoder, EmbeddingCache(tmp_path))
+    assert encoder.encoded == ["yellow", "a photo of yellow", "all cyan"]
+    np.testing.assert_array_equal(after.embeddings[0], before.embeddings[0])
+    np.testing.assert_array_equal(after.embeddings[-1], before.embeddings[-1])
+
+
+def test_the_cache_changes_no_bit(tmp_path: Path) -> None:
+    vocabulary = Vocabulary.from_names([f"word {i}" for i in range(100)], ["green"])
+    encoded = embed(vocabulary, ColorTextEncoder())
+    fresh = embed(vocabulary, ColorTextEncoder(), EmbeddingCache(tmp_path))
+    kept = embed(vocabulary, ColorTextEncoder(), EmbeddingCache(tmp_path))
+    np.testing.assert_array_equal(fresh.embeddings, encoded.embeddings)
+    np.testing.assert_array_equal(kept.embeddings, encoded.embeddings)
+
+
+def test_other_weights_are_another_entry(tmp_path: Path) -> None:
+    vocabulary = Vocabulary.from_names(["red"])
+    embed(vocabulary, ColorTextEncoder(), EmbeddingCache(tmp_path))
+    encoder = ColorTextEncoder()
+    encoder.name = "fake-colour-words, trained longer"
+    embed(vocabulary, encoder, EmbeddingCache(tmp_path))
+    assert encoder.encoded == ["red", "a photo of red"]
