@@ -40,7 +40,7 @@ class Camera(Node):
         self._left = frames
         self._image = self.create_publisher(Image, "image", qos_profile_sensor_data)
         self._depth = self.create_publisher(Image, "depth", qos_profile_sensor_data)
-        self._info = self.create_publisher(CameraInfo, "camera_info", qos_profile_sensor_data)
+        self._info = self.create_publisher(CameraInfo, "camera_info", 10)
         self._timer = self.create_timer(1.0 / rate, self._tick)
         self.published = 0
         self.done = Future()
