@@ -1,0 +1,1 @@
+"""A package, so that its files may be called like the files of other test folders."""
