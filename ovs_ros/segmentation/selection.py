@@ -3,8 +3,8 @@
 After DCP-CLIP, equations 1 to 5. S_p is the softmax over words of every patch's scaled cosines, S_i that of
 the whole image's (eq. 1). Image-dominant categories are held back when patches vote (eq. 2), every patch
 elects the category that it fits best (eq. 3), categories above theta in S_i are elected in any case (eq. 4),
-and the union goes on (eq. 5). Votes are compared in log space: where S_i of a category is almost 1, products with
-1 - S_i would underflow and patches would elect noise.
+and the union goes on (eq. 5). Votes are compared in log space: where S_i of a category is almost 1, products
+with 1 - S_i would underflow and patches would elect noise.
 
 The published text lost the form of equation 2. Three readings can be chosen:
 
