@@ -1,0 +1,57 @@
+"""Reading training folders and the nouns of captions."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from ovs_ros.training.data import caption_nouns, labelled_images, nouns_in, read_captions, read_rgb
+
+
+def test_labelled_images_pair_up_by_name(tmp_path: Path) -> None:
+    for kind in ("image", "label"):
+        (tmp_path / kind).mkdir()
+        for name in ("b", "a"):
+            cv2.imwrite(str(tmp_path / kind / f"{name}.png"), np.zeros((4, 4), np.uint8))
+    found = labelled_images(tmp_path)
+    assert [f.image.stem for f in found] == [f.label.stem for f in found] == ["a", "b"]
+    assert found[0].fine is None
+
+
+def test_an_image_without_label_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "image").mkdir()
+    cv2.imwrite(str(tmp_path / "image" / "lonely.png"), np.zeros((4, 4), np.uint8))
+    with pytest.raises(FileNotFoundError, match="lonely"):
+        labelled_images(tmp_path)
+
+
+def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="found none"):
+        labelled_images(tmp_path)
+
+
+def test_images_come_as_rgb(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "red.png"), np.full((2, 2, 3), (0, 0, 255), np.uint8))
+    np.testing.assert_array_equal(read_rgb(tmp_path / "red.png"), np.full((2, 2, 3), (255, 0, 0), np.uint8))
+    (tmp_path / "not.png").write_text("no image")
+    with pytest.raises(ValueError, match=r"not\.png"):
+        read_rgb(tmp_path / "not.png")
+
+
+def test_nouns_are_found_in_singular_and_plural_and_counted() -> None:
+    nouns = ["bench", "dog", "sky"]
+    captions = ["Two dogs on benches .", "A dog runs", "doggerel"]
+    assert nouns_in(captions, nouns) == [0, 1]
+    assert nouns_in(captions, nouns, least=2) == [1]
+
+
+def test_caption_nouns_are_plain_words() -> None:
+    nouns = caption_nouns()
+    assert len(nouns) > 200
+    assert all(noun.isalpha() and noun.islower() for noun in nouns)
+
+
+def test_captions_gather_under_their_file(tmp_path: Path) -> None:
+    (tmp_path / "captions.tsv").write_text('a.jpg\tA "dog" .\na.jpg\tThe dog\nb.jpg\tA cat .\n')
+    assert read_captions(tmp_path) == {"a.jpg": ['A "dog"', "The dog"], "b.jpg": ["A cat"]}
