@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ovs_ros.geometry.ply import write_ply
-from ovs_ros.segmentation.render import draw_legend
+from ovs_ros.segmentation.render import legend_strip
 from ovs_ros.vocabulary.category import Category
+from ovs_ros.vocabulary.vocabulary import UNKNOWN_COLOR
 
 FRAME_MS = 200
 """How long the animation shows a frame."""
@@ -29,6 +30,7 @@ class Shot:
         overlay: (H, W, 3) uint8, RGB.
         names: the M categories of the frame.
         shares: (M,) float32, their shares of the pixels.
+        unknown_share: the share of the pixels without a name.
         version: the vocabulary's version.
     """
 
@@ -36,6 +38,7 @@ class Shot:
     overlay: NDArray[np.uint8]
     names: tuple[str, ...]
     shares: NDArray[np.float32]
+    unknown_share: float
     version: int
 
 
@@ -80,7 +83,14 @@ class Gallery:
         return saved
 
     def _picture(self, shot: Shot) -> NDArray[np.uint8]:
-        return draw_legend(shot.overlay, shot.names, shot.shares)
+        shares = dict(zip(shot.names, map(float, shot.shares), strict=True))
+        rows = [
+            (name, Category(0, name).color, shares[name]) for name in sorted(shares, key=lambda n: -shares[n])
+        ]
+        seen = [row for row in rows if row[2] > 0]
+        if shot.unknown_share > 0:
+            seen.append(("unknown", UNKNOWN_COLOR, shot.unknown_share))
+        return np.hstack((shot.overlay, legend_strip(seen, len(shot.overlay))))
 
     def _animate(self, pictures: Sequence[NDArray[np.uint8]]) -> Path:
         path = self.folder / "stream.webp"

@@ -170,6 +170,7 @@ def _shot(labels: Image, overlay: Image, categories: FrameCategories) -> Shot:
         pixels(overlay),
         tuple(categories.names),
         np.asarray(categories.shares, np.float32),
+        categories.unknown_share,
         categories.version,
     )
 

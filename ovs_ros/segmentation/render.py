@@ -1,5 +1,7 @@
 """Label images as people see them: colours, the image underneath, and what the colours mean."""
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -55,7 +57,9 @@ def overlay(
         ValueError: image and labels differ in size, or alpha is out of range.
     """
     if image.shape != (*labels.shape, 3):
-        raise ValueError(f"expected an image of shape {(*labels.shape, 3)} for these labels, got {image.shape}")
+        raise ValueError(
+            f"expected an image of shape {(*labels.shape, 3)} for these labels, got {image.shape}"
+        )
     if not 0 <= alpha <= 1:
         raise ValueError(f"expected alpha from 0 to 1, got {alpha}")
     blended: NDArray[np.uint8] = cv2.addWeighted(image, 1 - alpha, colorize(labels, vocabulary), alpha, 0)
@@ -69,7 +73,7 @@ def legend(segmentation: Segmentation, height: int, width: int = LEGEND_WIDTH) -
 
     Args:
         segmentation: of the frame.
-        height, width: of the strip in pixels; what does not fit into the height is counted in its last row.
+        height, width: of the strip in pixels.
 
     Returns:
         (height, width, 3) uint8 RGB.
@@ -77,12 +81,31 @@ def legend(segmentation: Segmentation, height: int, width: int = LEGEND_WIDTH) -
     colors = {category.id: category.color for category in segmentation.vocabulary.categories}
     order = np.argsort(-segmentation.shares, kind="stable")
     rows = [
-        (segmentation.selected_names[i], colors[int(segmentation.selected_ids[i])], float(segmentation.shares[i]))
+        (
+            segmentation.selected_names[i],
+            colors[int(segmentation.selected_ids[i])],
+            float(segmentation.shares[i]),
+        )
         for i in order
         if segmentation.shares[i] > 0
     ]
     if segmentation.unknown_share > 0:
         rows.append(("unknown", UNKNOWN_COLOR, segmentation.unknown_share))
+    return legend_strip(rows, height, width)
+
+
+def legend_strip(
+    rows: Sequence[tuple[str, tuple[int, int, int], float]], height: int, width: int = LEGEND_WIDTH
+) -> NDArray[np.uint8]:
+    """A strip with a row for each (name, RGB, share of the pixels), in the order given.
+
+    Args:
+        rows: what does not fit into the height is counted in the last row.
+        height, width: of the strip in pixels.
+
+    Returns:
+        (height, width, 3) uint8 RGB.
+    """
     room = max(height // _ROW, 1)
     if len(rows) > room:
         rest = rows[room - 1 :]
