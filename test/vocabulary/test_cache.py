@@ -133,6 +133,11 @@ def test_a_table_of_another_form_is_left_alone(tmp_path: Path, caplog) -> None:
     cache = EmbeddingCache(tmp_path)
     assert cache.get(KEYS[:3], dim=8) == {}
     assert "cannot be read from" in caplog.text
+    cache.put(dict(zip(KEYS[:3], unit_vectors(3), strict=True)))
+    assert "cannot be written to" in caplog.text
+    with sqlite3.connect(tmp_path / FILE_NAME) as connection:
+        assert connection.execute("SELECT other FROM embeddings").fetchall() == []
+    connection.close()
 
 
 def test_processes_write_at_the_same_time(tmp_path: Path) -> None:

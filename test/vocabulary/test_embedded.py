@@ -18,8 +18,9 @@ def test_arrays_line_up_with_the_words() -> None:
     assert embedded.embeddings.dtype == embedded.thresholds.dtype == np.float32
 
 
-def test_arrays_are_its_own_and_read_only() -> None:
-    given = np.asfortranarray(np.eye(3))
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_arrays_are_its_own_and_read_only(order: str) -> None:
+    given = np.array(np.eye(3, dtype=np.float32), order=order)
     embedded = EmbeddedVocabulary(VOCABULARY, given)
     given[:] = 0
     np.testing.assert_array_equal(embedded.embeddings, np.eye(3))

@@ -44,6 +44,7 @@ def test_prompts_are_averaged_and_brought_to_unit_norm() -> None:
     assert embedded.vocabulary is vocabulary
 
 
+@pytest.mark.filterwarnings("error")
 def test_prompts_that_cancel_out_are_refused_and_not_cached(tmp_path: Path) -> None:
     cache = EmbeddingCache(tmp_path)
     vocabulary = Vocabulary.from_specs([CategorySpec("nowhere", ("up", "down"))])

@@ -176,7 +176,7 @@ def test_all_shipped_vocabularies_are_there() -> None:
 
 
 def test_class_names(tmp_path: Path) -> None:
-    path = write(tmp_path, "wall\r\nfloor \ntraffic sign\n\n")
+    path = write(tmp_path, "\ufeffwall\r\nfloor \ntraffic sign\n\n")
     assert load_class_names(path) == ["wall", "floor", "traffic sign"]
 
 
