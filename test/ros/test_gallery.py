@@ -24,7 +24,7 @@ CLOUD = np.dtype(
 def saved(tmp_path):
     def shot(version, label):
         labels = np.full((48, 64), label, np.uint8)
-        overlay = np.full((48, 64, 3), 40 * version + label % 50, np.uint8)
+        overlay = np.full((48, 64, 3), 40 * version + 100 * (label == 1), np.uint8)
         return Shot(labels, overlay, ("floor", "wall"), np.array([0.7, 0.2], np.float32), 0.1, version)
 
     cloud = np.zeros((48, 64), CLOUD)
