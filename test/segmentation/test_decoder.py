@@ -39,7 +39,9 @@ def reference(logits, covered_nodes, size):
     exact = logits.astype(np.float64)
     probabilities = np.exp(exact - exact.max(axis=2, keepdims=True))
     probabilities /= probabilities.sum(axis=2, keepdims=True)
-    return tuple(np.einsum("yi,ijc,xj->yxc", down, grid, across, optimize=True) for grid in (exact, probabilities))
+    return tuple(
+        np.einsum("yi,ijc,xj->yxc", down, grid, across, optimize=True) for grid in (exact, probabilities)
+    )
 
 
 def assert_equals_reference(logits, covered_nodes, size, columns, confidence):

@@ -1,0 +1,160 @@
+"""`ovs bench`: how long a frame takes, and what the size of the vocabulary has to do with it."""
+
+from itertools import product
+from time import perf_counter
+from typing import Annotated
+
+import cv2
+import numpy as np
+import typer
+from numpy.typing import NDArray
+from rich.progress import track
+from rich.table import Table
+from rich.text import Text
+
+from ovs_ros.cli.bench_words import ADJECTIVES, NOUNS
+from ovs_ros.cli.common import (
+    ExhaustiveOption,
+    JsonOption,
+    PresetOption,
+    console,
+    load_segmenter,
+    user_errors,
+    write_json,
+)
+from ovs_ros.segmentation.segmenter import Segmenter
+from ovs_ros.vocabulary.embedded import EmbeddedVocabulary
+from ovs_ros.vocabulary.vocabulary import Vocabulary
+
+SIZES = (20, 150, 847, 5000, 20000)
+HEIGHT, WIDTH = 480, 640
+_WARM_UP = 3
+
+
+def bench(
+    preset: PresetOption = "stream",
+    frames: Annotated[
+        int, typer.Option(min=20, help="Frames timed for each size; medians are reported.")
+    ] = 20,
+    exhaustive: ExhaustiveOption = False,
+    json_file: JsonOption = None,
+) -> None:
+    """Time one 640x480 frame for vocabularies of 20 to 20,000 names, and the image encoder alone.
+
+    All are timed in turn, frame by frame, so that a machine that slows down slows all of them alike.
+    """
+    with user_errors():
+        segmenter = load_segmenter(preset, select=not exhaustive)
+        with console.status("Embedding words"):
+            vocabularies = compose_vocabularies(segmenter, SIZES)
+        encoder_ms, frame_ms, stages_ms = measure(segmenter, vocabularies, draw_scene(), frames)
+        results = {
+            "encoder_ms": encoder_ms,
+            "frame_ms": frame_ms,
+            "stages_ms": stages_ms,
+            "model": segmenter.image_encoder.name,
+            "device": segmenter.image_encoder.device,
+        }
+        _print(encoder_ms, frame_ms, stages_ms)
+        console.print(
+            Text(
+                f"Model {results['model']} on {results['device']}; medians of {frames} frames, "
+                f"{'all words' if exhaustive else 'selected words'}. The first {len(NOUNS)} names went "
+                "through the text encoder; longer lists add adjectives, mixed into the nouns' embeddings "
+                "with some noise."
+            )
+        )
+        if json_file:
+            write_json(json_file, results)
+
+
+def compose_vocabularies(segmenter: Segmenter, sizes: tuple[int, ...]) -> dict[int, EmbeddedVocabulary]:
+    """Vocabularies of everyday names: nouns first, then each adjective with each noun.
+
+    The text encoder embeds the single words alone. It would take minutes for all compositions, and a frame's
+    time does not depend on it: a composition gets the mean of its noun and half its adjective, with noise.
+    """
+    singles = segmenter.embed(Vocabulary.from_names((*NOUNS, *(f"{word} thing" for word in ADJECTIVES))))
+    nouns, adjectives = np.split(singles.embeddings, [len(NOUNS)])  # (n, D), (a, D)
+    dim = nouns.shape[1]
+    noise = np.random.default_rng(0).standard_normal((len(ADJECTIVES), len(NOUNS), dim), np.float32)
+    composed = nouns + 0.5 * adjectives[:, None] + 0.3 / np.sqrt(dim) * noise  # (a, n, D)
+    embeddings = np.concatenate((nouns, composed.reshape(-1, dim))).astype(np.float32)
+    embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
+    names = [*NOUNS, *(f"{adjective} {noun}" for adjective, noun in product(ADJECTIVES, NOUNS))]
+    return {
+        size: EmbeddedVocabulary(Vocabulary.from_names(names[:size]), embeddings[:size]) for size in sizes
+    }
+
+
+def draw_scene() -> NDArray[np.uint8]:
+    """A room with things in it, drawn: (480, 640, 3) uint8 RGB, the same each time."""
+    shade = np.linspace(0.75, 1.0, HEIGHT, dtype=np.float32)[:, None, None]
+    scene = (
+        np.broadcast_to(np.array((205, 195, 180), np.float32) * shade, (HEIGHT, WIDTH, 3))
+        .astype(np.uint8)
+        .copy()
+    )
+    cv2.rectangle(scene, (0, 330), (WIDTH, HEIGHT), (120, 85, 60), cv2.FILLED)
+    cv2.rectangle(scene, (60, 60), (210, 200), (150, 190, 235), cv2.FILLED)
+    cv2.rectangle(scene, (60, 60), (210, 200), (250, 250, 250), 6)
+    cv2.rectangle(scene, (470, 80), (580, 350), (90, 60, 40), cv2.FILLED)
+    cv2.rectangle(scene, (230, 270), (440, 300), (140, 100, 60), cv2.FILLED)
+    for left in (240, 420):
+        cv2.rectangle(scene, (left, 300), (left + 12, 430), (110, 75, 45), cv2.FILLED)
+    cv2.circle(scene, (300, 245), 25, (200, 40, 40), cv2.FILLED)
+    cv2.ellipse(scene, (380, 262), (40, 10), 0, 0, 360, (235, 235, 235), cv2.FILLED)
+    cv2.rectangle(scene, (70, 340), (190, 440), (50, 70, 120), cv2.FILLED)
+    cv2.circle(scene, (600, 410), 35, (30, 120, 50), cv2.FILLED)
+    grain = np.random.default_rng(0).normal(0, 6, scene.shape)
+    return np.clip(scene + grain, 0, 255).astype(np.uint8)
+
+
+def measure(
+    segmenter: Segmenter, vocabularies: dict[int, EmbeddedVocabulary], image: NDArray[np.uint8], frames: int
+) -> tuple[float, dict[str, float], dict[str, dict[str, float]]]:
+    """Median milliseconds after a warm-up, everything in turn.
+
+    Returns:
+        The image encoder alone; the whole frame by vocabulary size; its stages by vocabulary size.
+    """
+    encoder = segmenter.image_encoder
+    encoder_ms: list[float] = []
+    frame_ms: dict[int, list[float]] = {size: [] for size in vocabularies}
+    stages_ms: dict[int, list[dict[str, float]]] = {size: [] for size in vocabularies}
+    for number in track(range(_WARM_UP + frames), "Timing", console=console, transient=True):
+        prepared = encoder.prepare(image)
+        start = perf_counter()
+        encoder.backbone(prepared)
+        alone = (perf_counter() - start) * 1e3
+        if number >= _WARM_UP:
+            encoder_ms.append(alone)
+        for size, words in vocabularies.items():
+            start = perf_counter()
+            result = segmenter.segment(image, words)
+            whole = (perf_counter() - start) * 1e3
+            if number >= _WARM_UP:
+                frame_ms[size].append(whole)
+                stages_ms[size].append(dict(result.stages_ms))
+    return (
+        _median(encoder_ms),
+        {str(size): _median(times) for size, times in frame_ms.items()},
+        {
+            str(size): {stage: _median([frame[stage] for frame in times]) for stage in times[0]}
+            for size, times in stages_ms.items()
+        },
+    )
+
+
+def _median(times: list[float]) -> float:
+    return round(float(np.median(times)), 3)
+
+
+def _print(encoder_ms: float, frame_ms: dict[str, float], stages_ms: dict[str, dict[str, float]]) -> None:
+    stages = list(next(iter(stages_ms.values())))
+    table = Table("names", "frame ms", "x encoder", *stages)
+    for size, whole in frame_ms.items():
+        steps = (f"{stages_ms[size][stage]:.2f}" for stage in stages)
+        table.add_row(f"{int(size):,}", f"{whole:.1f}", f"{whole / encoder_ms:.2f}", *steps)
+    console.print(table)
+    console.print(Text(f"Image encoder alone: {encoder_ms:.1f} ms"))

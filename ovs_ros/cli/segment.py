@@ -1,0 +1,153 @@
+"""`ovs segment`: name the pixels of images or of a video."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import cv2
+import numpy as np
+import typer
+from numpy.typing import NDArray
+from rich.table import Table
+from rich.text import Text
+
+from ovs_ros.cli.common import (
+    IMAGE_SUFFIXES,
+    ExhaustiveOption,
+    JsonOption,
+    PresetOption,
+    console,
+    embed_words,
+    list_images,
+    load_segmenter,
+    progress_bar,
+    read_image,
+    user_errors,
+    write_image,
+    write_json,
+)
+from ovs_ros.segmentation.render import overlay, with_legend
+from ovs_ros.segmentation.segmentation import Segmentation
+from ovs_ros.vocabulary.vocabulary import Vocabulary
+from ovs_ros.vocabulary.yaml_io import load_vocabulary
+
+
+def segment(
+    source: Annotated[
+        Path, typer.Argument(metavar="SOURCE", help="An image, a folder of images, or a video.")
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for the results; made when missing.")
+    ],
+    words: Annotated[
+        str | None, typer.Option("--words", help="Names to look for, with commas between.")
+    ] = None,
+    vocabulary: Annotated[
+        Path | None, typer.Option("--vocabulary", help="Names to look for, as YAML.")
+    ] = None,
+    preset: PresetOption = "stream",
+    threshold: Annotated[float, typer.Option(help="Probability below which a pixel is unknown.")] = 0.0,
+    alpha: Annotated[float, typer.Option(min=0, max=1, help="How much colours cover the image.")] = 0.5,
+    exhaustive: ExhaustiveOption = False,
+    json_file: JsonOption = None,
+) -> None:
+    """Write for each image its ids (NAME_labels.png) and a picture with a legend (NAME_overlay.png).
+
+    A video's frames are numbered from 0. The JSON has, for each image, its categories with ids and shares.
+    """
+    with user_errors():
+        asked = _vocabulary(words, vocabulary)
+        total = _count(source)
+        segmenter = load_segmenter(preset, threshold=threshold, select=not exhaustive)
+        embedded = embed_words(segmenter, asked)
+        output.mkdir(parents=True, exist_ok=True)
+        reports = []
+        pixels = np.zeros(65536)
+        with progress_bar() as bar:
+            for name, image in bar.track(_images(source), total=total, description="Segmenting"):
+                result = segmenter.segment(image, embedded)
+                write_image(output / f"{name}_labels.png", result.labels)
+                picture = overlay(image, result.labels, asked, alpha)
+                write_image(output / f"{name}_overlay.png", with_legend(picture, result))
+                reports.append(_report(name, result))
+                pixels[result.selected_ids] += result.shares
+        console.print(_table(asked, pixels / len(reports)))
+        console.print(Text(f"{len(reports)} image(s) in {output}"))
+        if json_file:
+            write_json(json_file, {"model": segmenter.image_encoder.name, "images": reports})
+
+
+def _vocabulary(words: str | None, file: Path | None) -> Vocabulary:
+    if (words is None) == (file is None):
+        raise ValueError(
+            "expected either --words or --vocabulary, got " + ("neither" if words is None else "both")
+        )
+    if file is not None:
+        return load_vocabulary(file)
+    return Vocabulary.from_names([word for word in (words or "").split(",") if word.strip()])
+
+
+def _count(source: Path) -> int | None:
+    """How many images there are to do; None where a video does not tell."""
+    if source.is_dir():
+        return len(list_images(source))
+    if not source.exists():
+        raise FileNotFoundError(f"expected an image, a folder or a video at {source}, and there is nothing")
+    if source.suffix.lower() in IMAGE_SUFFIXES:
+        return 1
+    video = cv2.VideoCapture(str(source))
+    frames = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
+    video.release()
+    return frames if frames > 0 else None
+
+
+def _images(source: Path) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+    """Names and RGB images."""
+    if source.is_dir() or source.suffix.lower() in IMAGE_SUFFIXES:
+        for path in list_images(source) if source.is_dir() else [source]:
+            yield path.stem, read_image(path)
+        return
+    video = cv2.VideoCapture(str(source))
+    number = 0
+    while True:
+        read, frame = video.read()
+        if not read:
+            break
+        yield f"{source.stem}_{number:06d}", cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+        number += 1
+    video.release()
+    if number == 0:
+        raise ValueError(
+            f"expected an image or a video in {source}, got something that cannot be read as one"
+        )
+
+
+def _report(name: str, result: Segmentation) -> dict[str, object]:
+    categories = [
+        {
+            "id": int(result.selected_ids[i]),
+            "name": result.selected_names[i],
+            "score": round(float(result.scores[i]), 4),
+            "share": round(float(result.shares[i]), 4),
+        }
+        for i in np.argsort(-result.shares, kind="stable")
+    ]
+    return {
+        "name": name,
+        "unknown_id": result.unknown_id,
+        "unknown_share": round(result.unknown_share, 4),
+        "categories": categories,
+        "stages_ms": {stage: round(ms, 3) for stage, ms in result.stages_ms.items()},
+    }
+
+
+def _table(vocabulary: Vocabulary, shares: NDArray[np.float64]) -> Table:
+    table = Table("", "name", "id", "share of the pixels")
+    for category in sorted(vocabulary.categories, key=lambda category: -shares[category.id]):
+        if shares[category.id] > 0:
+            swatch = Text("■■", style="rgb({},{},{})".format(*category.color))
+            table.add_row(swatch, Text(category.name), str(category.id), f"{shares[category.id]:.1%}")
+    unknown = 1 - shares.sum()
+    if unknown > 1e-6:
+        table.add_row("", Text("unknown", style="italic"), str(vocabulary.unknown_id), f"{unknown:.1%}")
+    return table
