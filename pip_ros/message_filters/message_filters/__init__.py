@@ -1,4 +1,4 @@
-"""Stands in for ROS 2's message_filters: the two classes that ovs_ros uses, with their names and arguments."""
+"""Stands in for ROS 2's message_filters: the two classes that ovs_ros uses, with the same arguments."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -53,7 +53,8 @@ class ApproximateTimeSynchronizer(SimpleFilter):
             if stamp not in my_queue:
                 return
             candidates = [
-                [stamp] if index == my_queue_index
+                [stamp]
+                if index == my_queue_index
                 else sorted((s for s in queue if abs(s - stamp) <= self.slop), key=lambda s: abs(s - stamp))
                 for index, queue in enumerate(self.queues)
             ]

@@ -1,0 +1,103 @@
+"""From registered depth and a rectified camera's calibration to organised, labelled points.
+
+The pinhole model as in REP 118 and depth_image_proc: x = (u - cx) z / fx, y = (v - cy) z / fy, in the optical
+frame (x right, y down, z forward).
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+POINT = np.dtype(
+    {
+        "names": ["x", "y", "z", "rgb", "label", "confidence"],
+        "formats": ["<f4", "<f4", "<f4", "<u4", "<u2", "u1"],
+        "offsets": [0, 4, 8, 12, 16, 18],
+        "itemsize": 20,
+    }
+)
+"""One point, 20 bytes: metres, 0x00RRGGBB, label, confidence, one byte unused."""
+
+
+@dataclass(frozen=True)
+class Intrinsics:
+    """A rectified pinhole camera, in pixels.
+
+    Raises:
+        ValueError: a value is not finite, a focal length is not above 0, or the size is empty.
+    """
+
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+    width: int
+    height: int
+
+    def __post_init__(self) -> None:
+        if not all(map(math.isfinite, (self.fx, self.fy, self.cx, self.cy))):
+            raise ValueError(f"expected finite intrinsics, got {self._values()}; calibrate the camera")
+        if self.fx <= 0 or self.fy <= 0:
+            raise ValueError(f"expected focal lengths above 0, got {self._values()}; calibrate the camera")
+        if self.width < 1 or self.height < 1:
+            raise ValueError(f"expected the image's size, got {self.width}x{self.height}")
+
+    def _values(self) -> str:
+        return f"fx={self.fx:g}, fy={self.fy:g}, cx={self.cx:g}, cy={self.cy:g}"
+
+
+class PointProjector:
+    """Fills points from depth. Keeps the rays of one camera between frames."""
+
+    def __init__(self, intrinsics: Intrinsics) -> None:
+        self.intrinsics = intrinsics
+        columns = (np.arange(intrinsics.width) - intrinsics.cx) / intrinsics.fx
+        rows = (np.arange(intrinsics.height) - intrinsics.cy) / intrinsics.fy
+        self._x = columns.astype(np.float32)[None, :]  # (1, W)
+        self._y = rows.astype(np.float32)[:, None]  # (H, 1)
+
+    def fill(
+        self,
+        out: NDArray[np.void],
+        depth: NDArray[np.float32],
+        rgb: NDArray[np.uint8],
+        labels: NDArray[np.uint8] | NDArray[np.uint16],
+        confidence: NDArray[np.uint8],
+    ) -> None:
+        """Write one point for each pixel; x, y and z are NaN where the depth is.
+
+        Args:
+            out: (H, W) of dtype POINT.
+            depth: (H, W) float32, metres along z, NaN where there is none.
+            rgb: (H, W, 3) uint8.
+            labels: (H, W) uint8 or uint16.
+            confidence: (H, W) uint8.
+
+        Raises:
+            ValueError: one of the arrays has another size than the camera.
+        """
+        size = (self.intrinsics.height, self.intrinsics.width)
+        for name, array in (
+            ("out", out),
+            ("depth", depth),
+            ("rgb", rgb),
+            ("labels", labels),
+            ("confidence", confidence),
+        ):
+            if array.shape[:2] != size:
+                raise ValueError(
+                    f"expected {name} of {size[1]}x{size[0]} pixels as the camera's calibration says, "
+                    f"got {array.shape[1]}x{array.shape[0]}"
+                )
+        np.multiply(depth, self._x, out=out["x"])
+        np.multiply(depth, self._y, out=out["y"])
+        out["z"] = depth
+        packed = out.view(np.uint8).reshape(*size, POINT.itemsize)[:, :, 12:16]  # b, g, r, 0
+        packed[:, :, 0] = rgb[:, :, 2]
+        packed[:, :, 1] = rgb[:, :, 1]
+        packed[:, :, 2] = rgb[:, :, 0]
+        packed[:, :, 3] = 0
+        out["label"] = labels
+        out["confidence"] = confidence

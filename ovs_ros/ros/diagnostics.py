@@ -1,0 +1,166 @@
+"""What /diagnostics says about the node."""
+
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import monotonic
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.lifecycle import LifecycleNode
+
+from ovs_ros.ros.statistics import Statistics, Summary
+from ovs_ros.ros.throttle import Throttle
+
+PERIOD_S = 1.0
+SILENCE_S = 5.0
+LOST_SHARE = 0.1
+LARGE_MESSAGES = (
+    "Fast DDS as it comes loses large best-effort images between processes: start every process with "
+    "FASTDDS_DEFAULT_PROFILES_FILE=…/share/ovs_ros/config/fastdds_large_data.xml, or ask for reliable "
+    "transport with the parameter qos_overrides.<topic>.subscription.reliability"
+)
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What the node knows of itself besides the statistics.
+
+    Attributes:
+        state: 'inactive' or 'active'.
+        since: when it got into it, monotonic seconds.
+        topic: the resolved name of the image topic.
+        publishers: how many there are of that topic.
+        best_effort: whether images come best effort.
+        lost_share: the share of images lost on the way.
+        vocabulary_version, vocabulary_size: of the words that count.
+        model, device: the image encoder's.
+    """
+
+    state: str
+    since: float
+    topic: str
+    publishers: int
+    best_effort: bool
+    lost_share: float
+    vocabulary_version: int
+    vocabulary_size: int
+    model: str
+    device: str
+
+
+class Diagnostics:
+    """Publishes /diagnostics once a second, and warns in the log of a stream that does not arrive.
+
+    Args:
+        node: publishes.
+        statistics: of its frames.
+        condition: called for the rest.
+        throttle: takes the warnings.
+    """
+
+    def __init__(
+        self,
+        node: LifecycleNode,
+        statistics: Statistics,
+        condition: Callable[[], Condition],
+        throttle: Throttle,
+    ) -> None:
+        self._node = node
+        self._statistics = statistics
+        self._condition = condition
+        self._throttle = throttle
+        self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._timer = node.create_timer(PERIOD_S, self._tick)
+
+    def destroy(self) -> None:
+        """Stop publishing."""
+        self._node.destroy_timer(self._timer)
+        self._node.destroy_publisher(self._publisher)
+
+    def _tick(self) -> None:
+        condition = self._condition()
+        summary = self._statistics.summary()
+        last = self._statistics.last_arrival
+        silence = monotonic() - max(condition.since, last if last is not None else condition.since)
+        level, message, warning = judge(condition, summary, silence)
+        if warning is not None:
+            self._throttle.warn(warning, message)
+        status = DiagnosticStatus(
+            level=level,
+            name=f"{self._node.get_fully_qualified_name()}: segmentation",
+            hardware_id=condition.device,
+            message=message,
+            values=[KeyValue(key=key, value=value) for key, value in values(condition, summary).items()],
+        )
+        message_out = DiagnosticArray(status=[status])
+        message_out.header.stamp = self._node.get_clock().now().to_msg()
+        self._publisher.publish(message_out)
+
+
+def judge(condition: Condition, summary: Summary, silence: float) -> tuple[bytes, str, str | None]:
+    """The level, what it means, and which kind of warning belongs into the log.
+
+    Args:
+        silence: seconds without an image.
+    """
+    if condition.state != "active":
+        return DiagnosticStatus.OK, f"{condition.state}: activate the node to segment", None
+    if summary.dropped_lately.get("failed"):
+        return DiagnosticStatus.ERROR, "segmentation fails; the log has the reason", None
+    if silence > SILENCE_S and condition.publishers == 0:
+        return (
+            DiagnosticStatus.WARN,
+            f"nobody publishes {condition.topic}; remap 'image' to the camera",
+            "silence",
+        )
+    if silence > SILENCE_S:
+        text = f"no image from {condition.topic} for {silence:.0f} s though it has a publisher"
+        return (
+            DiagnosticStatus.WARN,
+            f"{text}. {LARGE_MESSAGES}" if condition.best_effort else text,
+            "silence",
+        )
+    if summary.dropped_lately.get("malformed"):
+        return DiagnosticStatus.WARN, "images cannot be read; the log has the reason", None
+    if condition.best_effort and condition.lost_share > LOST_SHARE:
+        text = f"{condition.lost_share:.0%} of the images from {condition.topic} are lost on the way"
+        return (
+            DiagnosticStatus.WARN,
+            f"{text}, which this node's speed does not explain. {LARGE_MESSAGES}",
+            "lost",
+        )
+    return DiagnosticStatus.OK, "waiting for images" if summary.published_hz == 0 else "segmenting", None
+
+
+def values(condition: Condition, summary: Summary) -> dict[str, str]:
+    """The figures by name."""
+    figures = {
+        "state": condition.state,
+        "rate [Hz]": f"{summary.published_hz:.1f}",
+        "input rate [Hz]": f"{summary.arrived_hz:.1f}",
+        "input age p50 [ms]": _figure(summary.age_ms[0]),
+        "input age p95 [ms]": _figure(summary.age_ms[1]),
+        "latency p50 [ms]": _figure(summary.frame_ms[0]),
+        "latency p95 [ms]": _figure(summary.frame_ms[1]),
+    }
+    figures |= {f"stage {stage} [ms]": _figure(ms) for stage, ms in summary.stages_ms.items()}
+    figures["dropped"] = str(sum(summary.dropped.values()))
+    figures |= {f"dropped: {reason}": str(count) for reason, count in sorted(summary.dropped.items())}
+    return figures | {
+        "lost on the way [%]": f"{condition.lost_share * 100:.0f}",
+        "vocabulary version": str(condition.vocabulary_version),
+        "vocabulary size": str(condition.vocabulary_size),
+        "model": condition.model,
+        "device": condition.device,
+        "memory [MB]": f"{_resident_bytes() / 1e6:.0f}",
+    }
+
+
+def _figure(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.1f}"
+
+
+def _resident_bytes() -> int:
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -1,0 +1,77 @@
+"""Where callbacks leave frames for the worker: the newest frame wins."""
+
+import threading
+from collections import OrderedDict
+from typing import Generic, TypeVar
+
+Frame = TypeVar("Frame")
+Companion = TypeVar("Companion")
+
+COMPANIONS = 10
+"""How many companions are kept for frames that are still to come or at work."""
+
+
+class Mailbox(Generic[Frame, Companion]):
+    """One place for the newest frame, and a few for companions that belong to frames by their stamps.
+
+    Every method may be called from any thread; only `take` and `companion` wait.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._frame: Frame | None = None
+        self._companions: OrderedDict[int, Companion] = OrderedDict()
+        self._woken = False
+        self._closed = False
+
+    def put(self, frame: Frame) -> bool:
+        """Leave a frame. Returns whether it took the place of one that nobody had taken."""
+        with self._changed:
+            replaced = self._frame is not None
+            self._frame = frame
+            self._changed.notify_all()
+        return replaced
+
+    def put_companion(self, stamp: int, companion: Companion) -> None:
+        """Leave what belongs to the frame of this stamp."""
+        with self._changed:
+            self._companions[stamp] = companion
+            if len(self._companions) > COMPANIONS:
+                self._companions.popitem(last=False)
+            self._changed.notify_all()
+
+    def wake(self) -> None:
+        """Let a waiting `take` return without a frame."""
+        with self._changed:
+            self._woken = True
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Let everyone who waits return, now and from now on. A frame that nobody took is dropped."""
+        with self._changed:
+            self._closed = True
+            self._frame = None
+            self._changed.notify_all()
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return self._closed
+
+    def take(self) -> Frame | None:
+        """Wait for a frame and take it out; None if it was woken or closed instead."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._frame is not None or self._woken or self._closed)
+            frame, self._frame, self._woken = self._frame, None, False
+            return frame
+
+    def companion(self, stamp: int, timeout: float) -> Companion | None:
+        """Take out what belongs to the frame of this stamp.
+
+        Waits at most `timeout` seconds, and no longer than until a newer frame is there.
+        """
+        with self._changed:
+            self._changed.wait_for(
+                lambda: stamp in self._companions or self._frame is not None or self._closed, timeout
+            )
+            return self._companions.pop(stamp, None)

@@ -1,0 +1,277 @@
+"""The node: a camera's images in, named pixels out.
+
+ros2 run ovs_ros ovs_node, or python -m ovs_ros.ros.node
+"""
+
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from functools import wraps
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import rclpy
+from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
+from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.subscription import Subscription
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+import ovs_ros
+from ovs_ros.ros.depth_sync import DepthSync, nanoseconds
+from ovs_ros.ros.diagnostics import Condition, Diagnostics
+from ovs_ros.ros.mailbox import Mailbox
+from ovs_ros.ros.outputs import Outputs
+from ovs_ros.ros.parameters import Parameters
+from ovs_ros.ros.pipeline import Pipeline, Taps
+from ovs_ros.ros.services import VocabularyServices
+from ovs_ros.ros.stamps import StampWatch
+from ovs_ros.ros.statistics import Statistics
+from ovs_ros.ros.throttle import Throttle
+from ovs_ros.ros.words import Words, find_vocabulary
+from ovs_ros.ros.worker import Worker
+from ovs_ros.segmentation.segmenter import Segmenter
+from ovs_ros.vocabulary.vocabulary import Vocabulary
+from ovs_ros.vocabulary.yaml_io import load_vocabulary
+
+Transition = Callable[["OvsNode", LifecycleState], TransitionCallbackReturn]
+
+
+def _logged(transition: Transition) -> Transition:
+    """Log what a transition raises and let it fail: rclpy swallows exceptions there without a word."""
+
+    @wraps(transition)
+    def guarded(self: "OvsNode", state: LifecycleState) -> TransitionCallbackReturn:
+        try:
+            return transition(self, state)
+        except Exception as error:
+            self.get_logger().error(f"{transition.__name__} failed: {error}\n{traceback.format_exc()}")
+            return TransitionCallbackReturn.FAILURE
+
+    return guarded
+
+
+class OvsNode(LifecycleNode):
+    """Open-vocabulary segmentation of one camera.
+
+    The model loads in configure; the subscriptions open and the worker starts in activate.
+
+    Args:
+        make_segmenter: makes the segmenter of a preset; by default the embedded model's.
+        parameters: override those from the command line.
+    """
+
+    def __init__(
+        self,
+        make_segmenter: Callable[[str], Segmenter] = Segmenter.load,
+        parameters: Sequence[Parameter] = (),
+        **node_options: Any,
+    ) -> None:
+        super().__init__("ovs", parameter_overrides=list(parameters), **node_options)
+        self._make_segmenter = make_segmenter
+        self._throttle = Throttle(self.get_logger().warning)
+        self._config = Parameters(self)
+        # rclpy ignores parameters that nobody declares, and so a misspelt one would go unnoticed.
+        for message in self._config.misspelt(list(self._parameter_overrides)):
+            self.get_logger().error(message)
+        self._config.on_change = self._wake
+        self._statistics = Statistics()
+        self._segmenter: Segmenter | None = None
+        self._words: Words | None = None
+        self._last_vocabulary: Vocabulary | None = None
+        self._outputs: Outputs | None = None
+        self._vocabulary_services: VocabularyServices | None = None
+        self._diagnostics: Diagnostics | None = None
+        self._close_taps()
+        if self._config["autostart"]:
+            self._starter = self.create_timer(0.0, self._autostart)
+
+    def _close_taps(self) -> None:
+        self._inputs: list[Subscription] = []
+        self._worker: Worker | None = None
+        self._mailbox: Mailbox[Image | CompressedImage, Image] | None = None
+        self._sync: DepthSync | None = None
+        self._camera_info: CameraInfo | None = None
+        self._watch = StampWatch()
+        self._since = monotonic()
+
+    def _autostart(self) -> None:
+        self.destroy_timer(self._starter)
+        if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
+            self.trigger_activate()
+
+    # Transitions
+
+    @_logged
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Load the model, embed the words, offer the services."""
+        try:
+            initial = load_vocabulary(find_vocabulary(self._config["vocabulary"], _shipped_vocabularies()))
+            segmenter = self._make_segmenter(self._config["preset"])
+            self._words = Words(initial, segmenter, self._last_vocabulary)
+            self._segmenter = segmenter
+            self._outputs = Outputs(self)
+            self._vocabulary_services = VocabularyServices(self, self._words, self._wake)
+            self._since = monotonic()
+            self._diagnostics = Diagnostics(self, self._statistics, self._condition, self._throttle)
+        except Exception:
+            self._release()
+            raise
+        encoder = segmenter.image_encoder
+        self.get_logger().info(f"Loaded {encoder.name} on {encoder.device} with {len(initial)} categories")
+        return super().on_configure(state)
+
+    @_logged
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Start the worker and subscribe."""
+        assert self._segmenter and self._words and self._outputs
+        # The publishers first, or what the worker publishes at once would go nowhere.
+        result = super().on_activate(state)
+        mailbox = self._mailbox = Mailbox()
+        self._sync = DepthSync(self._config["sync_slop"], mailbox.put_companion)
+        taps = Taps(mailbox, lambda: self._camera_info, lambda: self._config.settings)
+        pipeline = Pipeline(
+            self, self._segmenter, self._words, self._outputs, taps, self._statistics, self._throttle
+        )
+        self._worker = Worker(mailbox, pipeline.process, pipeline.failed)
+        self._worker.start()
+        mailbox.wake()
+        self._since = monotonic()
+        compressed = self._config["compressed"]
+        self._inputs = [
+            self._subscribe(CompressedImage, "image/compressed", self._on_image)
+            if compressed
+            else self._subscribe(Image, "image", self._on_image),
+            self._subscribe(Image, "depth", self._sync.depth),
+            self._subscribe(CameraInfo, "camera_info", self._on_camera_info),
+        ]
+        self.get_logger().info(f"Active: images from {self._inputs[0].topic_name}")
+        return result
+
+    @_logged
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Unsubscribe, and let the worker finish its frame."""
+        self._stop()
+        return super().on_deactivate(state)
+
+    @_logged
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Let go of the model. Ids stay taken."""
+        self._release()
+        return super().on_cleanup(state)
+
+    @_logged
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop and let go of everything."""
+        self._stop()
+        self._release()
+        return super().on_shutdown(state)
+
+    def destroy_node(self) -> None:
+        """End the worker and the services' thread before the node goes."""
+        self._stop()
+        self._release()
+        super().destroy_node()
+
+    def _stop(self) -> None:
+        for subscription in self._inputs:
+            self.destroy_subscription(subscription)
+        if self._worker is not None:
+            self._worker.stop()
+        self._close_taps()
+
+    def _release(self) -> None:
+        if self._words is not None:
+            self._last_vocabulary = self._words.current.vocabulary
+        for part in (self._diagnostics, self._vocabulary_services, self._outputs):
+            if part is not None:
+                part.destroy()
+        self._diagnostics = self._vocabulary_services = self._outputs = None
+        self._segmenter = self._words = None
+
+    # Taps
+
+    def _subscribe(self, kind: type, topic: str, callback: Callable[[Any], None]) -> Subscription:
+        qos = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+        overriding = QoSOverridingOptions.with_default_policies()
+        return self.create_subscription(kind, topic, callback, qos, qos_overriding_options=overriding)
+
+    def _on_image(self, message: Image | CompressedImage) -> None:
+        assert self._mailbox and self._sync
+        self._statistics.arrived()
+        stamp = nanoseconds(message.header)
+        if self._watch.see(stamp, self.get_clock().now().nanoseconds):
+            self._sync.reset()
+            self._throttle.warn(
+                "stamps",
+                f"The images' stamps went back, now to {stamp / 1e9:.3f} s; expected them to rise. "
+                "Going on from there: did a recording start again, or do two cameras publish this topic?",
+            )
+        if self._mailbox.put(message):
+            self._statistics.dropped("replaced by a newer one")
+        self._sync.image(message.header)
+
+    def _on_camera_info(self, message: CameraInfo) -> None:
+        self._camera_info = message
+
+    def _wake(self) -> None:
+        """Let the worker announce a change even if no frame comes."""
+        mailbox = self._mailbox
+        if mailbox is not None:
+            mailbox.wake()
+
+    def _condition(self) -> Condition:
+        assert self._segmenter and self._words
+        vocabulary = self._words.current.vocabulary
+        active = bool(self._inputs)
+        images = self._inputs[0] if active else None
+        return Condition(
+            state="active" if active else "inactive",
+            since=self._since,
+            topic=images.topic_name if images else "",
+            publishers=self.count_publishers(images.topic_name) if images else 0,
+            best_effort=bool(images and images.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT),
+            lost_share=self._watch.lost_share(),
+            vocabulary_version=vocabulary.version,
+            vocabulary_size=len(vocabulary),
+            model=self._segmenter.image_encoder.name,
+            device=self._segmenter.image_encoder.device,
+        )
+
+
+def _shipped_vocabularies() -> Path:
+    """The folder of the vocabularies that come with the package: of the checkout, or of the installation."""
+    checkout = Path(ovs_ros.__file__).parent.parent / "config" / "vocabularies"
+    if checkout.is_dir():
+        return checkout
+    try:
+        return Path(get_package_share_directory("ovs_ros")) / "config" / "vocabularies"
+    except PackageNotFoundError:
+        return checkout
+
+
+def main() -> None:
+    """Run the node until it is interrupted."""
+    with rclpy.init():
+        try:
+            node = OvsNode()
+        except (InvalidParameterValueException, InvalidParameterTypeException) as error:
+            sys.exit(f"ovs_node: {error}")
+        executor = SingleThreadedExecutor()
+        executor.add_node(node)
+        try:
+            executor.spin()
+        except (KeyboardInterrupt, ExternalShutdownException):
+            pass
+        finally:
+            node.destroy_node()
+            executor.shutdown()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,168 @@
+"""The way of one frame through the node, on the worker's thread."""
+
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import monotonic, perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
+from rclpy.node import Node
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Header
+
+from ovs_ros.geometry.points import Intrinsics, PointProjector
+from ovs_ros.ros.conversions import (
+    ConversionError,
+    compressed_to_rgb,
+    depth_to_metres,
+    image_to_rgb,
+    intrinsics_from,
+)
+from ovs_ros.ros.depth_sync import nanoseconds
+from ovs_ros.ros.mailbox import Mailbox
+from ovs_ros.ros.outputs import Outputs
+from ovs_ros.ros.parameters import Settings
+from ovs_ros.ros.statistics import Sample, Statistics
+from ovs_ros.ros.throttle import Throttle
+from ovs_ros.ros.words import Words
+from ovs_ros.segmentation.segmentation import Segmentation
+from ovs_ros.segmentation.segmenter import Segmenter
+
+DEPTH_WAIT_S = 0.1
+"""How long depth may come after the labels that it belongs to."""
+
+
+@dataclass(frozen=True)
+class Taps:
+    """What the pipeline reads beside frames; `camera_info` is the newest one, set by its subscription."""
+
+    mailbox: Mailbox[Image | CompressedImage, Image]
+    camera_info: Callable[[], CameraInfo | None]
+    settings: Callable[[], Settings]
+
+
+class Pipeline:
+    """Segments frames and publishes everything that belongs to them.
+
+    Args:
+        node: for its clock and log.
+        segmenter, words: what names the pixels.
+        outputs: where results go.
+        taps: where frames, depth, calibration and settings come from.
+        statistics: told of every frame.
+        throttle: takes warnings about bad input.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        segmenter: Segmenter,
+        words: Words,
+        outputs: Outputs,
+        taps: Taps,
+        statistics: Statistics,
+        throttle: Throttle,
+    ) -> None:
+        self._node = node
+        self._segmenter = segmenter
+        self._words = words
+        self._outputs = outputs
+        self._taps = taps
+        self._statistics = statistics
+        self._throttle = throttle
+        self._announced: tuple[int, float] | None = None
+        self._info: CameraInfo | None = None
+        self._projector: PointProjector | None = None
+
+    def process(self, message: Image | CompressedImage | None) -> None:
+        """Segment and publish one frame; without one only announce what has changed."""
+        settings = self._taps.settings()
+        words = self._words.current
+        self._announce(settings)
+        if message is None:
+            return
+        started = perf_counter()
+        try:
+            compressed = isinstance(message, CompressedImage)
+            image = compressed_to_rgb(message) if compressed else image_to_rgb(message)
+        except ConversionError as error:
+            self._statistics.dropped("malformed")
+            self._throttle.warn("image", f"An image is dropped: {error}")
+            return
+        converted = perf_counter()
+        self._segmenter.options = settings.options
+        result = self._segmenter.segment(image, words)
+        segmented = perf_counter()
+        self._outputs.labels(message.header, result, settings.confidence)
+        self._outputs.pictures(message.header, image, result, settings.overlay_alpha)
+        stages = {
+            "convert": (converted - started) * 1e3,
+            **result.stages_ms,
+            "publish": (perf_counter() - segmented) * 1e3,
+        }
+        self._outputs.categories(message.header, result, stages)
+        self._statistics.published(Sample(monotonic(), self._age_ms(message.header), stages))
+        if settings.points == "always" or (settings.points == "auto" and self._outputs.points_wanted):
+            self._points(message.header, image, result)
+
+    def failed(self, error: Exception) -> None:
+        """A frame could not be segmented or published."""
+        self._statistics.dropped("failed")
+        text = "".join(traceback.format_exception(error))
+        self._throttle.warn("failed", f"A frame is dropped, segmentation failed:\n{text}")
+
+    def _announce(self, settings: Settings) -> None:
+        vocabulary = self._words.current.vocabulary
+        state = (vocabulary.version, settings.options.threshold)
+        if state != self._announced:
+            self._outputs.label_info(vocabulary, settings.options.threshold)
+            self._announced = state
+
+    def _age_ms(self, header: Header) -> float:
+        return (self._node.get_clock().now().nanoseconds - nanoseconds(header)) / 1e6
+
+    def _points(self, header: Header, image: NDArray[np.uint8], result: Segmentation) -> None:
+        depth = self._taps.mailbox.companion(nanoseconds(header), DEPTH_WAIT_S)
+        if depth is None:
+            return
+        if depth.header.frame_id != header.frame_id:
+            self._throttle.warn(
+                "depth frame",
+                f"Expected depth registered to the image's frame '{header.frame_id}', got "
+                f"'{depth.header.frame_id}'; the points are published as if it were",
+            )
+        try:
+            projector = self._calibrated(image.shape[:2])
+            metres = depth_to_metres(depth)
+            height, width = image.shape[:2]
+            if metres.shape != (height, width):
+                raise ConversionError(
+                    f"expected depth of the image's {width}x{height} pixels, got "
+                    f"{metres.shape[1]}x{metres.shape[0]}; register depth to the image"
+                )
+        except ConversionError as error:
+            self._throttle.warn("points", f"No points for a frame: {error}")
+            return
+        projector.fill(
+            self._outputs.point_buffer(height, width), metres, image, result.labels, result.confidence
+        )
+        self._outputs.points(header, height, width)
+
+    def _calibrated(self, size: tuple[int, ...]) -> PointProjector:
+        """The projector for the newest calibration, made anew only when that changes."""
+        info = self._taps.camera_info()
+        if info is None:
+            raise ConversionError("expected a camera_info, got none yet; remap 'camera_info' to the camera's")
+        if self._projector is None or info is not self._info:
+            intrinsics: Intrinsics = intrinsics_from(info)
+            if self._projector is None or intrinsics != self._projector.intrinsics:
+                self._projector = PointProjector(intrinsics)
+            self._info = info
+        intrinsics = self._projector.intrinsics
+        if (intrinsics.height, intrinsics.width) != size:
+            raise ConversionError(
+                f"expected a camera_info for the image's {size[1]}x{size[0]} pixels, got one for "
+                f"{intrinsics.width}x{intrinsics.height}"
+            )
+        return self._projector

@@ -1,0 +1,117 @@
+"""The services that show and change the vocabulary while frames go on."""
+
+import traceback
+from collections.abc import Callable
+from concurrent.futures import Future as ThreadFuture
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.node import Node
+from rclpy.task import Future
+from std_srvs.srv import Trigger
+
+from ovs_ros.ros.words import PROMPT_SEPARATOR, Words, remarks
+from ovs_ros.srv import GetVocabulary, SetVocabulary
+from ovs_ros.vocabulary.embedded import EmbeddedVocabulary
+from ovs_ros.vocabulary.vocabulary import VocabularyError
+
+Result = TypeVar("Result")
+
+
+class VocabularyServices:
+    """`~/set_vocabulary`, `~/get_vocabulary` and `~/reset_vocabulary`.
+
+    Words are embedded on a thread of their own, so that the executor goes on taking images in.
+
+    Args:
+        node: whose services they are.
+        words: what they show and change.
+        changed: called after each change.
+    """
+
+    def __init__(self, node: Node, words: Words, changed: Callable[[], None]) -> None:
+        self._node = node
+        self._words = words
+        self._changed = changed
+        self._thread = ThreadPoolExecutor(1, "vocabulary")
+        # A service that waits keeps its group busy, and the default group is the subscriptions' too.
+        group = ReentrantCallbackGroup()
+        self._services = [
+            node.create_service(kind, f"~/{name}", callback, callback_group=group)
+            for kind, name, callback in (
+                (SetVocabulary, "set_vocabulary", self._set),
+                (GetVocabulary, "get_vocabulary", self._get),
+                (Trigger, "reset_vocabulary", self._reset),
+            )
+        ]
+
+    def destroy(self) -> None:
+        """Take the services away, after the change at work is done."""
+        self._thread.shutdown()
+        for service in self._services:
+            self._node.destroy_service(service)
+
+    async def _set(
+        self, request: SetVocabulary.Request, response: SetVocabulary.Response
+    ) -> SetVocabulary.Response:
+        response.success, response.message = await self._off_thread(
+            lambda: self._answer(
+                lambda: self._words.change(request.mode, request.names, request.prompts, request.thresholds)
+            )
+        )
+        vocabulary = self._words.current.vocabulary
+        response.version = vocabulary.version
+        response.ids = vocabulary.ids.tolist()
+        response.names = list(vocabulary.names)
+        return response
+
+    async def _reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        response.success, response.message = await self._off_thread(lambda: self._answer(self._words.reset))
+        return response
+
+    def _get(self, _: GetVocabulary.Request, response: GetVocabulary.Response) -> GetVocabulary.Response:
+        vocabulary = self._words.current.vocabulary
+        response.version = vocabulary.version
+        response.ids = vocabulary.ids.tolist()
+        response.names = list(vocabulary.names)
+        response.prompts = [PROMPT_SEPARATOR.join(c.prompts) for c in vocabulary.categories]
+        response.thresholds = [
+            float("nan") if c.threshold is None else c.threshold for c in vocabulary.categories
+        ]
+        response.negatives = list(vocabulary.negatives)
+        response.unknown_id = vocabulary.unknown_id
+        return response
+
+    def _answer(self, change: Callable[[], EmbeddedVocabulary]) -> tuple[bool, str]:
+        """Make a change: whether it was made, and what to say about it."""
+        logger = self._node.get_logger()
+        try:
+            embedded = change()
+        except VocabularyError as error:
+            logger.warning(f"The vocabulary stays as it is: {error}")
+            return False, str(error)
+        except Exception as error:  # Without an answer the caller would wait for ever.
+            logger.error(f"The vocabulary stays as it is:\n{traceback.format_exc()}")
+            return False, f"{type(error).__name__}: {error}; the node's log has more"
+        self._changed()
+        message = remarks(embedded)
+        logger.info(f"The vocabulary is now {message}")
+        return True, message
+
+    def _off_thread(self, work: Callable[[], Result]) -> Future:
+        """Run `work` on the vocabulary's thread: a future to await in a callback."""
+        executor = self._node.executor
+        done: Future = Future(executor=executor)
+
+        def hand_over(finished: ThreadFuture[Result]) -> None:
+            done.set_result(finished.result())
+            # The executor looks at waiting callbacks again only when something happens.
+            executor.create_task(_nothing)
+
+        self._thread.submit(work).add_done_callback(hand_over)
+        return done
+
+
+def _nothing() -> None:
+    pass

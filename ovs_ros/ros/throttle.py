@@ -1,0 +1,31 @@
+"""Warnings that do not flood the log."""
+
+from collections.abc import Callable
+from time import monotonic
+
+
+class Throttle:
+    """Lets one warning of each kind through in a while; the next one tells how many were held back.
+
+    rclpy throttles by the line that logs, so that two troubles reported on one line would hide each other.
+
+    Args:
+        log: takes the text.
+        seconds: how long further warnings of the same kind are held back.
+    """
+
+    def __init__(self, log: Callable[[str], object], seconds: float = 10.0) -> None:
+        self._log = log
+        self._seconds = seconds
+        self._since: dict[str, float] = {}
+        self._held_back: dict[str, int] = {}
+
+    def warn(self, kind: str, text: str) -> None:
+        """Log `text`, unless something of this `kind` was logged a short while ago."""
+        now = monotonic()
+        if kind in self._since and now - self._since[kind] < self._seconds:
+            self._held_back[kind] = self._held_back.get(kind, 0) + 1
+            return
+        more = self._held_back.pop(kind, 0)
+        self._since[kind] = now
+        self._log(f"{text} ({more} more since the last such warning)" if more else text)

@@ -1,0 +1,147 @@
+"""The vocabulary that counts now, and how requests change it. No ROS node needed."""
+
+import math
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from ovs_ros.segmentation.segmenter import Segmenter
+from ovs_ros.srv import SetVocabulary
+from ovs_ros.vocabulary.embedded import EmbeddedVocabulary
+from ovs_ros.vocabulary.linter import lint
+from ovs_ros.vocabulary.vocabulary import CategorySpec, Vocabulary, VocabularyError
+
+PROMPT_SEPARATOR = "|"
+_LINTED_FULLY = 2000
+"""Up to how many words near synonyms are looked for: it costs the square of their number."""
+_FINDINGS_SHOWN = 5
+
+
+class Words:
+    """Holds the embedded vocabulary. A change is made as a whole and swapped in as one reference.
+
+    `current` may be read by any thread at any time; changes wait for each other.
+
+    Args:
+        initial: the words at the start and after `reset`.
+        segmenter: embeds them.
+        before: the vocabulary that counted earlier in this node's life, so that its ids stay taken.
+    """
+
+    def __init__(self, initial: Vocabulary, segmenter: Segmenter, before: Vocabulary | None = None) -> None:
+        self._initial = initial
+        self._segmenter = segmenter
+        self._changing = threading.Lock()
+        vocabulary = initial if before is None else before.replaced(_specs(initial), initial.negatives)
+        self.current = segmenter.embed(vocabulary)
+
+    def change(
+        self, mode: int, names: Sequence[str], prompts: Sequence[str], thresholds: Sequence[float]
+    ) -> EmbeddedVocabulary:
+        """Do what a SetVocabulary request asks for. Takes as long as its new words take to embed.
+
+        Raises:
+            VocabularyError: the request cannot be met; nothing has changed.
+        """
+        with self._changing:
+            embedded = self._segmenter.embed(
+                requested(self.current.vocabulary, mode, names, prompts, thresholds)
+            )
+            self.current = embedded
+        return embedded
+
+    def reset(self) -> EmbeddedVocabulary:
+        """Go back to the words of the start, under the next version."""
+        with self._changing:
+            vocabulary = self.current.vocabulary.replaced(_specs(self._initial), self._initial.negatives)
+            embedded = self._segmenter.embed(vocabulary)
+            self.current = embedded
+        return embedded
+
+
+def requested(
+    vocabulary: Vocabulary,
+    mode: int,
+    names: Sequence[str],
+    prompts: Sequence[str],
+    thresholds: Sequence[float],
+) -> Vocabulary:
+    """The vocabulary that a SetVocabulary request asks for.
+
+    Args:
+        vocabulary: the present one.
+        mode: REPLACE, ADD or REMOVE of SetVocabulary.Request.
+        names: of the categories.
+        prompts: empty, or one entry a name, with '|' between prompts; '' for the usual ones.
+        thresholds: empty, or one a name; NaN for the node's.
+
+    Raises:
+        VocabularyError: the request cannot be met.
+    """
+    request = SetVocabulary.Request
+    if mode == request.REMOVE:
+        if len(prompts) or len(thresholds):
+            raise VocabularyError(
+                "expected names alone to remove, got prompts or thresholds too; leave them out"
+            )
+        return vocabulary.removed(names)
+    if mode not in (request.REPLACE, request.ADD):
+        raise VocabularyError(
+            f"expected mode {request.REPLACE} (replace), {request.ADD} (add) or {request.REMOVE} (remove), "
+            f"got {mode}"
+        )
+    for what, values in (("prompts", prompts), ("thresholds", thresholds)):
+        if len(values) not in (0, len(names)):
+            raise VocabularyError(
+                f"expected no {what} or one entry for each of {len(names)} names, got {len(values)}"
+            )
+    specs = [
+        CategorySpec(
+            name,
+            _split(prompts[i]) if len(prompts) else (),
+            None if not len(thresholds) or math.isnan(thresholds[i]) else float(thresholds[i]),
+        )
+        for i, name in enumerate(names)
+    ]
+    return vocabulary.replaced(specs) if mode == request.REPLACE else vocabulary.added(specs)
+
+
+def remarks(words: EmbeddedVocabulary) -> str:
+    """One line: how many categories there are, and what the linter makes of them."""
+    vocabulary = words.vocabulary
+    full = len(words.embeddings) <= _LINTED_FULLY
+    findings = lint(vocabulary, words if full else None)
+    text = f"version {vocabulary.version} with {len(vocabulary)} categories"
+    if not findings:
+        return text
+    shown = "; ".join(finding.message for finding in findings[:_FINDINGS_SHOWN])
+    more = len(findings) - _FINDINGS_SHOWN
+    return f"{text}. Warnings: {shown}" + (f"; and {more} more" if more > 0 else "")
+
+
+def find_vocabulary(name: str, shipped: Path) -> Path:
+    """The file that a `vocabulary` parameter names.
+
+    Args:
+        name: a path, or the name of a file in `shipped`, with or without '.yaml'.
+        shipped: the folder of the vocabularies that come with the package.
+
+    Raises:
+        VocabularyError: there is no such file.
+    """
+    candidates = [Path(name).expanduser(), shipped / name, shipped / f"{name}.yaml"]
+    for candidate in candidates:
+        if name and candidate.is_file():
+            return candidate
+    known = ", ".join(sorted(path.stem for path in shipped.glob("*.yaml")))
+    raise VocabularyError(
+        f"expected the vocabulary to be a YAML file or one of {known}, got '{name}', which is neither"
+    )
+
+
+def _split(prompts: str) -> tuple[str, ...]:
+    return tuple(prompts.split(PROMPT_SEPARATOR)) if prompts.strip() else ()
+
+
+def _specs(vocabulary: Vocabulary) -> list[CategorySpec]:
+    return [CategorySpec(c.name, c.prompts, c.threshold) for c in vocabulary.categories]
