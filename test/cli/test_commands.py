@@ -1,0 +1,181 @@
+import json
+
+import cv2
+import numpy as np
+import pytest
+from fakes import color_image, color_segmenter
+from typer.testing import CliRunner
+
+from ovs_ros.cli import bench, evaluate, segment
+from ovs_ros.cli.main import app
+from ovs_ros.segmentation.segmenter import Segmenter
+from ovs_ros.vocabulary.vocabulary import Vocabulary
+
+STRIPES = color_image([["red", "blue"]])
+
+
+@pytest.fixture(autouse=True)
+def fake_model(monkeypatch):
+    """Commands run with encoders that know colours; presets are refused as the real ones are."""
+
+    def load(preset, **options):
+        if preset != "stream":
+            raise ValueError(f"expected a preset out of stream, quality, got {preset!r}")
+        return color_segmenter(**options)
+
+    for command in (segment, evaluate, bench):
+        monkeypatch.setattr(f"{command.__name__}.load_segmenter", load)
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def write(path, rgb):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(path), rgb[..., ::-1] if rgb.ndim == 3 else rgb)
+
+
+def read(path):
+    return cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+
+
+def test_segment_writes_labels_overlay_and_json(tmp_path):
+    write(tmp_path / "in" / "a.png", STRIPES)
+    write(tmp_path / "in" / "b.png", STRIPES[:, ::-1])
+    out, report = tmp_path / "out", tmp_path / "report.json"
+    result = run("segment", tmp_path / "in", "--words", "red, blue", "-o", out, "--json", report)
+    assert result.exit_code == 0, result.output
+    labels = read(out / "a_labels.png")
+    assert labels.dtype == np.uint8 and (labels[:, :32] == 0).all() and (labels[:, 32:] == 1).all()
+    assert (read(out / "b_labels.png")[:, :32] == 1).all()
+    assert read(out / "a_overlay.png").shape[0] == 32
+    images = json.loads(report.read_text())["images"]
+    assert [image["name"] for image in images] == ["a", "b"]
+    assert {entry["name"]: entry["share"] for entry in images[0]["categories"]} == {"red": 0.5, "blue": 0.5}
+
+
+def test_segment_takes_a_vocabulary_file(tmp_path):
+    write(tmp_path / "a.png", STRIPES)
+    (tmp_path / "words.yaml").write_text("categories: [blue]\nnegatives: [red]\n")
+    result = run(
+        "segment", tmp_path / "a.png", "--vocabulary", tmp_path / "words.yaml", "-o", tmp_path / "out"
+    )
+    assert result.exit_code == 0, result.output
+    labels = read(tmp_path / "out" / "a_labels.png")
+    assert (labels[:, :32] == 255).all() and (labels[:, 32:] == 0).all()
+
+
+def test_segment_numbers_the_frames_of_a_video(tmp_path):
+    video = cv2.VideoWriter(str(tmp_path / "v.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 5, (64, 32))
+    for name in ("red", "blue", "red"):
+        video.write(color_image([[name] * 2])[:, :, ::-1].copy())
+    video.release()
+    result = run("segment", tmp_path / "v.avi", "--words", "red,blue", "-o", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    labels = [np.median(read(tmp_path / "out" / f"v_00000{i}_labels.png")) for i in range(3)]
+    assert labels == [0, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["a.png"], "expected either --words or --vocabulary, got neither"),
+        (["a.png", "--words", "x", "--vocabulary", "f.yaml"], "got both"),
+        (["a.png", "--words", " , "], "expected at least one category"),
+        (["nothing.png", "--words", "red"], "there is nothing"),
+        (["text.png", "--words", "red"], "cannot be read as one"),
+        (["text.mp4", "--words", "red"], "cannot be read as one"),
+        (["empty", "--words", "red"], "expected images in"),
+        (["a.png", "--words", "red", "--preset", "fast"], "expected a preset out of"),
+        (["a.png", "--words", "red", "--threshold", "2"], "expected threshold from 0 to 1"),
+    ],
+)
+def test_segment_says_what_is_wrong(tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "a.png", STRIPES)
+    (tmp_path / "text.png").write_text("no image")
+    (tmp_path / "text.mp4").write_text("no video")
+    (tmp_path / "empty").mkdir()
+    result = run("segment", *arguments, "-o", "out")
+    assert result.exit_code == 2
+    assert message in " ".join(result.output.split())
+
+
+@pytest.fixture
+def labelled(tmp_path):
+    """A set with two images whose truth is half right, under a class file one folder up."""
+    folder = tmp_path / "set" / "val"
+    write(folder / "image" / "a.png", STRIPES)
+    write(folder / "label" / "a.png", np.repeat(np.uint8([[0, 1]]), 32, axis=0).repeat(32, axis=1))
+    write(folder / "image" / "b.jpg", color_image([["red", "red"]]))
+    write(folder / "label" / "b.png", np.repeat(np.uint8([[1, 255]]), 32, axis=0).repeat(32, axis=1))
+    (tmp_path / "set" / "classes.txt").write_text("red\nblue\ngreen\n")
+    return folder
+
+
+@pytest.mark.parametrize("more", [[], ["--exhaustive"]])
+def test_evaluate_measures_and_writes_what_it_promises(labelled, tmp_path, more):
+    result = run("evaluate", labelled, "--json", tmp_path / "r.json", *more)
+    assert result.exit_code == 0, result.output
+    results = json.loads((tmp_path / "r.json").read_text())
+    assert list(results) == ["miou", "pixel_accuracy", "per_class", "images", "ms_per_image", "model"]
+    assert results["per_class"] == {"red": 0.5, "blue": 0.5, "green": None}
+    assert results["miou"] == 0.5 and results["pixel_accuracy"] == pytest.approx(2 / 3, abs=1e-4)
+    assert results["images"] == 2 and results["ms_per_image"] > 0 and results["model"] == "fake-colours"
+
+
+def test_evaluate_takes_another_class_file(labelled, tmp_path):
+    (tmp_path / "swapped.txt").write_text("blue\nred\n")
+    result = run("evaluate", labelled, "--classes", tmp_path / "swapped.txt", "--json", tmp_path / "r.json")
+    assert result.exit_code == 0, result.output
+    assert json.loads((tmp_path / "r.json").read_text())["per_class"] == {"blue": 0, "red": 0.3333}
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("label/a.png", None, "expected labels for each image"),
+        ("label/a.png", np.zeros((3, 3), np.uint8), "expected labels of shape (32, 64)"),
+        ("label/a.png", np.full((32, 64), 3, np.uint8), "expected labels below 3"),
+        ("label/a.png", np.zeros((32, 64), np.uint16), "expected labels of one 8 bit channel"),
+        ("../classes.txt", None, "expected classes.txt in"),
+    ],
+)
+def test_evaluate_says_what_is_wrong_with_a_set(labelled, file, content, message):
+    (labelled / file).unlink()
+    if content is not None:
+        write(labelled / file, content)
+    result = run("evaluate", labelled)
+    assert result.exit_code == 2
+    assert message in " ".join(result.output.split())
+
+
+def test_evaluate_wants_both_folders(tmp_path):
+    result = run("evaluate", tmp_path)
+    assert result.exit_code == 2 and "expected the folders image and label" in " ".join(result.output.split())
+
+
+def test_bench_writes_what_it_promises(tmp_path, monkeypatch):
+    monkeypatch.setattr(bench, "SIZES", (20, 847))
+    result = run("bench", "--json", tmp_path / "b.json")
+    assert result.exit_code == 0, result.output
+    results = json.loads((tmp_path / "b.json").read_text())
+    assert list(results) == ["encoder_ms", "frame_ms", "stages_ms", "model", "device"]
+    assert list(results["frame_ms"]) == ["20", "847"] == list(results["stages_ms"])
+    for size, whole in results["frame_ms"].items():
+        assert whole > 0 and "select" in results["stages_ms"][size]
+    assert results["device"] == "cpu"
+
+
+def test_bench_has_names_enough_for_its_largest_vocabulary():
+    segmenter: Segmenter = color_segmenter()
+    composed = bench.compose_vocabularies(segmenter, bench.SIZES)
+    assert [len(words.ids) for words in composed.values()] == list(bench.SIZES) == [20, 150, 847, 5000, 20000]
+    nouns = segmenter.embed(Vocabulary.from_names(composed[20].vocabulary.names))
+    np.testing.assert_allclose(composed[20].embeddings, nouns.embeddings, atol=1e-5)
+
+
+def test_help_lists_all_commands():
+    result = run("--help")
+    assert all(name in result.output for name in ("segment", "evaluate", "bench", "vocabulary", "train"))
