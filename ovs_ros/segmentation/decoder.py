@@ -3,7 +3,7 @@
 The result is that of bilinear upsampling (pixel centres, as `align_corners=False`) and argmax, at a fraction
 of the cost. Between four nodes the upsampled logits are convex combinations of theirs. So where one word wins
 at all four, it wins everywhere between them. Only in the other cells are logits interpolated, and there only
-those of words that can win: a word whose highest corner is below another word's lowest corner cannot.
+those of words that can win: a word that another one equals or exceeds at all four nodes cannot.
 """
 
 from collections.abc import Iterator
@@ -153,9 +153,10 @@ def _mixed_cells(
     step = max(1, _CHUNK // (4 * words))
     for start in range(0, len(rows), step):
         row, col = rows[start : start + step], cols[start : start + step]
-        corners = nodes[_corners(row, col, down, across)]  # (g, 4, C)
-        highest = corners.max(axis=1)  # (g, C)
-        rivals = (highest >= corners.min(axis=1).max(axis=1, keepdims=True)).sum(axis=1)  # (g,)
+        corners = nodes[_corners(row, col, down, across).T]  # (4, g, C)
+        beaten = _beaten(corners)  # (g, C)
+        rivals = words - beaten.sum(axis=1)  # (g,)
+        highest = np.where(beaten, -np.inf, corners.max(axis=0))  # (g, C)
         fewer = 0
         for most in (*(size for size in _GROUPS if size < words), words):
             group = np.flatnonzero((rivals > fewer) & (rivals <= most))
@@ -164,6 +165,20 @@ def _mixed_cells(
                 count = int(rivals[group].max())
                 ranked = np.argpartition(-highest[group], count - 1, axis=1)[:, :count]
                 yield _Cells(row[group], col[group], ranked)
+
+
+def _beaten(corners: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """(4, g, C) corner logits: (g, C) where the winner of some corner is at no corner below another word."""
+    cells = np.arange(corners.shape[1])
+    beaten = np.zeros(corners.shape[1:], bool)
+    for winner in corners.argmax(axis=2):  # (g,) for each of four corners
+        of_winner = corners[:, cells, winner][:, :, None]  # (4, g, 1)
+        at_no_corner_above = of_winner[0] >= corners[0]  # (g, C)
+        for corner in range(1, 4):
+            at_no_corner_above &= of_winner[corner] >= corners[corner]
+        at_no_corner_above[cells, winner] = False
+        beaten |= at_no_corner_above
+    return beaten
 
 
 def _corners(row: NDArray[np.intp], col: NDArray[np.intp], down: _Axis, across: _Axis) -> NDArray[np.intp]:
