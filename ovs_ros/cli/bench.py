@@ -151,10 +151,12 @@ def _median(times: list[float]) -> float:
 
 
 def _print(encoder_ms: float, frame_ms: dict[str, float], stages_ms: dict[str, dict[str, float]]) -> None:
-    stages = list(next(iter(stages_ms.values())))
-    table = Table("names", "frame ms", "x encoder", *stages)
-    for size, whole in frame_ms.items():
-        steps = (f"{stages_ms[size][stage]:.2f}" for stage in stages)
-        table.add_row(f"{int(size):,}", f"{whole:.1f}", f"{whole / encoder_ms:.2f}", *steps)
+    table = Table("ms", *(f"{int(size):,} names" for size in frame_ms))
+    table.add_row("frame", *(f"{whole:.1f}" for whole in frame_ms.values()), style="bold")
+    table.add_row(
+        "in encoders", *(f"{whole / encoder_ms:.2f}" for whole in frame_ms.values()), end_section=True
+    )
+    for stage in next(iter(stages_ms.values())):
+        table.add_row(stage, *(f"{stages_ms[size][stage]:.2f}" for size in frame_ms))
     console.print(table)
     console.print(Text(f"Image encoder alone: {encoder_ms:.1f} ms"))
