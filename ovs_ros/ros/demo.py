@@ -7,6 +7,7 @@ import argparse
 import os
 import secrets
 import selectors
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,6 +25,9 @@ NODE = "ovs"
 PROFILE = "fastdds_large_data.xml"
 HIGHEST_DOMAIN = 101
 """The highest ROS domain whose ports do not reach into Linux' ephemeral range."""
+SHARED_MEMORY = Path("/dev/shm")
+SEGMENT_BYTES = 64 * 2**20
+"""What the profile makes every process take of the shared memory."""
 LOG_LINES = 25
 GRACE_S = 10.0
 
@@ -88,6 +92,17 @@ def start(name: str, arguments: Sequence[str], environment: Mapping[str, str], l
     return Process(name, popen, log)
 
 
+def shared_memory_warning(free: int, processes: int) -> str | None:
+    """What to tell where `free` bytes of shared memory are too few for the profile's segments, as in a container."""
+    if free >= processes * SEGMENT_BYTES:
+        return None
+    return (
+        f"demo: {SHARED_MEMORY} has {free / 2**20:.0f} MiB free, and {processes} processes need "
+        f"{processes * SEGMENT_BYTES / 2**20:.0f}: large messages will get lost. "
+        "In a container, start it with --shm-size=1g or --ipc=host"
+    )
+
+
 def first_to_end(processes: Sequence[Process], timeout: float | None = None) -> Process | None:
     """Wait until one of them ends; None after `timeout` seconds."""
     with selectors.DefaultSelector() as selector, ExitStack() as stack:
@@ -114,6 +129,9 @@ def run(source: str, words: str, then: str, output: Path, frames: int, rate: flo
     vocabulary = output / "vocabulary.yaml"
     dump_vocabulary(Vocabulary.from_names(word.strip() for word in words.split(",")), vocabulary)
     environment = isolated_environment()
+    warning = shared_memory_warning(shutil.disk_usage(SHARED_MEMORY).free, processes=3)
+    if warning:
+        print(warning, file=sys.stderr)
     node_parameters = {"autostart": "true", "vocabulary": str(vocabulary), "preset": preset}
     processes: list[Process] = []
     try:
