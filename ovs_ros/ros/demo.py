@@ -93,7 +93,7 @@ def start(name: str, arguments: Sequence[str], environment: Mapping[str, str], l
 
 
 def shared_memory_warning(free: int, processes: int) -> str | None:
-    """What to tell where `free` bytes of shared memory are too few for the profile's segments, as in a container."""
+    """What to tell where `free` bytes of shared memory are too few for the segments, as in containers."""
     if free >= processes * SEGMENT_BYTES:
         return None
     return (
