@@ -72,13 +72,7 @@ def image_to_rgb(message: Image) -> NDArray[np.uint8]:
         )
     if code is None:
         return pixels
-    try:
-        return cv2.cvtColor(pixels, code)
-    except cv2.error as error:
-        raise ConversionError(
-            f"expected an image that OpenCV converts from '{encoding}', "
-            f"got {message.width}x{message.height}: {error.err}"
-        ) from error
+    return cv2.cvtColor(pixels, code)
 
 
 def compressed_to_rgb(message: CompressedImage) -> NDArray[np.uint8]:
@@ -161,14 +155,10 @@ def _rows(message: Image, pixel_bytes: int, encoding: str) -> NDArray[np.uint8]:
 
 
 def _as_values(rows: NDArray[np.uint8], dtype: str) -> NDArray:
-    """Rows of bytes (H, W * itemsize) as values (H, W), as a view."""
-    kind = np.dtype(dtype)
-    height, size = rows.shape
-    if rows.strides[0] % kind.itemsize == 0:
-        return np.ndarray(
-            (height, size // kind.itemsize), kind, rows, strides=(rows.strides[0], kind.itemsize)
-        )
-    return np.ascontiguousarray(rows).view(kind)
+    """Rows of bytes (H, W * itemsize) as values (H, W), copied only if padding breaks the alignment."""
+    if rows.strides[0] % np.dtype(dtype).itemsize:
+        rows = np.ascontiguousarray(rows)
+    return rows.view(dtype)
 
 
 def _sixteen_bit(message: Image, rows: NDArray[np.uint8]) -> NDArray[np.uint16]:

@@ -83,7 +83,7 @@ class Diagnostics:
         summary = self._statistics.summary()
         last = self._statistics.last_arrival
         silence = monotonic() - max(condition.since, last if last is not None else condition.since)
-        level, message, warning = judge(condition, summary, silence)
+        level, message, warning = judge(condition, summary, silence, last is not None)
         if warning is not None:
             self._throttle.warn(warning, message)
         status = DiagnosticStatus(
@@ -98,11 +98,14 @@ class Diagnostics:
         self._publisher.publish(message_out)
 
 
-def judge(condition: Condition, summary: Summary, silence: float) -> tuple[bytes, str, str | None]:
+def judge(
+    condition: Condition, summary: Summary, silence: float, heard: bool
+) -> tuple[bytes, str, str | None]:
     """The level, what it means, and which kind of warning belongs into the log.
 
     Args:
         silence: seconds without an image.
+        heard: whether one ever came.
     """
     if condition.state != "active":
         return DiagnosticStatus.OK, f"{condition.state}: activate the node to segment", None
@@ -116,11 +119,9 @@ def judge(condition: Condition, summary: Summary, silence: float) -> tuple[bytes
         )
     if silence > SILENCE_S:
         text = f"no image from {condition.topic} for {silence:.0f} s though it has a publisher"
-        return (
-            DiagnosticStatus.WARN,
-            f"{text}. {LARGE_MESSAGES}" if condition.best_effort else text,
-            "silence",
-        )
+        if condition.best_effort and not heard:
+            text = f"{text}. {LARGE_MESSAGES}"
+        return DiagnosticStatus.WARN, text, "silence"
     if summary.dropped_lately.get("malformed"):
         return DiagnosticStatus.WARN, "images cannot be read; the log has the reason", None
     if condition.best_effort and condition.lost_share > LOST_SHARE:

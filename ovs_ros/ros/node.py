@@ -75,11 +75,6 @@ class OvsNode(LifecycleNode):
         super().__init__("ovs", parameter_overrides=list(parameters), **node_options)
         self._make_segmenter = make_segmenter
         self._throttle = Throttle(self.get_logger().warning)
-        self._config = Parameters(self)
-        # rclpy ignores parameters that nobody declares, and so a misspelt one would go unnoticed.
-        for message in self._config.misspelt(list(self._parameter_overrides)):
-            self.get_logger().error(message)
-        self._config.on_change = self._wake
         self._statistics = Statistics()
         self._segmenter: Segmenter | None = None
         self._words: Words | None = None
@@ -88,6 +83,11 @@ class OvsNode(LifecycleNode):
         self._vocabulary_services: VocabularyServices | None = None
         self._diagnostics: Diagnostics | None = None
         self._close_taps()
+        self._config = Parameters(self)
+        self._config.on_change = self._wake
+        # rclpy ignores parameters that nobody declares, and so a misspelt one would go unnoticed.
+        for message in self._config.misspelt(list(self._parameter_overrides)):
+            self.get_logger().error(message)
         if self._config["autostart"]:
             self._starter = self.create_timer(0.0, self._autostart)
 

@@ -28,6 +28,7 @@ from ovs_ros.ros.throttle import Throttle
 from ovs_ros.ros.words import Words
 from ovs_ros.segmentation.segmentation import Segmentation
 from ovs_ros.segmentation.segmenter import Segmenter
+from ovs_ros.vocabulary.vocabulary import Vocabulary
 
 DEPTH_WAIT_S = 0.1
 """How long depth may come after the labels that it belongs to."""
@@ -79,7 +80,7 @@ class Pipeline:
         """Segment and publish one frame; without one only announce what has changed."""
         settings = self._taps.settings()
         words = self._words.current
-        self._announce(settings)
+        self._announce(words.vocabulary, settings.options.threshold)
         if message is None:
             return
         started = perf_counter()
@@ -112,11 +113,10 @@ class Pipeline:
         text = "".join(traceback.format_exception(error))
         self._throttle.warn("failed", f"A frame is dropped, segmentation failed:\n{text}")
 
-    def _announce(self, settings: Settings) -> None:
-        vocabulary = self._words.current.vocabulary
-        state = (vocabulary.version, settings.options.threshold)
+    def _announce(self, vocabulary: Vocabulary, threshold: float) -> None:
+        state = (vocabulary.version, threshold)
         if state != self._announced:
-            self._outputs.label_info(vocabulary, settings.options.threshold)
+            self._outputs.label_info(vocabulary, threshold)
             self._announced = state
 
     def _age_ms(self, header: Header) -> float:

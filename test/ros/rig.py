@@ -1,0 +1,230 @@
+"""One node over real DDS with a segmenter that knows colours, and a robot that sends and listens."""
+
+import os
+import threading
+from array import array
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from time import monotonic
+from typing import Any
+
+import numpy as np
+import rclpy
+from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticArray
+from fakes import color_image, color_segmenter
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
+from std_msgs.msg import Header
+from vision_msgs.msg import LabelInfo
+
+from ovs_ros.msg import FrameCategories
+from ovs_ros.ros.node import OvsNode
+from ovs_ros.segmentation.segmenter import Segmenter
+
+DEADLINE_S = 20.0
+FRAME = "camera_optical_frame"
+LATCHED = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+RELIABLE = QoSProfile(depth=50)
+SENDING = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
+OUTPUTS = {
+    "semantic/image_raw": (Image, RELIABLE),
+    "semantic/confidence": (Image, RELIABLE),
+    "semantic/categories": (FrameCategories, RELIABLE),
+    "semantic/label_info": (LabelInfo, LATCHED),
+    "semantic/color": (Image, RELIABLE),
+    "semantic/overlay": (Image, RELIABLE),
+    "semantic/points": (PointCloud2, RELIABLE),
+    "/diagnostics": (DiagnosticArray, RELIABLE),
+}
+# Of messages that are there at once the executor takes those of the first subscription first.
+ALWAYS = ("semantic/label_info", "semantic/image_raw", "semantic/confidence", "semantic/categories")
+PICTURE = [["red", "green", "blue"]]  # 96x32 pixels
+
+
+class Robot:
+    """Sends a camera's messages to the node and keeps what the node publishes.
+
+    Attributes:
+        got: topic -> messages, in the order of their arrival.
+        order: (topic, message) of all topics, in the order of their arrival.
+        log: what the node logged as a warning or worse.
+    """
+
+    def __init__(self, node: OvsNode, context: rclpy.Context) -> None:
+        self.node = node
+        self.helper = Node("robot", context=context)
+        self.got: dict[str, list[Any]] = defaultdict(list)
+        self.order: list[tuple[str, Any]] = []
+        self._executor = SingleThreadedExecutor(context=context)
+        self._executor.add_node(self.helper)
+        self._senders = {
+            topic: self.helper.create_publisher(kind, topic, SENDING)
+            for topic, kind in (
+                ("image", Image),
+                ("image/compressed", CompressedImage),
+                ("depth", Image),
+                ("camera_info", CameraInfo),
+            )
+        }
+        self._listeners: dict[str, Any] = {}
+        self.listen(*ALWAYS)
+
+    def listen(self, *topics: str) -> None:
+        """Subscribe, and wait until the publisher knows."""
+        for topic in topics:
+            kind, qos = OUTPUTS[topic]
+            self._listeners[topic] = self.helper.create_subscription(
+                kind, topic, lambda message, topic=topic: self._take(topic, message), qos
+            )
+
+    def _take(self, topic: str, message: Any) -> None:
+        self.got[topic].append(message)
+        self.order.append((topic, message))
+
+    def until(self, condition: Callable[[], Any], what: str = "the condition") -> Any:
+        """Spin until the condition holds, and return what it gave."""
+        end = monotonic() + DEADLINE_S
+        while not (result := condition()):
+            assert monotonic() < end, f"waited {DEADLINE_S:.0f} s in vain for {what}"
+            self._executor.spin_once(timeout_sec=0.02)
+        return result
+
+    def connected(self) -> None:
+        """Wait until both sides know all of each other's topics."""
+        self.until(
+            lambda: (
+                self._senders["camera_info"].get_subscription_count() > 0
+                and all(self.helper.count_publishers(topic) for topic in self._listeners)
+                and all(self.node.count_subscribers(topic) for topic in self._listeners)
+            ),
+            "discovery",
+        )
+
+    def send(self, topic: str, message: Any) -> None:
+        """Publish on one of the node's inputs."""
+        self._senders[topic].publish(message)
+
+    def image(self, ms: int, picture: Sequence[Sequence[str]] = PICTURE) -> None:
+        """Send a picture with a stamp of so many milliseconds."""
+        self.send("image", rgb_message(ms, color_image(picture)))
+
+    def labels(self, ms: int) -> Image:
+        """Wait for the label image of a stamp."""
+        return self.of_stamp("semantic/image_raw", ms)
+
+    def of_stamp(self, topic: str, ms: int) -> Any:
+        """Wait for a topic's message of a stamp."""
+        return self.until(
+            lambda: next((m for m in self.got[topic] if stamp_ms(m) == ms), None), f"{topic} of stamp {ms} ms"
+        )
+
+    def segment(self, ms: int, picture: Sequence[Sequence[str]] = PICTURE) -> Image:
+        """Send a picture and wait for its label image."""
+        self.image(ms, picture)
+        return self.labels(ms)
+
+    def call(self, kind: type, name: str, request: Any) -> Any:
+        """Call a service and wait for its reply."""
+        future = self.ask(kind, name, request)
+        return self.until(lambda: future.result() if future.done() else None, f"the reply of {name}")
+
+    def ask(self, kind: type, name: str, request: Any) -> Any:
+        """Call a service: the future of its reply."""
+        client = self.helper.create_client(kind, name)
+        self.until(client.service_is_ready, f"the service {name}")
+        return client.call_async(request)
+
+    def close(self) -> None:
+        self._executor.shutdown()
+        self.helper.destroy_node()
+
+
+def stamp_ms(message: Any) -> int:
+    """A message's stamp in milliseconds."""
+    return message.header.stamp.sec * 1000 + message.header.stamp.nanosec // 1_000_000
+
+
+def header(ms: int, frame: str = FRAME) -> Header:
+    return Header(stamp=Time(sec=ms // 1000, nanosec=ms % 1000 * 1_000_000), frame_id=frame)
+
+
+def rgb_message(ms: int, pixels: np.ndarray) -> Image:
+    height, width = pixels.shape[:2]
+    return Image(
+        header=header(ms),
+        height=height,
+        width=width,
+        encoding="rgb8",
+        step=width * 3,
+        data=array("B", pixels.tobytes()),
+    )
+
+
+def depth_message(ms: int, metres: np.ndarray, encoding: str = "32FC1") -> Image:
+    height, width = metres.shape
+    raw = metres.astype("<f4") if encoding == "32FC1" else (metres * 1000).astype("<u2")
+    return Image(
+        header=header(ms),
+        height=height,
+        width=width,
+        encoding=encoding,
+        step=width * raw.itemsize,
+        data=array("B", raw.tobytes()),
+    )
+
+
+def info_message(ms: int, width: int = 96, height: int = 32, focal: float = 100.0) -> CameraInfo:
+    k = [focal, 0.0, width / 2, 0.0, focal, height / 2, 0.0, 0.0, 1.0]
+    return CameraInfo(header=header(ms), width=width, height=height, k=k)
+
+
+def pixels(message: Image) -> np.ndarray:
+    """A label, confidence or colour image as an array."""
+    dtype = "<u2" if message.encoding == "16UC1" else "u1"
+    array_ = np.frombuffer(message.data, dtype)
+    shape = (message.height, message.width)
+    return array_.reshape(shape if array_.size == shape[0] * shape[1] else (*shape, 3))
+
+
+@contextmanager
+def running(
+    vocabulary: str,
+    make_segmenter: Callable[[str], Segmenter] | None = None,
+    on_backbone: Callable[[], object] | None = None,
+    **parameters: Any,
+) -> Iterator[Robot]:
+    """A node with its executor in a thread, and a robot. It starts by itself unless `autostart=False`."""
+    given = {"vocabulary": vocabulary, **parameters}
+    context = rclpy.Context()
+    # Test runs at the same time get domains of their own.
+    rclpy.init(context=context, domain_id=1 + os.getpid() % 100)
+    node = OvsNode(
+        make_segmenter or (lambda preset: color_segmenter(on_backbone)),
+        parameters=[Parameter(name, value=value) for name, value in given.items()],
+        context=context,
+    )
+    executor = SingleThreadedExecutor(context=context)
+    executor.add_node(node)
+
+    def spin() -> None:
+        with suppress(ExternalShutdownException):
+            executor.spin()
+
+    thread = threading.Thread(target=spin, daemon=True)
+    thread.start()
+    robot = Robot(node, context)
+    try:
+        if parameters.get("autostart", True):
+            robot.connected()
+        yield robot
+    finally:
+        executor.shutdown()
+        thread.join()
+        robot.close()
+        node.destroy_node()
+        rclpy.shutdown(context=context)

@@ -1,0 +1,82 @@
+from dataclasses import replace
+from time import monotonic
+
+import pytest
+from diagnostic_msgs.msg import DiagnosticStatus
+
+from ovs_ros.ros.diagnostics import Condition, judge, values
+from ovs_ros.ros.statistics import Sample, Statistics
+
+ACTIVE = Condition(
+    state="active",
+    since=0.0,
+    topic="/camera/image",
+    publishers=1,
+    best_effort=True,
+    lost_share=0.0,
+    vocabulary_version=3,
+    vocabulary_size=12,
+    model="fake",
+    device="cpu",
+)
+
+
+def statistics(frames=0, drops=()):
+    counted = Statistics()
+    for i in range(frames):
+        counted.arrived()
+        counted.published(Sample(monotonic(), 50.0 + i, {"encode": 30.0, "decode": float(i)}))
+    for reason in drops:
+        counted.dropped(reason)
+    return counted
+
+
+@pytest.mark.parametrize(
+    ("change", "drops", "silence", "level", "text"),
+    [
+        ({}, (), 0, DiagnosticStatus.OK, "segmenting"),
+        ({"state": "inactive"}, (), 99, DiagnosticStatus.OK, "inactive"),
+        ({}, ("failed",), 0, DiagnosticStatus.ERROR, "fails"),
+        ({"publishers": 0}, (), 6, DiagnosticStatus.WARN, "nobody publishes /camera/image"),
+        ({}, (), 6, DiagnosticStatus.WARN, "FASTDDS_DEFAULT_PROFILES_FILE"),
+        ({"lost_share": 0.4}, (), 0, DiagnosticStatus.WARN, "40% of the images"),
+        ({"lost_share": 0.4, "best_effort": False}, (), 0, DiagnosticStatus.OK, "segmenting"),
+        ({}, ("malformed",), 0, DiagnosticStatus.WARN, "cannot be read"),
+        ({}, ("replaced by a newer one",) * 9, 0, DiagnosticStatus.OK, "segmenting"),
+    ],
+)
+def test_the_level_tells_what_is_wrong(change, drops, silence, level, text):
+    summary = statistics(frames=5, drops=drops).summary()
+    got, message, _ = judge(replace(ACTIVE, **change), summary, silence, heard=False)
+    assert got == level
+    assert text in message
+
+
+@pytest.mark.parametrize(("best_effort", "heard"), [(False, False), (True, True)])
+def test_where_messages_get_through_the_profile_is_not_the_advice(best_effort, heard):
+    _, message, _ = judge(replace(ACTIVE, best_effort=best_effort), statistics().summary(), 6, heard)
+    assert "no image" in message and "FASTDDS" not in message
+
+
+def test_figures():
+    counted = statistics(frames=5, drops=("malformed", "malformed", "failed"))
+    figures = values(ACTIVE, counted.summary())
+    assert figures["input age p50 [ms]"] == "52.0"
+    assert figures["latency p50 [ms]"] == "32.0"
+    assert figures["stage decode [ms]"] == "2.0"
+    assert figures["dropped"] == "3"
+    assert figures["dropped: malformed"] == "2"
+    assert figures["vocabulary version"] == "3"
+    assert figures["vocabulary size"] == "12"
+    assert int(figures["memory [MB]"]) > 10
+
+
+def test_figures_without_frames_are_empty_and_not_nan():
+    assert values(ACTIVE, statistics().summary())["latency p50 [ms]"] == ""
+
+
+def test_drops_are_news_only_once():
+    counted = statistics(drops=("failed",))
+    assert counted.summary().dropped_lately == {"failed": 1}
+    assert counted.summary().dropped_lately == {}
+    assert counted.summary().dropped == {"failed": 1}

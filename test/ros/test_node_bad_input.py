@@ -1,0 +1,133 @@
+"""One node over DDS: whatever comes in, it says once what is wrong, and the stream goes on."""
+
+import re
+
+import numpy as np
+import pytest
+from fakes import color_image
+from rig import PICTURE, depth_message, info_message, rgb_message, running
+
+GOOD = color_image(PICTURE)
+DEPTH = np.ones((32, 96), np.float32)
+
+
+@pytest.fixture
+def robot(vocabulary):
+    with running(vocabulary) as robot:
+        robot.warnings = []
+        robot.node._throttle._log = robot.warnings.append
+        yield robot
+
+
+def wrong(ms, **changes):
+    message = rgb_message(ms, GOOD)
+    for name, value in changes.items():
+        setattr(message, name, value)
+    return message
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"step": 17}, "step of at least 288 bytes"),
+        ({"step": 300}, "expected 9600 bytes of data.*got 9216"),
+        ({"data": b""}, "without data"),
+        ({"encoding": "rgb7"}, "one of rgb8.*got 'rgb7'"),
+        ({"encoding": "64FC1"}, "got '64FC1'"),
+        ({"width": 0}, "expected an image with pixels"),
+    ],
+)
+def test_a_malformed_image(robot, changes, text):
+    robot.segment(1)
+    for ms in range(2, 7):
+        robot.send("image", wrong(ms, **changes))
+        robot.until(
+            lambda ms=ms: robot.node._statistics.summary().dropped.get("malformed") == ms - 1, "the drop"
+        )
+    robot.segment(10)
+    assert len(robot.warnings) == 1
+    assert re.search(text, robot.warnings[0])
+
+
+def test_stamps_that_go_back(robot):
+    robot.segment(5000)
+    robot.segment(1000)
+    robot.segment(1033)
+    assert len(robot.warnings) == 1
+    assert "went back, now to 1.000 s" in robot.warnings[0]
+
+
+def test_points_go_on_after_stamps_went_back(robot):
+    robot.listen("semantic/points")
+    robot.connected()
+    robot.send("camera_info", info_message(1))
+    robot.until(lambda: robot.node._camera_info, "the calibration")
+    for start in (50_000, 10_000):
+        robot.segment(start)
+        for ms in range(start + 100, start + 1300, 100):  # More than the synchroniser's queue holds.
+            robot.send("depth", depth_message(ms, DEPTH))
+            robot.image(ms)
+            robot.of_stamp("semantic/points", ms)
+
+
+@pytest.mark.parametrize(
+    ("info", "depth", "text"),
+    [
+        (None, depth_message(1, DEPTH), "none yet"),
+        (info_message(1, focal=float("nan")), depth_message(1, DEPTH), "finite"),
+        (info_message(1, focal=0.0), depth_message(1, DEPTH), "focal lengths above 0"),
+        (info_message(1, width=640, height=480), depth_message(1, DEPTH), "96x32.*got one for 640x480"),
+        (info_message(1), depth_message(1, np.ones((16, 48), np.float32)), "96x32.*got 48x16"),
+        (info_message(1), wrong(1), "16UC1.*got 'rgb8'"),
+    ],
+)
+def test_depth_or_calibration_of_no_use_cost_only_the_points(robot, info, depth, text):
+    robot.listen("semantic/points")
+    robot.connected()
+    if info is not None:
+        robot.send("camera_info", info)
+        robot.until(lambda: robot.node._camera_info, "the calibration")
+    robot.send("depth", depth)
+    robot.segment(1)
+    robot.until(lambda: robot.warnings, "the warning")
+    assert re.search(text, robot.warnings[0])
+    robot.segment(200)
+    assert not robot.got["semantic/points"]
+
+    robot.send("camera_info", info_message(400))
+    robot.until(
+        lambda: (now := robot.node._camera_info) and now.header.stamp.nanosec == 400_000_000,
+        "the calibration",
+    )
+    robot.send("depth", depth_message(400, DEPTH))
+    robot.image(400)
+    robot.of_stamp("semantic/points", 400)
+
+
+def test_depth_of_another_frame_is_used_and_told(robot):
+    robot.listen("semantic/points")
+    robot.connected()
+    robot.send("camera_info", info_message(1))
+    robot.until(lambda: robot.node._camera_info, "the calibration")
+    depth = depth_message(1, DEPTH)
+    depth.header.frame_id = "depth_frame"
+    robot.send("depth", depth)
+    robot.image(1)
+    robot.of_stamp("semantic/points", 1)
+    assert "got 'depth_frame'" in robot.warnings[0]
+
+
+def test_a_frame_on_which_the_model_fails(vocabulary):
+    failures = iter([RuntimeError("out of memory"), RuntimeError("again")])
+
+    def on_backbone():
+        for error in failures:
+            raise error
+
+    with running(vocabulary, on_backbone=on_backbone) as robot:
+        for ms in (1, 2):
+            robot.image(ms)
+            robot.until(
+                lambda ms=ms: robot.node._statistics.summary().dropped.get("failed") == ms, "the failure"
+            )
+        robot.segment(3)

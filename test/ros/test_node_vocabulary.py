@@ -1,0 +1,165 @@
+"""One node over DDS: changing the words while frames come in."""
+
+import threading
+
+import numpy as np
+import pytest
+from fakes import ColorImageEncoder, ColorTextEncoder, color_segmenter
+from rig import DEADLINE_S, pixels, running, stamp_ms
+from std_srvs.srv import Trigger
+
+from ovs_ros.segmentation.segmenter import Segmenter
+from ovs_ros.srv import GetVocabulary, SetVocabulary
+
+Request = SetVocabulary.Request
+
+
+@pytest.fixture
+def robot(vocabulary):
+    with running(vocabulary) as robot:
+        yield robot
+
+
+def set_vocabulary(robot, mode, *names, **more):
+    return robot.call(SetVocabulary, "ovs/set_vocabulary", Request(mode=mode, names=names, **more))
+
+
+def test_replace_add_remove_and_reset(robot):
+    reply = set_vocabulary(robot, Request.REPLACE, "yellow", "red")
+    assert (reply.success, reply.version) == (True, 2)
+    assert dict(zip(reply.names, reply.ids, strict=True)) == {"yellow": 3, "red": 0}
+    assert pixels(robot.segment(1, [["yellow", "red"]]))[5, [5, 60]].tolist() == [3, 0]
+
+    reply = set_vocabulary(robot, Request.ADD, "cyan")
+    assert dict(zip(reply.names, reply.ids, strict=True)) == {"yellow": 3, "red": 0, "cyan": 4}
+    reply = set_vocabulary(robot, Request.REMOVE, "red")
+    assert list(reply.names) == ["yellow", "cyan"]
+
+    reply = robot.call(Trigger, "ovs/reset_vocabulary", Trigger.Request())
+    assert reply.success and "version 5 with 3 categories" in reply.message
+    reply = robot.call(GetVocabulary, "ovs/get_vocabulary", GetVocabulary.Request())
+    assert (reply.version, list(reply.names), list(reply.ids)) == (5, ["red", "green", "blue"], [0, 1, 2])
+    assert (list(reply.negatives), reply.unknown_id) == (["black"], 255)
+    assert list(reply.prompts) == [""] * 3 and np.isnan(reply.thresholds).all()
+
+
+def test_prompts_and_thresholds_reach_the_pixels(robot):
+    reply = set_vocabulary(
+        robot, Request.REPLACE, "sun", "sky", prompts=["a yellow thing|yellow", "cyan"], thresholds=[0.9, 0.9]
+    )
+    assert reply.success, reply.message
+    assert pixels(robot.segment(1, [["yellow", "purple"]]))[5, [5, 60]].tolist() == [3, 255]
+    reply = robot.call(GetVocabulary, "ovs/get_vocabulary", GetVocabulary.Request())
+    assert list(reply.prompts) == ["a yellow thing|yellow", "cyan"]
+    assert list(reply.thresholds) == pytest.approx([0.9, 0.9])
+
+
+@pytest.mark.parametrize(
+    ("request_", "text"),
+    [
+        (Request(mode=9, names=["cyan"]), "expected mode"),
+        (Request(mode=Request.ADD, names=["cyan", "red"]), "already"),
+        (Request(mode=Request.REPLACE), "at least one"),
+        (Request(mode=Request.REMOVE, names=["cyan"]), "cyan"),
+        (Request(mode=Request.ADD, names=["cyan"], thresholds=[2.0]), "0 to 1"),
+    ],
+)
+def test_an_impossible_request_changes_nothing(robot, request_, text):
+    robot.segment(1)
+    reply = robot.call(SetVocabulary, "ovs/set_vocabulary", request_)
+    assert not reply.success
+    assert text in reply.message
+    assert (reply.version, list(reply.names)) == (1, ["red", "green", "blue"])
+    robot.segment(2)
+    assert robot.of_stamp("semantic/categories", 2).version == 1
+    assert len(robot.got["semantic/label_info"]) == 1
+
+
+def test_a_change_is_announced_even_if_no_frame_comes(robot):
+    robot.until(lambda: robot.got["semantic/label_info"], "the first label_info")
+    set_vocabulary(robot, Request.ADD, "cyan")
+    robot.until(lambda: len(robot.got["semantic/label_info"]) == 2, "the second label_info")
+    assert robot.got["semantic/label_info"][-1].class_map[-1].class_name == "cyan"
+
+
+def test_the_linter_warns_in_the_reply(robot):
+    reply = set_vocabulary(robot, Request.ADD, "object")
+    assert reply.success
+    assert "'object' fits everything" in reply.message
+
+
+def test_changes_while_streaming_drop_no_frame_and_mix_no_versions(robot):
+    """Every frame is sent when the one before has come out, so that none may be missing."""
+    words = [["yellow", "red"], ["red", "green", "blue"], ["cyan"]]
+    pending = None
+    changes = 0
+    for ms in range(60):
+        if pending is None or pending.done():
+            assert pending is None or pending.result().success
+            request = Request(mode=Request.REPLACE, names=words[changes % 3])
+            pending = robot.ask(SetVocabulary, "ovs/set_vocabulary", request)
+            changes += 1
+        robot.segment(ms, [["red", "yellow"]])
+    robot.of_stamp("semantic/categories", 59)
+
+    assert [stamp_ms(m) for m in robot.got["semantic/image_raw"]] == list(range(60))
+    assert robot.node._statistics.summary().dropped == {}
+    versions = [m.version for m in robot.got["semantic/categories"]]
+    assert versions == sorted(versions) and len(set(versions)) > 5
+
+    announced = {255: "unknown"}
+    masks = {}
+    for topic, message in robot.order:
+        if topic == "semantic/label_info":
+            announced |= {entry.class_id: entry.class_name for entry in message.class_map}
+        elif topic == "semantic/image_raw":
+            masks[stamp_ms(message)] = set(np.unique(pixels(message)).tolist())
+            assert masks[stamp_ms(message)] <= announced.keys()
+    for frame in robot.got["semantic/categories"]:
+        allowed = ["red", "green", "blue"] if frame.version == 1 else words[(frame.version - 2) % 3]
+        assert set(frame.names) <= set(allowed)
+        names = dict(zip(frame.ids, frame.names, strict=True))
+        assert names.items() <= announced.items()
+        assert masks[stamp_ms(frame)] <= {*names, 255}
+
+
+class SlowText(ColorTextEncoder):
+    """Embeds 'molasses' only when it is let go."""
+
+    def __init__(self):
+        super().__init__()
+        self.started, self.go_on = threading.Event(), threading.Event()
+
+    def encode(self, texts):
+        if any("molasses" in text for text in texts):
+            self.started.set()
+            assert self.go_on.wait(DEADLINE_S)
+        return super().encode(texts)
+
+
+def test_frames_and_other_services_go_on_while_words_are_embedded(vocabulary):
+    text = SlowText()
+    with running(vocabulary, lambda preset: Segmenter(ColorImageEncoder(), text)) as robot:
+        pending = robot.ask(
+            SetVocabulary, "ovs/set_vocabulary", Request(mode=Request.ADD, names=["molasses"])
+        )
+        robot.until(text.started.is_set, "the text encoder")
+        for ms in range(10):
+            robot.segment(ms)
+        assert robot.call(GetVocabulary, "ovs/get_vocabulary", GetVocabulary.Request()).version == 1
+        assert not pending.done()
+        text.go_on.set()
+        assert robot.until(lambda: pending.done() and pending.result(), "the reply").version == 2
+        robot.segment(10)
+        assert robot.of_stamp("semantic/categories", 10).version == 2
+
+
+def test_an_encoder_that_fails_is_an_answer_and_changes_nothing(vocabulary):
+    segmenter = color_segmenter()
+    with running(vocabulary, lambda preset: segmenter) as robot:
+        segmenter.text_encoder.encode = lambda texts: 1 / 0
+        reply = set_vocabulary(robot, Request.ADD, "never seen before")
+        assert not reply.success
+        assert "ZeroDivisionError" in reply.message
+        robot.segment(1)
+        assert robot.of_stamp("semantic/categories", 1).version == 1

@@ -1,0 +1,103 @@
+import threading
+from pathlib import Path
+
+import pytest
+from fakes import color_segmenter
+
+from ovs_ros.ros.words import Words, find_vocabulary, remarks, requested
+from ovs_ros.srv import SetVocabulary
+from ovs_ros.vocabulary.vocabulary import Vocabulary, VocabularyError
+
+REPLACE, ADD, REMOVE = SetVocabulary.Request.REPLACE, SetVocabulary.Request.ADD, SetVocabulary.Request.REMOVE
+START = Vocabulary.from_names(["red", "green"], ["sky"])
+
+
+def test_replacing_keeps_old_ids_and_negatives():
+    after = requested(START, REPLACE, ["blue", "green"], [], [])
+    assert dict(zip(after.names, after.ids.tolist(), strict=True)) == {"blue": 2, "green": 1}
+    assert after.negatives == ("sky",)
+    assert after.version == 2
+
+
+def test_prompts_and_thresholds_go_with_their_names():
+    after = requested(START, ADD, ["blue", "cyan"], ["a {} thing|{}", ""], [float("nan"), 0.25])
+    assert [c.prompts for c in after.categories[2:]] == [("a {} thing", "{}"), ()]
+    assert [c.threshold for c in after.categories[2:]] == [None, 0.25]
+
+
+def test_removing():
+    assert requested(START, REMOVE, ["RED"], [], []).names == ("green",)
+
+
+@pytest.mark.parametrize(
+    ("request_", "text"),
+    [
+        ((7, ["blue"], [], []), "expected mode 0 .*got 7"),
+        ((ADD, [], [], []), "at least one"),
+        ((REPLACE, [], [], []), "at least one"),
+        ((ADD, ["red"], [], []), "already"),
+        ((ADD, ["blue", ""], [], []), "letter"),
+        ((REPLACE, ["blue", "Blue"], [], []), "once"),
+        ((ADD, ["blue", "cyan"], ["only one"], []), "prompts.*2 names, got 1"),
+        ((ADD, ["blue"], [], [0.1, 0.2]), "thresholds.*1 names, got 2"),
+        ((ADD, ["blue"], [], [1.5]), "0 to 1"),
+        ((ADD, ["blue"], ["fine||too many bars"], []), "prompts with text"),
+        ((REMOVE, ["pink"], [], []), "pink"),
+        ((REMOVE, ["red", "green"], [], []), "stay"),
+        ((REMOVE, ["red"], ["{}"], []), "names alone"),
+    ],
+)
+def test_impossible_requests_say_why_and_change_nothing(request_, text):
+    words = Words(START, color_segmenter())
+    before = words.current
+    with pytest.raises(VocabularyError, match=text):
+        words.change(*request_)
+    assert words.current is before
+
+
+def test_a_reset_goes_back_to_the_start_under_a_new_version():
+    words = Words(START, color_segmenter())
+    words.change(REPLACE, ["blue"], [], [])
+    assert words.reset().vocabulary.names == ("red", "green")
+    assert words.current.vocabulary.version == 3
+    assert words.current.vocabulary.ids.tolist() == [0, 1]
+
+
+def test_ids_of_an_earlier_life_stay_taken():
+    before = START.added(["blue"]).removed(["red"])
+    words = Words(Vocabulary.from_names(["cyan", "blue"]), color_segmenter(), before)
+    vocabulary = words.current.vocabulary
+    assert dict(zip(vocabulary.names, vocabulary.ids.tolist(), strict=True)) == {"cyan": 3, "blue": 2}
+    assert vocabulary.version == 4
+
+
+def test_changes_from_several_threads_are_all_kept():
+    words = Words(START, color_segmenter())
+    names = [f"word {i}" for i in range(20)]
+    threads = [threading.Thread(target=words.change, args=(ADD, [name], [], [])) for name in names]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert set(words.current.vocabulary.names) == {"red", "green", *names}
+    assert words.current.vocabulary.version == 21
+
+
+def test_the_linter_has_a_word():
+    words = Words(Vocabulary.from_names(["red", "object"]), color_segmenter())
+    assert "version 1 with 2 categories" in remarks(words.current)
+    assert "'object' fits everything" in remarks(words.current)
+
+
+SHIPPED = Path(__file__).parents[2] / "config" / "vocabularies"
+
+
+@pytest.mark.parametrize("name", ["office", "office.yaml", str(SHIPPED / "office.yaml")])
+def test_a_vocabulary_is_found_by_name_or_path(name):
+    assert find_vocabulary(name, SHIPPED).samefile(SHIPPED / "office.yaml")
+
+
+@pytest.mark.parametrize("name", ["", "ofice", "/no/such/file.yaml"])
+def test_a_vocabulary_that_is_not_there_names_those_that_are(name):
+    with pytest.raises(VocabularyError, match="home, office, street, warehouse"):
+        find_vocabulary(name, SHIPPED)
