@@ -6,8 +6,9 @@ STAMPS := $(VENV)/.stamps
 PY     := $(VENV)/bin/python
 PIP    := $(PY) -m pip install --quiet --disable-pip-version-check
 
-INTERFACE_SOURCES := CMakeLists.txt package.xml $(wildcard msg/*.msg srv/*.srv) \
-    $(shell find pip_ros -type f -not -name '*.pyc' 2>/dev/null)
+# What colcon builds or links into install/; Python sources are taken from the checkout.
+INTERFACE_SOURCES := CMakeLists.txt package.xml scripts/ovs_node $(wildcard msg/*.msg srv/*.srv) \
+    $(shell find pip_ros launch config -type f -not -name '*.pyc')
 
 # The checkout goes first, so that edits count at once; the generated messages come from install/.
 ROS_ENV := export PATH="$(CURDIR)/$(VENV)/bin:$$PATH" && . install/setup.sh && \
