@@ -3,6 +3,7 @@
 ros2 run ovs_ros ovs_node, or python -m ovs_ros.ros.node
 """
 
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -269,6 +270,8 @@ def main() -> None:
         except (KeyboardInterrupt, ExternalShutdownException):
             pass
         finally:
+            # ros2 launch passes on a Ctrl-C that the terminal has already sent: once is enough.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
             node.destroy_node()
             executor.shutdown()
 

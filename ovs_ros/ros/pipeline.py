@@ -109,6 +109,8 @@ class Pipeline:
 
     def failed(self, error: Exception) -> None:
         """A frame could not be segmented or published."""
+        if not self._node.context.ok():  # Ctrl-C ends the context while a frame is at work.
+            return
         self._statistics.dropped("failed")
         text = "".join(traceback.format_exception(error))
         self._throttle.warn("failed", f"A frame is dropped, segmentation failed:\n{text}")
