@@ -32,7 +32,6 @@ class Condition:
         topic: the resolved name of the image topic.
         publishers: how many there are of that topic.
         best_effort: whether images come best effort.
-        lost_share: the share of images lost on the way.
         vocabulary_version, vocabulary_size: of the words that count.
         model, device: the image encoder's.
     """
@@ -42,7 +41,6 @@ class Condition:
     topic: str
     publishers: int
     best_effort: bool
-    lost_share: float
     vocabulary_version: int
     vocabulary_size: int
     model: str
@@ -124,8 +122,8 @@ def judge(
         return DiagnosticStatus.WARN, text, "silence"
     if summary.dropped_lately.get("malformed"):
         return DiagnosticStatus.WARN, "images cannot be read; the log has the reason", None
-    if condition.best_effort and condition.lost_share > LOST_SHARE:
-        text = f"{condition.lost_share:.0%} of the images from {condition.topic} are lost on the way"
+    if condition.best_effort and summary.lost_share > LOST_SHARE:
+        text = f"{summary.lost_share:.0%} of the images from {condition.topic} are lost on the way"
         return (
             DiagnosticStatus.WARN,
             f"{text}, which this node's speed does not explain. {LARGE_MESSAGES}",
@@ -149,7 +147,7 @@ def values(condition: Condition, summary: Summary) -> dict[str, str]:
     figures["dropped"] = str(sum(summary.dropped.values()))
     figures |= {f"dropped: {reason}": str(count) for reason, count in sorted(summary.dropped.items())}
     return figures | {
-        "lost on the way [%]": f"{condition.lost_share * 100:.0f}",
+        "lost on the way [%]": f"{summary.lost_share * 100:.0f}",
         "vocabulary version": str(condition.vocabulary_version),
         "vocabulary size": str(condition.vocabulary_size),
         "model": condition.model,

@@ -14,6 +14,7 @@ from typing import Any
 
 import rclpy
 from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
+from rclpy.event_handler import QoSMessageLostInfo, SubscriptionEventCallbacks, UnsupportedEventTypeError
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
@@ -31,7 +32,6 @@ from ovs_ros.ros.outputs import Outputs
 from ovs_ros.ros.parameters import Parameters
 from ovs_ros.ros.pipeline import Pipeline, Taps
 from ovs_ros.ros.services import VocabularyServices
-from ovs_ros.ros.stamps import StampWatch
 from ovs_ros.ros.statistics import Statistics
 from ovs_ros.ros.throttle import Throttle
 from ovs_ros.ros.words import Words, find_vocabulary
@@ -98,7 +98,7 @@ class OvsNode(LifecycleNode):
         self._mailbox: Mailbox[Image | CompressedImage, Image] | None = None
         self._sync: DepthSync | None = None
         self._camera_info: CameraInfo | None = None
-        self._watch = StampWatch()
+        self._last_stamp = 0
         self._since = monotonic()
 
     def _autostart(self) -> None:
@@ -143,11 +143,8 @@ class OvsNode(LifecycleNode):
         self._worker.start()
         mailbox.wake()
         self._since = monotonic()
-        compressed = self._config["compressed"]
         self._inputs = [
-            self._subscribe(CompressedImage, "image/compressed", self._on_image)
-            if compressed
-            else self._subscribe(Image, "image", self._on_image),
+            self._subscribe_images(),
             self._subscribe(Image, "depth", self._sync.depth),
             self._subscribe(CameraInfo, "camera_info", self._on_camera_info),
         ]
@@ -197,22 +194,41 @@ class OvsNode(LifecycleNode):
 
     # Taps
 
-    def _subscribe(self, kind: type, topic: str, callback: Callable[[Any], None]) -> Subscription:
+    def _subscribe_images(self) -> Subscription:
+        compressed = self._config["compressed"]
+        kind, topic = (CompressedImage, "image/compressed") if compressed else (Image, "image")
+        # Only the middleware can tell what was lost on the way from what came while this process was busy.
+        events = SubscriptionEventCallbacks(message_lost=self._on_lost)
+        try:
+            return self._subscribe(kind, topic, self._on_image, event_callbacks=events)
+        except UnsupportedEventTypeError:
+            self.get_logger().info("This middleware does not tell which images are lost on the way")
+            return self._subscribe(kind, topic, self._on_image)
+
+    def _subscribe(
+        self, kind: type, topic: str, callback: Callable[[Any], None], **options: Any
+    ) -> Subscription:
         qos = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
         overriding = QoSOverridingOptions.with_default_policies()
-        return self.create_subscription(kind, topic, callback, qos, qos_overriding_options=overriding)
+        return self.create_subscription(
+            kind, topic, callback, qos, qos_overriding_options=overriding, **options
+        )
+
+    def _on_lost(self, event: QoSMessageLostInfo) -> None:
+        self._statistics.lost(event.total_count_change)
 
     def _on_image(self, message: Image | CompressedImage) -> None:
         assert self._mailbox and self._sync
         self._statistics.arrived()
         stamp = nanoseconds(message.header)
-        if self._watch.see(stamp, self.get_clock().now().nanoseconds):
+        if stamp < self._last_stamp:
             self._sync.reset()
             self._throttle.warn(
                 "stamps",
                 f"The images' stamps went back, now to {stamp / 1e9:.3f} s; expected them to rise. "
                 "Going on from there: did a recording start again, or do two cameras publish this topic?",
             )
+        self._last_stamp = stamp
         if self._mailbox.put(message):
             self._statistics.dropped("replaced by a newer one")
         self._sync.image(message.header)
@@ -237,7 +253,6 @@ class OvsNode(LifecycleNode):
             topic=images.topic_name if images else "",
             publishers=self.count_publishers(images.topic_name) if images else 0,
             best_effort=bool(images and images.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT),
-            lost_share=self._watch.lost_share(),
             vocabulary_version=vocabulary.version,
             vocabulary_size=len(vocabulary),
             model=self._segmenter.image_encoder.name,

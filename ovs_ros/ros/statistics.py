@@ -33,6 +33,7 @@ class Summary:
 
     Attributes:
         arrived_hz, published_hz: frames a second.
+        lost_share: the share of the images that was lost on the way here, in [0, 1].
         age_ms: (median, 95th percentile) of the published images' ages; NaN without frames.
         frame_ms: (median, 95th percentile) of the frames' time in the worker.
         stages_ms: the median of each step.
@@ -42,6 +43,7 @@ class Summary:
 
     arrived_hz: float
     published_hz: float
+    lost_share: float
     age_ms: tuple[float, float]
     frame_ms: tuple[float, float]
     stages_ms: Mapping[str, float]
@@ -56,6 +58,7 @@ class Statistics:
         self._lock = threading.Lock()
         self._since = monotonic()
         self._arrivals: deque[float] = deque(maxlen=RECENT)
+        self._lost: deque[float] = deque(maxlen=RECENT)
         self._samples: deque[Sample] = deque(maxlen=RECENT)
         self._dropped: Counter[str] = Counter()
         self._reported: Counter[str] = Counter()
@@ -70,6 +73,11 @@ class Statistics:
         """An image came in."""
         with self._lock:
             self._arrivals.append(monotonic())
+
+    def lost(self, count: int) -> None:
+        """Images were lost on the way, so that the middleware never had them whole."""
+        with self._lock:
+            self._lost.extend([monotonic()] * count)
 
     def dropped(self, reason: str) -> None:
         """An image will not be published, and why."""
@@ -86,6 +94,7 @@ class Statistics:
         now = monotonic()
         with self._lock:
             arrivals = [at for at in self._arrivals if now - at < WINDOW_S]
+            lost = sum(now - at < WINDOW_S for at in self._lost)
             samples = [sample for sample in self._samples if now - sample.at < WINDOW_S]
             dropped = Counter(self._dropped)
             lately = dropped - self._reported
@@ -95,6 +104,7 @@ class Statistics:
         return Summary(
             arrived_hz=len(arrivals) / seconds,
             published_hz=len(samples) / seconds,
+            lost_share=lost / max(lost + len(arrivals), 1),
             age_ms=_percentiles([sample.age_ms for sample in samples]),
             frame_ms=_percentiles([sum(sample.stages_ms.values()) for sample in samples]),
             stages_ms={

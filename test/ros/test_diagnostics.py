@@ -13,7 +13,6 @@ ACTIVE = Condition(
     topic="/camera/image",
     publishers=1,
     best_effort=True,
-    lost_share=0.0,
     vocabulary_version=3,
     vocabulary_size=12,
     model="fake",
@@ -21,8 +20,9 @@ ACTIVE = Condition(
 )
 
 
-def statistics(frames=0, drops=()):
+def statistics(frames=0, drops=(), lost=0):
     counted = Statistics()
+    counted.lost(lost)
     for i in range(frames):
         counted.arrived()
         counted.published(Sample(monotonic(), 50.0 + i, {"encode": 30.0, "decode": float(i)}))
@@ -39,8 +39,6 @@ def statistics(frames=0, drops=()):
         ({}, ("failed",), 0, DiagnosticStatus.ERROR, "fails"),
         ({"publishers": 0}, (), 6, DiagnosticStatus.WARN, "nobody publishes /camera/image"),
         ({}, (), 6, DiagnosticStatus.WARN, "FASTDDS_DEFAULT_PROFILES_FILE"),
-        ({"lost_share": 0.4}, (), 0, DiagnosticStatus.WARN, "40% of the images"),
-        ({"lost_share": 0.4, "best_effort": False}, (), 0, DiagnosticStatus.OK, "segmenting"),
         ({}, ("malformed",), 0, DiagnosticStatus.WARN, "cannot be read"),
         ({}, ("replaced by a newer one",) * 9, 0, DiagnosticStatus.OK, "segmenting"),
     ],
@@ -50,6 +48,14 @@ def test_the_level_tells_what_is_wrong(change, drops, silence, level, text):
     got, message, _ = judge(replace(ACTIVE, **change), summary, silence, heard=False)
     assert got == level
     assert text in message
+
+
+def test_images_lost_on_the_way_are_told():
+    level, message, _ = judge(ACTIVE, statistics(frames=5, lost=3).summary(), 0, heard=True)
+    assert level == DiagnosticStatus.WARN
+    assert "38% of the images from /camera/image are lost" in message and "FASTDDS" in message
+    level, _, _ = judge(ACTIVE, statistics(frames=30, lost=1).summary(), 0, heard=True)
+    assert level == DiagnosticStatus.OK
 
 
 @pytest.mark.parametrize(("best_effort", "heard"), [(False, False), (True, True)])
