@@ -81,9 +81,9 @@ class OvsNode(LifecycleNode):
         self._words: Words | None = None
         self._last_vocabulary: Vocabulary | None = None
         self._outputs: Outputs | None = None
-        self._vocabulary_services: VocabularyServices | None = None
         self._diagnostics: Diagnostics | None = None
         self._close_taps()
+        self._vocabulary_services = VocabularyServices(self, lambda: self._words, self._wake)
         self._config = Parameters(self)
         self._config.on_change = self._wake
         # rclpy ignores parameters that nobody declares, and so a misspelt one would go unnoticed.
@@ -110,14 +110,13 @@ class OvsNode(LifecycleNode):
 
     @_logged
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Load the model, embed the words, offer the services."""
+        """Load the model and embed the words."""
         try:
             initial = load_vocabulary(find_vocabulary(self._config["vocabulary"], _shipped_vocabularies()))
             segmenter = self._make_segmenter(self._config["preset"])
             self._words = Words(initial, segmenter, self._last_vocabulary)
             self._segmenter = segmenter
             self._outputs = Outputs(self)
-            self._vocabulary_services = VocabularyServices(self, self._words, self._wake)
             self._since = monotonic()
             self._diagnostics = Diagnostics(self, self._statistics, self._condition, self._throttle)
         except Exception:
@@ -174,6 +173,7 @@ class OvsNode(LifecycleNode):
         """End the worker and the services' thread before the node goes."""
         self._stop()
         self._release()
+        self._vocabulary_services.close()
         super().destroy_node()
 
     def _stop(self) -> None:
@@ -185,11 +185,11 @@ class OvsNode(LifecycleNode):
 
     def _release(self) -> None:
         if self._words is not None:
-            self._last_vocabulary = self._words.current.vocabulary
-        for part in (self._diagnostics, self._vocabulary_services, self._outputs):
+            self._last_vocabulary = self._words.close()
+        for part in (self._diagnostics, self._outputs):
             if part is not None:
                 part.destroy()
-        self._diagnostics = self._vocabulary_services = self._outputs = None
+        self._diagnostics = self._outputs = None
         self._segmenter = self._words = None
 
     # Taps

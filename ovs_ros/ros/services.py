@@ -1,5 +1,6 @@
 """The services that show and change the vocabulary while frames go on."""
 
+import math
 import traceback
 from collections.abc import Callable
 from concurrent.futures import Future as ThreadFuture
@@ -11,7 +12,7 @@ from rclpy.node import Node
 from rclpy.task import Future
 from std_srvs.srv import Trigger
 
-from ovs_ros.ros.words import PROMPT_SEPARATOR, Words, remarks
+from ovs_ros.ros.words import NOT_CONFIGURED, PROMPT_SEPARATOR, Words, remarks
 from ovs_ros.srv import GetVocabulary, SetVocabulary
 from ovs_ros.vocabulary.embedded import EmbeddedVocabulary
 from ovs_ros.vocabulary.vocabulary import VocabularyError
@@ -20,74 +21,79 @@ Result = TypeVar("Result")
 
 
 class VocabularyServices:
-    """`~/set_vocabulary`, `~/get_vocabulary` and `~/reset_vocabulary`.
+    """`~/set_vocabulary`, `~/get_vocabulary` and `~/reset_vocabulary`, for as long as the node lives.
 
-    Words are embedded on a thread of their own, so that the executor goes on taking images in.
+    Words are embedded on a thread of their own, so that the executor goes on taking images in. The services
+    are there before the words are, and outlive them: rclpy's executor would die of an answer that is due on a
+    service which is gone.
 
     Args:
         node: whose services they are.
-        words: what they show and change.
+        words: gives what they show and change; None while the node is not configured.
         changed: called after each change.
     """
 
-    def __init__(self, node: Node, words: Words, changed: Callable[[], None]) -> None:
+    def __init__(self, node: Node, words: Callable[[], Words | None], changed: Callable[[], None]) -> None:
         self._node = node
         self._words = words
         self._changed = changed
         self._thread = ThreadPoolExecutor(1, "vocabulary")
         # A service that waits keeps its group busy, and the default group is the subscriptions' too.
         group = ReentrantCallbackGroup()
-        self._services = [
+        for kind, name, callback in (
+            (SetVocabulary, "set_vocabulary", self._set),
+            (GetVocabulary, "get_vocabulary", self._get),
+            (Trigger, "reset_vocabulary", self._reset),
+        ):
             node.create_service(kind, f"~/{name}", callback, callback_group=group)
-            for kind, name, callback in (
-                (SetVocabulary, "set_vocabulary", self._set),
-                (GetVocabulary, "get_vocabulary", self._get),
-                (Trigger, "reset_vocabulary", self._reset),
-            )
-        ]
 
-    def destroy(self) -> None:
-        """Take the services away, after the change at work is done."""
-        self._thread.shutdown()
-        for service in self._services:
-            self._node.destroy_service(service)
+    def close(self) -> None:
+        """Wait for the change at work, and leave those that still wait undone."""
+        self._thread.shutdown(cancel_futures=True)
 
     async def _set(
         self, request: SetVocabulary.Request, response: SetVocabulary.Response
     ) -> SetVocabulary.Response:
-        response.success, response.message = await self._off_thread(
-            lambda: self._answer(
-                lambda: self._words.change(request.mode, request.names, request.prompts, request.thresholds)
-            )
-        )
-        vocabulary = self._words.current.vocabulary
-        response.version = vocabulary.version
-        response.ids = vocabulary.ids.tolist()
-        response.names = list(vocabulary.names)
+        def change(words: Words) -> EmbeddedVocabulary:
+            return words.change(request.mode, request.names, request.prompts, request.thresholds)
+
+        response.success, response.message = await self._off_thread(lambda: self._answer(change))
+        words = self._words()
+        if words is not None:
+            vocabulary = words.current.vocabulary
+            response.version = vocabulary.version
+            response.ids = vocabulary.ids.tolist()
+            response.names = list(vocabulary.names)
         return response
 
     async def _reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        response.success, response.message = await self._off_thread(lambda: self._answer(self._words.reset))
+        response.success, response.message = await self._off_thread(lambda: self._answer(Words.reset))
         return response
 
     def _get(self, _: GetVocabulary.Request, response: GetVocabulary.Response) -> GetVocabulary.Response:
-        vocabulary = self._words.current.vocabulary
+        words = self._words()
+        if words is None:
+            return response
+        vocabulary = words.current.vocabulary
         response.version = vocabulary.version
         response.ids = vocabulary.ids.tolist()
         response.names = list(vocabulary.names)
         response.prompts = [PROMPT_SEPARATOR.join(c.prompts) for c in vocabulary.categories]
         response.thresholds = [
-            float("nan") if c.threshold is None else c.threshold for c in vocabulary.categories
+            math.nan if c.threshold is None else c.threshold for c in vocabulary.categories
         ]
         response.negatives = list(vocabulary.negatives)
         response.unknown_id = vocabulary.unknown_id
         return response
 
-    def _answer(self, change: Callable[[], EmbeddedVocabulary]) -> tuple[bool, str]:
+    def _answer(self, change: Callable[[Words], EmbeddedVocabulary]) -> tuple[bool, str]:
         """Make a change: whether it was made, and what to say about it."""
         logger = self._node.get_logger()
+        words = self._words()
+        if words is None:
+            return False, NOT_CONFIGURED
         try:
-            embedded = change()
+            embedded = change(words)
         except VocabularyError as error:
             logger.warning(f"The vocabulary stays as it is: {error}")
             return False, str(error)

@@ -12,6 +12,7 @@ from ovs_ros.vocabulary.linter import lint
 from ovs_ros.vocabulary.vocabulary import CategorySpec, Vocabulary, VocabularyError
 
 PROMPT_SEPARATOR = "|"
+NOT_CONFIGURED = "expected a configured node, got a request before or after; configure the node first"
 _LINTED_FULLY = 2000
 """Up to how many words near synonyms are looked for: it costs the square of their number."""
 _FINDINGS_SHOWN = 5
@@ -32,6 +33,7 @@ class Words:
         self._initial = initial
         self._segmenter = segmenter
         self._changing = threading.Lock()
+        self._closed = False
         vocabulary = initial if before is None else before.replaced(_specs(initial), initial.negatives)
         self.current = segmenter.embed(vocabulary)
 
@@ -44,6 +46,7 @@ class Words:
             VocabularyError: the request cannot be met; nothing has changed.
         """
         with self._changing:
+            self._refuse_if_closed()
             embedded = self._segmenter.embed(
                 requested(self.current.vocabulary, mode, names, prompts, thresholds)
             )
@@ -51,12 +54,27 @@ class Words:
         return embedded
 
     def reset(self) -> EmbeddedVocabulary:
-        """Go back to the words of the start, under the next version."""
+        """Go back to the words of the start, under the next version.
+
+        Raises:
+            VocabularyError: it is closed.
+        """
         with self._changing:
+            self._refuse_if_closed()
             vocabulary = self.current.vocabulary.replaced(_specs(self._initial), self._initial.negatives)
             embedded = self._segmenter.embed(vocabulary)
             self.current = embedded
         return embedded
+
+    def close(self) -> Vocabulary:
+        """Wait for the change at work, and refuse all that come later. Returns the last vocabulary."""
+        with self._changing:
+            self._closed = True
+        return self.current.vocabulary
+
+    def _refuse_if_closed(self) -> None:
+        if self._closed:
+            raise VocabularyError(NOT_CONFIGURED)
 
 
 def requested(

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import threading
+from types import SimpleNamespace
 
 import pytest
 from fakes import color_segmenter
@@ -212,3 +213,14 @@ def test_diagnostics(vocabulary):
         assert values["model"] == "fake-colours" and status.hardware_id == values["device"] == "cpu"
         assert float(values["latency p95 [ms]"]) >= float(values["latency p50 [ms]"]) > 0
         assert (values["vocabulary version"], values["vocabulary size"]) == ("1", "3")
+
+
+def test_images_lost_on_the_way_reach_log_and_diagnostics(vocabulary, capfd):
+    with running(vocabulary) as robot:
+        robot.listen("/diagnostics")
+        robot.segment(1)
+        robot.node._on_lost(SimpleNamespace(total_count_change=9))
+        robot.until(
+            lambda: any(m.status[0].level == b"\x01" for m in robot.got["/diagnostics"]), "the warning"
+        )
+        assert "90% of the images from /image are lost on the way" in capfd.readouterr().err

@@ -5,6 +5,8 @@ import threading
 import numpy as np
 import pytest
 from fakes import ColorImageEncoder, ColorTextEncoder, color_segmenter
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
 from rig import DEADLINE_S, pixels, running, stamp_ms
 from std_srvs.srv import Trigger
 
@@ -163,3 +165,28 @@ def test_an_encoder_that_fails_is_an_answer_and_changes_nothing(vocabulary):
         assert "ZeroDivisionError" in reply.message
         robot.segment(1)
         assert robot.of_stamp("semantic/categories", 1).version == 1
+
+
+def test_before_configure_requests_are_refused_with_a_reason(vocabulary):
+    with running(vocabulary, autostart=False) as robot:
+        reply = set_vocabulary(robot, Request.ADD, "cyan")
+        assert not reply.success and "configure" in reply.message
+        assert not robot.call(Trigger, "ovs/reset_vocabulary", Trigger.Request()).success
+        assert robot.call(GetVocabulary, "ovs/get_vocabulary", GetVocabulary.Request()).version == 0
+
+
+def test_a_cleanup_during_a_change_waits_for_it_and_the_node_lives_on(vocabulary):
+    text = SlowText()
+    with running(vocabulary, lambda preset: Segmenter(ColorImageEncoder(), text)) as robot:
+        request = Request(mode=Request.ADD, names=["molasses"])
+        robot.ask(SetVocabulary, "ovs/set_vocabulary", request)
+        robot.until(text.started.is_set, "the text encoder")
+        threading.Timer(0.2, text.go_on.set).start()
+        for name in ("DEACTIVATE", "CLEANUP", "CONFIGURE", "ACTIVATE"):
+            transition = Transition(id=getattr(Transition, f"TRANSITION_{name}"))
+            request = ChangeState.Request(transition=transition)
+            assert robot.call(ChangeState, "ovs/change_state", request).success
+        robot.connected()
+        robot.segment(1)
+        reply = set_vocabulary(robot, Request.ADD, "cyan")
+        assert (reply.success, reply.ids.tolist()[-1]) == (True, 4)  # "molasses" keeps its 3.

@@ -83,6 +83,15 @@ def test_changes_from_several_threads_are_all_kept():
     assert words.current.vocabulary.version == 21
 
 
+def test_after_closing_every_change_is_refused():
+    words = Words(START, color_segmenter())
+    assert words.close() is words.current.vocabulary
+    with pytest.raises(VocabularyError, match="configured node"):
+        words.change(ADD, ["blue"], [], [])
+    with pytest.raises(VocabularyError, match="configured node"):
+        words.reset()
+
+
 def test_the_linter_has_a_word():
     words = Words(Vocabulary.from_names(["red", "object"]), color_segmenter())
     assert "version 1 with 2 categories" in remarks(words.current)
