@@ -32,11 +32,11 @@ LOG_LINES = 25
 GRACE_S = 10.0
 
 WORDS = {
-    "motorcycle": "motorcycle, bench, shelf, cardboard box, floor, wall, door, bicycle, bucket",
+    "motorcycle": "motorcycle, floor, wall, shelf, door, cardboard box",
     "scene": "floor, wall, ceiling, door, window, table, chair, cabinet, shelf, person",
 }
 THEN_WORDS = {
-    "motorcycle": "wheel, motorcycle, concrete floor, wooden wall, bookshelf, box, bench, bag",
+    "motorcycle": "motorbike, concrete floor, wooden wall, cupboard, box",
     "scene": "counter, sink, refrigerator, bottle, box, picture, floor, wall, cabinet, chair",
 }
 

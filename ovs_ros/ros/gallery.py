@@ -19,6 +19,8 @@ from ovs_ros.vocabulary.vocabulary import UNKNOWN_COLOR
 FRAME_MS = 200
 """How long the animation shows a frame."""
 ANIMATION_WIDTH = 560
+LEAST_SHARE = 0.005
+"""Of the pixels: what would be 0% is left out of the legend."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,8 +89,8 @@ class Gallery:
         rows = [
             (name, Category(0, name).color, shares[name]) for name in sorted(shares, key=lambda n: -shares[n])
         ]
-        seen = [row for row in rows if row[2] > 0]
-        if shot.unknown_share > 0:
+        seen = [row for row in rows if row[2] >= LEAST_SHARE]
+        if shot.unknown_share >= LEAST_SHARE:
             seen.append(("unknown", UNKNOWN_COLOR, shot.unknown_share))
         return np.hstack((shot.overlay, legend_strip(seen, len(shot.overlay))))
 
