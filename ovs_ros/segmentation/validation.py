@@ -54,8 +54,8 @@ def validate(
         np.copyto(columns, nobody, where=confidence < _look_up(least, columns), casting="unsafe")
     ids = np.full(nobody + 1, vocabulary.unknown_id, np.uint16 if vocabulary.wide else np.uint8)
     ids[:count] = words.ids[selection.columns]
-    shares = _histogram(columns, nobody + 1)[:count] / columns.size
-    return Verdict(_look_up(ids, columns), shares.astype(np.float32), float(1 - shares.sum()))
+    shares = _histogram(columns, nobody + 1) / columns.size
+    return Verdict(_look_up(ids, columns), shares[:count].astype(np.float32), float(shares[count:].sum()))
 
 
 def _look_up(table: NDArray, indices: NDArray[np.integer]) -> NDArray:
