@@ -18,7 +18,7 @@ from pathlib import Path
 
 from ament_index_python.packages import get_package_share_directory
 
-from ovs_ros.vocabulary.vocabulary import Vocabulary
+from ovs_ros.vocabulary.vocabulary import Vocabulary, VocabularyError
 from ovs_ros.vocabulary.yaml_io import dump_vocabulary
 
 NODE = "ovs"
@@ -118,7 +118,9 @@ def first_to_end(processes: Sequence[Process], timeout: float | None = None) -> 
         return ended
 
 
-def run(source: str, words: str, then: str, output: Path, frames: int, rate: float, preset: str) -> int:
+def run(
+    source: str, words: Vocabulary, then: str, output: Path, frames: int, rate: float, preset: str
+) -> int:
     """Run the three processes until the viewer has what it wants.
 
     Returns:
@@ -127,7 +129,7 @@ def run(source: str, words: str, then: str, output: Path, frames: int, rate: flo
     logs = output / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     vocabulary = output / "vocabulary.yaml"
-    dump_vocabulary(Vocabulary.from_names(word.strip() for word in words.split(",")), vocabulary)
+    dump_vocabulary(words, vocabulary)
     environment = isolated_environment()
     warning = shared_memory_warning(shutil.disk_usage(SHARED_MEMORY).free, processes=3)
     if warning:
@@ -189,10 +191,15 @@ def main() -> None:
     if arguments.frames < 2:
         parser.error(f"--frames must be at least 2, one for each vocabulary, not {arguments.frames}")
     scene = "motorcycle" if arguments.source == "motorcycle" else "scene"
+    names = (arguments.words or WORDS[scene]).split(",")
+    try:
+        words = Vocabulary.from_names(name for name in names if name.strip())
+    except VocabularyError as error:
+        parser.error(f"--words: {error}")
     sys.exit(
         run(
             arguments.source,
-            arguments.words or WORDS[scene],
+            words,
             arguments.then or THEN_WORDS[scene],
             arguments.output,
             arguments.frames,
