@@ -70,7 +70,7 @@ class ConvexUpsampling:
         m, s = len(words), isqrt(self.weights.shape[1])
         coarse = (self.patches.reshape(-1, dim) @ words.T).reshape(h, w, m)
         bordered = np.pad(coarse, ((1, 1), (1, 1), (0, 0)), mode="edge")
-        around = sliding_window_view(bordered, (3, 3), axis=(0, 1))  # (h, w, M, 3, 3)
+        around = sliding_window_view(bordered, (3, 3, 1))[..., 0]  # (h, w, M, 3, 3)
         around = around.transpose(0, 1, 3, 4, 2).reshape(h * w, 9, m)
         fine = self.details.reshape(-1, self.details.shape[2]) @ (words @ self.detail_words).T  # (h*w*s*s, M)
         fine = fine.reshape(h * w, s * s, m)

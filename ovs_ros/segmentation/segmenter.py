@@ -127,7 +127,7 @@ class Segmenter:
             clock.stage("select")
             logits = align(features, words.embeddings[selection.rows], scale)
         clock.stage("align")
-        columns, confidence = decode(logits, features, image.shape[:2])
+        columns, confidence = decode(logits, features, (image.shape[0], image.shape[1]))
         clock.stage("decode")
         verdict = validate(columns, confidence, selection, words, options.threshold)
         clock.stage("validate")
