@@ -56,6 +56,8 @@ def head(
     output: Annotated[Path, typer.Option("--output", "-o", help="Gets the weights; the log goes beside it.")],
     steps: Annotated[int, typer.Option(help="Steps of one batch each.")] = 1500,
     sets: Annotated[str, typer.Option(help="Labelled sets to learn from, with commas.")] = "nyuv2,camvid",
+    rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 1e-3,
+    start: Annotated[Path | None, typer.Option(help="Go on from what an earlier run wrote.")] = None,
     hold_out: Annotated[
         bool, typer.Option(help="Hide some fine names of NYUv2 from the pixel labels.")
     ] = False,
@@ -72,7 +74,13 @@ def head(
     console = Console()
     encode = SentenceEncoder(models).encode
     options = TrainOptions(
-        sets=tuple(sets.split(",")), steps=steps, plain=plain, held_out=HELD_OUT if hold_out else ()
+        sets=tuple(sets.split(",")),
+        steps=steps,
+        rate=rate,
+        words_rate=rate / 5,
+        start=start,
+        plain=plain,
+        held_out=HELD_OUT if hold_out else (),
     )
     trainer = Trainer(options, data, caches, encode)
     trainer.train(output.with_suffix(".csv"), console)

@@ -17,8 +17,8 @@ from ovs_ros.encoders.upsampling import ConvexUpsampling
 from ovs_ros.runtime.onnx import open_session
 
 MODELS = Path(__file__).parents[1] / "models"
-PRESETS = {"stream": 588, "quality": 1728}
-"""How many patches an image is cut into: 588 is 21 x 28, 1728 is 36 x 48."""
+PRESETS = {"stream": 588, "quality": 1008}
+"""How many patches an image is cut into at most: 21 x 28 and 27 x 36 for one of 640 x 480 pixels."""
 GUIDE = 8
 """Positions a patch side in the small RGB image that guides the head's upsampling."""
 LOGIT_SCALE = 20.0

@@ -31,6 +31,8 @@ from ovs_ros.training.head import SCALE, Head, PlainHead
 
 LOGIT_SCALE = 20.0
 TEMPLATES = ("{}", "a photo of a {}", "there is a {} in the scene")
+LARGE_SHARE, LARGE_WINDOW = 0.35, (28, 37)
+"""How many batches are of large views, and the window of patches that is cut out of them."""
 SYNONYMS = Path(__file__).parent / "synonyms.yaml"
 
 Encode = Callable[[Sequence[str]], NDArray[np.float32]]
@@ -48,6 +50,7 @@ class TrainOptions:
         steps, batch, caption_batch, name_batch: length and sizes.
         rate: peak learning rate. words_rate: the same for the projection of words.
         plain: train the plain comparison head instead.
+        start: weights that an earlier run saved, to go on from.
     """
 
     sets: tuple[str, ...] = ("nyuv2", "camvid")
@@ -61,6 +64,7 @@ class TrainOptions:
     rate: float = 1e-3
     words_rate: float = 2e-4
     plain: bool = False
+    start: Path | None = None
     seed: int = 0
     weights: dict[str, float] = field(
         default_factory=lambda: {"pixels": 1.0, "captions": 0.3, "nouns": 0.5, "names": 0.3}
@@ -151,7 +155,7 @@ def load_labelled(name: str, data: Path, caches: Path, held_out: Sequence[str]) 
     small = [Cache(caches / f"{name}_train_{kind}_21") for kind in ("full", "flip", "crop")]
     large = [Cache(caches / f"{name}_train_color_36")]
     names = read_names(data / name / "classes.txt")
-    vocabularies = []
+    vocabularies: list[tuple[list[str], NDArray[np.uint8], Tensor]] = []
     lines = np.full(256, IGNORE, np.uint8)
     lines[: len(names)] = np.arange(len(names))
     vocabularies.append((names, lines, class_weights(small[:1], 0, lines, len(names))))
@@ -214,7 +218,9 @@ class Trainer:
             n = self.named.grid[0]
             self.saliency = torch.from_numpy(saliency.reshape(len(saliency), n, GUIDE, n, GUIDE).mean((2, 4)))
         self.head: Head = PlainHead() if options.plain else Head()
-        if not options.plain:
+        if options.start is not None:
+            self.head.load_state_dict(torch.load(options.start, weights_only=True)["head"])
+        elif not options.plain:
             self._start_words()
         self.average = {k: v.detach().clone() for k, v in self.head.state_dict().items()}
 
@@ -241,16 +247,13 @@ class Trainer:
             self.head.words.weight.copy_(components[:dim])
             self.head.words.bias.copy_(-components[:dim] @ mean)
 
-    def _view(self, labelled: LabelledSet) -> tuple[Tensor, Tensor, list[NDArray[np.uint8]]]:
-        """A random view of 21x28 patches: tokens, guide, label maps at the pixel positions."""
-        h, w = labelled.small[0].grid
-        if self.rng.random() < 0.65:
-            cache = labelled.small[self.rng.integers(len(labelled.small))]
-            window = (slice(0, h), slice(0, w))
-        else:
-            cache = labelled.large[0]
-            y, x = (int(self.rng.integers(0, big - s + 1)) for big, s in zip(cache.grid, (h, w), strict=True))
-            window = (slice(y, y + h), slice(x, x + w))
+    def _view(self, labelled: LabelledSet, large: bool) -> tuple[Tensor, Tensor, list[NDArray[np.uint8]]]:
+        """A random view, small or a window of a large one: tokens, guide, label maps at pixel positions."""
+        caches = labelled.large if large else labelled.small
+        cache = caches[self.rng.integers(len(caches))]
+        h, w = LARGE_WINDOW if large else cache.grid
+        y, x = (int(self.rng.integers(0, big - s + 1)) for big, s in zip(cache.grid, (h, w), strict=True))
+        window = (slice(y, y + h), slice(x, x + w))
         index = int(self.rng.integers(len(cache)))
         _, patches, guide = cache.read(index, window)
         step = GUIDE // SCALE
@@ -261,10 +264,11 @@ class Trainer:
     def pixel_loss(self) -> Tensor:
         """The loss of one batch of labelled views, shared out over the sets and their vocabularies."""
         jobs: list[tuple[LabelledSet, int]] = []
-        for i in range(self.options.batch):
+        large = self.rng.random() < LARGE_SHARE
+        for i in range(self.options.batch // 2 if large else self.options.batch):
             labelled = self.sets[i % len(self.sets)] if i % 3 else self.sets[0]
             jobs.append((labelled, int(self.rng.integers(len(labelled.vocabularies)))))
-        views = [self._view(labelled) for labelled, _ in jobs]
+        views = [self._view(labelled, large) for labelled, _ in jobs]
         tokens = torch.stack([v[0] for v in views])
         tokens = F.dropout2d(tokens.permute(0, 3, 1, 2), 0.1).permute(0, 2, 3, 1)
         with torch.autocast("cpu", torch.bfloat16):
