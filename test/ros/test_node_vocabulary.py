@@ -74,6 +74,7 @@ def test_an_impossible_request_changes_nothing(robot, request_, text):
     assert (reply.version, list(reply.names)) == (1, ["red", "green", "blue"])
     robot.segment(2)
     assert robot.of_stamp("semantic/categories", 2).version == 1
+    robot.until(lambda: robot.got["semantic/label_info"], "the first label_info")
     assert len(robot.got["semantic/label_info"]) == 1
 
 
