@@ -129,7 +129,10 @@ def test_parameters_change_between_frames_and_bad_values_are_refused(vocabulary)
         assert set_parameter(robot, "threshold", 0.875).successful
         robot.segment(2, unsure)
         assert robot.of_stamp("semantic/categories", 2).unknown_share > 0.9
-        assert robot.got["semantic/label_info"][-1].threshold == 0.875
+        robot.until(
+            lambda: [info for info in robot.got["semantic/label_info"] if info.threshold == 0.875],
+            "the label_info of the new threshold",
+        )
         for name, value in [
             ("threshold", 1.5),
             ("theta", -0.1),

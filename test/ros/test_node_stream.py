@@ -45,6 +45,7 @@ def test_what_a_negative_word_wins_is_unknown(robot):
 
 
 def test_label_info_comes_before_the_first_mask_and_not_again(robot):
+    robot.until(lambda: robot.got["semantic/label_info"], "the label_info before any image")
     robot.segment(1)
     robot.segment(2)
     assert robot.order[0][0] == "semantic/label_info"
