@@ -11,14 +11,16 @@ from numpy.typing import NDArray
 
 from ovs_ros.encoders.dino import DinoEncoder
 from ovs_ros.encoders.minilm import SentenceEncoder
+from ovs_ros.encoders.multi_scale import MultiScaleImageEncoder
 from ovs_ros.encoders.patches import PatchGrid, blank, fit_grid, place
-from ovs_ros.encoders.protocols import DenseFeatures
+from ovs_ros.encoders.protocols import DenseFeatures, ImageEncoder
 from ovs_ros.encoders.upsampling import ConvexUpsampling
 from ovs_ros.runtime.onnx import open_session
 
 MODELS = Path(__file__).parents[1] / "models"
-PRESETS = {"stream": 588, "quality": 1008}
-"""How many patches an image is cut into at most: 21 x 28 and 27 x 36 for one of 640 x 480 pixels."""
+PRESETS = {"stream": (588,), "quality": (588, 1008)}
+"""How many patches an image is cut into at most, at each scale: 21 x 28, and 27 x 36, for an image
+of 640 x 480 pixels."""
 GUIDE = 8
 """Positions a patch side in the small RGB image that guides the head's upsampling."""
 LOGIT_SCALE = 20.0
@@ -138,11 +140,11 @@ class EmbeddedTextEncoder:
 
 def load(
     preset: str = "stream", *, models: Path = MODELS, threads: int = 0
-) -> tuple[EmbeddedImageEncoder, EmbeddedTextEncoder]:
+) -> tuple[ImageEncoder, EmbeddedTextEncoder]:
     """Open the embedded pair.
 
     Args:
-        preset: "stream" (fast, the default) or "quality".
+        preset: "stream" (fast, the default) or "quality" (two scales).
         models: the folder with the model's files.
         threads: for one call; 0 means one for each core.
 
@@ -152,5 +154,6 @@ def load(
     """
     if preset not in PRESETS:
         raise ValueError(f"expected a preset out of {', '.join(PRESETS)}, got {preset!r}")
-    image = EmbeddedImageEncoder(models, patches=PRESETS[preset], threads=threads)
+    scales = [EmbeddedImageEncoder(models, patches=patches, threads=threads) for patches in PRESETS[preset]]
+    image = scales[0] if len(scales) == 1 else MultiScaleImageEncoder(scales)
     return image, EmbeddedTextEncoder(models, threads=threads)

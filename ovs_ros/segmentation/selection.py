@@ -17,6 +17,7 @@ Negative words take part in every softmax and win patches as categories do; what
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,7 +97,8 @@ def _screen(
     Pooled patches and the whole image stand for all patches. A category counts by how little it lacks to the
     best category of a part, not by its cosine: else one part that is close to many words would fill the list.
     """
-    pooled = _pool(_pool(grid, SCREEN_CELLS[0], axis=0), SCREEN_CELLS[1], axis=1).reshape(-1, grid.shape[2])
+    rows, cols, dim = grid.shape
+    pooled = _pooling(rows, cols) @ grid.reshape(-1, dim)  # (cells, D)
     pooled /= np.maximum(np.linalg.norm(pooled, axis=1, keepdims=True), 1e-12)
     parts = np.concatenate((pooled, image[None]))  # (p, D)
     cosines = parts @ embeddings.T  # (p, K)
@@ -105,10 +107,16 @@ def _screen(
     return np.sort(np.argpartition(-lacks, count)[:count])
 
 
-def _pool(grid: NDArray[np.float32], cells: int, axis: int) -> NDArray[np.float32]:
-    size = grid.shape[axis]
-    cells = min(cells, size)
-    return np.add.reduceat(grid, np.arange(cells) * size // cells, axis=axis)
+@lru_cache(maxsize=8)
+def _pooling(rows: int, cols: int) -> NDArray[np.float32]:
+    """The matrix (cells, rows * cols) that adds up the patches of each cell."""
+    down, across = (
+        (np.arange(size) * cells // size == np.arange(cells)[:, None]).astype(np.float32)
+        for size, cells in ((rows, min(SCREEN_CELLS[0], rows)), (cols, min(SCREEN_CELLS[1], cols)))
+    )
+    matrix = np.kron(down, across)
+    matrix.setflags(write=False)
+    return matrix
 
 
 def _softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:

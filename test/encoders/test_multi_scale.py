@@ -1,0 +1,68 @@
+"""Several scales of one encoder."""
+
+import cv2
+import numpy as np
+import pytest
+from fakes import ColorImageEncoder, ColorTextEncoder, color_image, color_segmenter
+
+from ovs_ros.encoders.multi_scale import MeanUpsampling, MultiScaleImageEncoder, bilinear_matrix
+from ovs_ros.encoders.upsampling import DensePixels
+from ovs_ros.segmentation.segmenter import Segmenter, SegmenterOptions
+from ovs_ros.vocabulary.vocabulary import Vocabulary
+
+
+def test_one_axis_is_resampled_as_opencv_does() -> None:
+    line = np.random.default_rng(0).standard_normal((7, 1)).astype(np.float32)
+    want = cv2.resize(line, (1, 18), interpolation=cv2.INTER_LINEAR)
+    np.testing.assert_allclose(bilinear_matrix(7, 1.0, 18, 1.0) @ line, want, atol=1e-5)
+
+
+def test_grids_are_aligned_by_what_the_image_covers() -> None:
+    """A ramp over the image, seen by a grid with half of it padding and by one without, is the same ramp."""
+    padded = (np.arange(8, dtype=np.float32) + 0.5) / 4
+    whole = (np.arange(12, dtype=np.float32) + 0.5) / 12
+    np.testing.assert_allclose((bilinear_matrix(8, 0.5, 12, 1.0) @ padded)[2:-2], whole[2:-2], atol=1e-6)
+
+
+def test_mean_is_taken_on_the_finest_grid() -> None:
+    rng = np.random.default_rng(0)
+    fine = rng.standard_normal((6, 8, 4)).astype(np.float32)
+    coarse = rng.standard_normal((3, 4, 4)).astype(np.float32)
+    words = rng.standard_normal((5, 4)).astype(np.float32)
+    both = MeanUpsampling((DensePixels(coarse), DensePixels(fine)), ((1.0, 1.0), (1.0, 1.0)))
+    got = both.cosines(words)
+    assert both.grid == (6, 8) and got.shape == (6, 8, 5)
+    for word in range(5):
+        up = cv2.resize((coarse @ words[word]), (8, 6), interpolation=cv2.INTER_LINEAR)
+        np.testing.assert_allclose(got[..., word], (up + fine @ words[word]) / 2, atol=1e-5)
+
+
+class HalfSize(ColorImageEncoder):
+    """Sees the picture at half its size."""
+
+    name = "half"
+
+    def prepare(self, image: np.ndarray) -> tuple[np.ndarray, tuple[float, float]]:
+        return super().prepare(np.ascontiguousarray(image[::2, ::2]))
+
+
+def test_segments_like_each_of_its_scales() -> None:
+    image = color_image([["red", "blue"], ["green", "yellow"]], size=64)
+    names = Vocabulary.from_names(["red", "green", "blue", "yellow"])
+    single = color_segmenter()
+    both = Segmenter(
+        MultiScaleImageEncoder([HalfSize(), ColorImageEncoder()]), ColorTextEncoder(), SegmenterOptions()
+    )
+    assert both.image_encoder.name == "half+fake-colours"
+    want = single.segment(image, single.embed(names)).labels
+    got = both.segment(image, both.embed(names)).labels
+    assert (got != want).mean() < 0.02
+
+
+def test_encoders_of_different_spaces_are_refused() -> None:
+    other = ColorImageEncoder()
+    other.dim = 7
+    with pytest.raises(ValueError, match=r"\[48, 7\]"):
+        MultiScaleImageEncoder([ColorImageEncoder(), other])
+    with pytest.raises(ValueError, match="one space"):
+        MultiScaleImageEncoder([])
