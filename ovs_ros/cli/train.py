@@ -90,9 +90,10 @@ def head(
 
 @app.command()
 def export(
-    weights: Annotated[Path, typer.Argument(help="What `ovs train head` wrote.")], models: Models = MODELS
+    weights: Annotated[list[Path], typer.Argument(help="What `ovs train head` wrote; several are averaged.")],
+    models: Models = MODELS,
 ) -> None:
-    """Write a trained head into the model's folder."""
+    """Write a trained head, or the mean of several runs' weights, into the model's folder."""
     import onnx
     import torch
 
@@ -100,7 +101,8 @@ def export(
     from ovs_ros.training.head import Head
 
     trained = Head()
-    trained.load_state_dict(torch.load(weights, weights_only=True)["head"])
+    states = [torch.load(path, weights_only=True)["head"] for path in weights]
+    trained.load_state_dict({key: sum(state[key] for state in states) / len(states) for key in states[0]})
     onnx.save(build_image_head(trained.eval(), int8=True), models / "image_head.onnx")
     save_text_head(trained, models / "text_head.npz")
     Console().print(f"wrote the head to {models}")
