@@ -18,7 +18,7 @@ setup(
     license_files=["LICENSE", "NOTICE"],
     python_requires=">=3.10",
     packages=find_packages(include=["ovs_ros", "ovs_ros.*"]),
-    package_data={"ovs_ros": ["models/*"]},
+    package_data={"ovs_ros": ["models/*", "training/nouns.txt", "training/synonyms.yaml"]},
     install_requires=[
         "numpy>=1.26",
         "opencv-python-headless>=4.8",
