@@ -1,6 +1,7 @@
 """`ovs train`: rebuild the embedded model from its sources, step by step."""
 
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -9,11 +10,20 @@ from rich.console import Console
 
 from ovs_ros.encoders.embedded import MODELS
 
-app = typer.Typer(help="Rebuild the embedded model: encoders, cache, head, export.", no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True)
 
 Models = Annotated[Path, typer.Option(help="The folder of the model's files.")]
 Data = Annotated[Path, typer.Argument(help="The folder with nyuv2, camvid, flickr8k and imagenet_samples.")]
 Caches = Annotated[Path, typer.Argument(help="The folder for the encoded images (about 25 GB).")]
+
+
+@app.callback()
+def check_packages() -> None:
+    """Rebuild the embedded model: encoders, cache, head, export."""
+    missing = [name for name in ("onnx", "safetensors", "torch") if find_spec(name) is None]
+    if missing:
+        names = ", ".join(missing)
+        raise typer.BadParameter(f"expected {names} to be installed; training needs: pip install '.[train]'")
 
 
 @app.command()
