@@ -26,11 +26,13 @@ from ovs_ros.cli.common import (
     write_json,
 )
 from ovs_ros.segmentation.metrics import ConfusionMatrix
+from ovs_ros.segmentation.options import SUPPRESSIONS, SegmenterOptions
 from ovs_ros.vocabulary.vocabulary import Vocabulary
 from ovs_ros.vocabulary.yaml_io import load_class_names
 
 CLASSES_FILE = "classes.txt"
 IGNORED = 255
+DEFAULTS = SegmenterOptions()
 
 
 def evaluate(
@@ -43,6 +45,12 @@ def evaluate(
     ] = None,
     preset: PresetOption = "stream",
     exhaustive: ExhaustiveOption = False,
+    suppression: Annotated[
+        str, typer.Option(help=f"How dominant categories are held back: {', '.join(SUPPRESSIONS)}.")
+    ] = DEFAULTS.suppression,
+    theta: Annotated[
+        float, typer.Option(help="Image probability above which a category is selected in any case.")
+    ] = DEFAULTS.theta,
     json_file: JsonOption = None,
 ) -> None:
     """Measure mean intersection over union (mIoU), pixel accuracy and time.
@@ -55,7 +63,7 @@ def evaluate(
         names = load_class_names(classes if classes is not None else _find_classes(folder))
         if len(names) > IGNORED:
             raise ValueError(f"expected at most {IGNORED} classes, got {len(names)}; labels have 8 bit")
-        segmenter = load_segmenter(preset, select=not exhaustive)
+        segmenter = load_segmenter(preset, select=not exhaustive, suppression=suppression, theta=theta)
         words = embed_words(segmenter, Vocabulary.from_names(names))
         matrix = ConfusionMatrix(len(names))
         seconds = 0.0

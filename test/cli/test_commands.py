@@ -114,7 +114,7 @@ def labelled(tmp_path):
     return folder
 
 
-@pytest.mark.parametrize("more", [[], ["--exhaustive"]])
+@pytest.mark.parametrize("more", [[], ["--exhaustive"], ["--suppression", "none", "--theta", "0.9"]])
 def test_evaluate_measures_and_writes_what_it_promises(labelled, tmp_path, more):
     result = run("evaluate", labelled, "--json", tmp_path / "r.json", *more)
     assert result.exit_code == 0, result.output
@@ -149,6 +149,13 @@ def test_evaluate_says_what_is_wrong_with_a_set(labelled, file, content, message
     result = run("evaluate", labelled)
     assert result.exit_code == 2
     assert message in " ".join(result.output.split())
+
+
+def test_evaluate_hands_the_options_of_selection_on(labelled):
+    result = run("evaluate", labelled, "--suppression", "total")
+    assert result.exit_code == 2 and "expected suppression to be one of" in " ".join(result.output.split())
+    result = run("evaluate", labelled, "--theta", "2")
+    assert result.exit_code == 2 and "expected theta from 0 to 1" in " ".join(result.output.split())
 
 
 def test_evaluate_wants_both_folders(tmp_path):
