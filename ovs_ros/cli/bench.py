@@ -35,7 +35,7 @@ def bench(
     preset: PresetOption = "stream",
     frames: Annotated[
         int, typer.Option(min=20, help="Frames timed for each size; medians are reported.")
-    ] = 20,
+    ] = 60,
     exhaustive: ExhaustiveOption = False,
     json_file: JsonOption = None,
 ) -> None:

@@ -18,9 +18,9 @@ from ovs_ros.encoders.upsampling import ConvexUpsampling
 from ovs_ros.runtime.onnx import open_session
 
 MODELS = Path(__file__).parents[1] / "models"
-PRESETS = {"stream": (588,), "quality": (588, 1008)}
-"""How many patches an image is cut into at most, at each scale: 21 x 28, and 27 x 36, for an image
-of 640 x 480 pixels."""
+PRESETS = {"stream": (540,), "quality": (588, 1008)}
+"""How many patches an image is cut into at most, at each scale: for one of 640 x 480 pixels 540 gives
+20 x 27, 588 gives 21 x 28 and 1008 gives 27 x 36."""
 GUIDE = 8
 """Positions a patch side in the small RGB image that guides the head's upsampling."""
 LOGIT_SCALE = 20.0

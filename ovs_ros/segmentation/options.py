@@ -31,8 +31,8 @@ class SegmenterOptions:
     select: bool = True
     suppression: Suppression = "multiplicative"
     theta: float = 0.5
-    max_categories: int = 32
-    shortlist: int = 384
+    max_categories: int = 24
+    shortlist: int = 256
     threshold: float = 0.0
     temperature: float = 1.0
 

@@ -29,7 +29,7 @@ def test_aspect_ratio_is_kept_to_a_pixel(height: int, width: int) -> None:
         assert abs(grid.width - width * scale) <= 1
 
 
-def test_vga_fills_the_stream_grid() -> None:
+def test_vga_fills_a_grid_of_its_shape() -> None:
     grid = fit_grid(480, 640, patches=588, patch=14)
     assert (grid.rows, grid.columns, grid.extent) == (21, 28, (1.0, 1.0))
 
