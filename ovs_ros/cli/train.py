@@ -14,7 +14,7 @@ app = typer.Typer(no_args_is_help=True)
 
 Models = Annotated[Path, typer.Option(help="The folder of the model's files.")]
 Data = Annotated[Path, typer.Argument(help="The folder with nyuv2, camvid, flickr8k and imagenet_samples.")]
-Caches = Annotated[Path, typer.Argument(help="The folder for the encoded images (about 25 GB).")]
+Caches = Annotated[Path, typer.Argument(help="The folder for the encoded images (about 11 GB).")]
 
 
 @app.callback()
@@ -105,14 +105,10 @@ def export(
 ) -> None:
     """Write a trained head, or the mean of several runs' weights, into the model's folder."""
     import onnx
-    import torch
 
-    from ovs_ros.training.export_head import build_image_head, save_text_head
-    from ovs_ros.training.head import Head
+    from ovs_ros.training.export_head import build_image_head, load_mean, save_text_head
 
-    trained = Head()
-    states = [torch.load(path, weights_only=True)["head"] for path in weights]
-    trained.load_state_dict({key: sum(state[key] for state in states) / len(states) for key in states[0]})
-    onnx.save(build_image_head(trained.eval(), int8=True), models / "image_head.onnx")
+    trained = load_mean(weights)
+    onnx.save(build_image_head(trained, int8=True), models / "image_head.onnx")
     save_text_head(trained, models / "text_head.npz")
     Console().print(f"wrote the head to {models}")

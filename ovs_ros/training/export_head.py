@@ -1,9 +1,11 @@
 """Write the trained head down as `image_head.onnx` and `text_head.npz`."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import onnx
+import torch
 from numpy.typing import NDArray
 from onnx import TensorProto
 
@@ -12,6 +14,14 @@ from ovs_ros.training.head import SCALE, TOKEN_WIDTH, Head
 from ovs_ros.training.onnx_graph import Graph
 
 Array = NDArray[np.float32]
+
+
+def load_mean(paths: Sequence[Path]) -> Head:
+    """The head whose weights are the mean of those that `ovs train head` wrote into each file."""
+    states = [torch.load(path, weights_only=True)["head"] for path in paths]
+    head = Head()
+    head.load_state_dict({key: sum(state[key] for state in states) / len(states) for key in states[0]})
+    return head.eval()
 
 
 def build_image_head(head: Head, *, int8: bool) -> onnx.ModelProto:

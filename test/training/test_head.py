@@ -7,7 +7,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed (pip install '.[train]')")
 
 from ovs_ros.encoders.upsampling import ConvexUpsampling  # noqa: E402
-from ovs_ros.training.export_head import build_image_head, save_text_head  # noqa: E402
+from ovs_ros.training.export_head import build_image_head, load_mean, save_text_head  # noqa: E402
 from ovs_ros.training.head import SCALE, TOKEN_WIDTH, Head  # noqa: E402
 
 
@@ -64,3 +64,11 @@ def test_exported_head_computes_the_same(head: Head, tmp_path) -> None:
     assert got.shape == (h * SCALE, w * SCALE, 4)
     np.testing.assert_allclose(got, want, atol=1e-4)
     np.testing.assert_allclose(image[0], whole, atol=1e-5)
+
+
+def test_several_runs_are_averaged(tmp_path) -> None:
+    states = [{key: torch.full_like(v, n) for key, v in Head().state_dict().items()} for n in (1.0, 3.0)]
+    paths = [tmp_path / "a.pt", tmp_path / "b.pt"]
+    for path, state in zip(paths, states, strict=True):
+        torch.save({"head": state}, path)
+    assert all((value == 2.0).all() for value in load_mean(paths).state_dict().values())
