@@ -1,0 +1,193 @@
+"""What the trained network is told about its answers. `candidates.py` makes the categories and the truth.
+
+- `binary_cross_entropy`: per-pixel BCE over the candidates, the loss of DCP-CLIP, FGAseg and LMSeg.
+- `cross_entropy`: a softmax over the candidates instead; `patch_cross_entropy`: the same at patch resolution,
+  from which the auxiliary selection head learns (FGAseg, SED).
+- `ranking`: which categories an image has, on the whole image's scores.
+- `TextPixelAlignment`: FGAseg's T2P loss.
+
+In all of them padding counts for nothing, and categories may stand in any order.
+"""
+
+from typing import Literal
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ovs_ros.training.networks.candidates import IGNORE, Candidates, shares, targets
+
+T2P_WEIGHT = 0.02
+"""lambda_1 of FGAseg: what `TextPixelAlignment` is multiplied with beside the pixel loss."""
+FAR = -1e4
+"""A logit that no softmax sees, and finite, so that gradients stay so."""
+
+
+def binary_cross_entropy(
+    logits: Tensor,
+    labels: Tensor,
+    candidates: Candidates,
+    *,
+    weights: Tensor | None = None,
+    ignore: int = IGNORE,
+) -> Tensor:
+    """Per-pixel BCE: the mean over labelled pixels of all images and their candidates.
+
+    Args:
+        logits: (B, M, h, w); upsampled bilinearly to the labels' size where they are smaller.
+        labels: (B, H, W) integer columns of the vocabulary, or `ignore`.
+        candidates: what the M logits stand for.
+        weights: (K,) of the vocabulary's categories, to lift rare ones: how much their pixels count.
+        ignore: label of pixels that do not count.
+
+    Returns:
+        A scalar, 0 for a perfect answer and where no pixel counts.
+    """
+    true, counted = targets(labels, candidates, ignore=ignore)
+    loss = F.binary_cross_entropy_with_logits(
+        _resize(logits, labels), true.to(logits.dtype), reduction="none"
+    )
+    weight = _pixel_weights(labels, counted, weights)[:, None] * candidates.mask[:, :, None, None]
+    return (loss * weight).sum() / weight.sum().clamp(min=1e-6)
+
+
+def cross_entropy(
+    logits: Tensor,
+    labels: Tensor,
+    candidates: Candidates,
+    *,
+    weights: Tensor | None = None,
+    ignore: int = IGNORE,
+) -> Tensor:
+    """Softmax cross entropy over the candidates, the mean over labelled pixels. Arguments: see above."""
+    true, counted = targets(labels, candidates, ignore=ignore)
+    counted = counted & true.any(dim=1)
+    log = _log_softmax(_resize(logits, labels), candidates.mask)  # (B, M, H, W)
+    weight = _pixel_weights(labels, counted, weights)  # (B, H, W)
+    return -(log * true * weight[:, None]).sum() / weight.sum().clamp(min=1e-6)
+
+
+def patch_cross_entropy(
+    logits: Tensor, labels: Tensor, candidates: Candidates, *, ignore: int = IGNORE
+) -> Tensor:
+    """The auxiliary selection loss: `cross_entropy` of all pixels, their patches' logits being theirs.
+
+    Args:
+        logits: (B, M, h, w) of the auxiliary head, one a patch.
+        labels: (B, H, W) integer columns of the vocabulary, or `ignore`.
+        candidates: what the M logits stand for.
+        ignore: label of pixels that do not count.
+
+    Returns:
+        A scalar; the least it can be is the entropy of the categories within a patch.
+    """
+    share, known = shares(labels, candidates, (logits.shape[2], logits.shape[3]), ignore=ignore)
+    log = _log_softmax(logits, candidates.mask)  # (B, M, h, w)
+    return -(log * share * known[:, None]).sum() / known.sum().clamp(min=1e-6)
+
+
+def ranking(scores: Tensor, true: Tensor, mask: Tensor) -> Tensor:
+    """Multi-label loss of whole images: every category that is there above every one that is not.
+
+    log(1 + sum over there and not of exp(s_not - s_there)), the log-sum-exp pairwise loss (Li, Song, Luo,
+    "Improving Pairwise Ranking for Multi-label Image Classification", CVPR 2017, eq. 4). Like the softmax S_i
+    of DCP-CLIP's equation 1, which it is to improve, it does not see a number added to all scores.
+
+    Args:
+        scores: (B, M) scaled cosines of whole images with categories.
+        true: (B, M) bool, the category is there.
+        mask: (B, M) bool, False in padding.
+
+    Returns:
+        A scalar, the mean over the images, 0 for a perfect answer.
+    """
+    there = (-scores).masked_fill(~(true & mask), FAR).logsumexp(dim=1)  # (B,)
+    absent = scores.masked_fill(true | ~mask, FAR).logsumexp(dim=1)
+    return F.softplus(there + absent).mean()
+
+
+class TextPixelAlignment(nn.Module):
+    """FGAseg's text-pixel alignment loss (T2Ploss): each true word makes the kernel that finds its pixels.
+
+    As in CRIS, a linear layer turns a text into a convolution's kernel and bias; convolved with the projected
+    visual map they give one map a category. The loss is the mean squared error to the category's binary mask,
+    over the categories that are there. Only training needs this module.
+
+    Readings, where the paper's formula is lost: masks and maps meet at patch resolution, the mask averaged
+    over each patch; `activation` is what stands between the map and the error.
+
+    Args:
+        text_width: D of the texts.
+        visual_width: C of the visual map.
+        width: channels that the visual map is projected to.
+        kernel: side of the kernels, odd; the paper's is 3.
+        activation: "sigmoid", so that a map is a mask, or "none".
+    """
+
+    def __init__(
+        self,
+        text_width: int,
+        visual_width: int,
+        *,
+        width: int = 64,
+        kernel: int = 3,
+        activation: Literal["sigmoid", "none"] = "sigmoid",
+    ) -> None:
+        super().__init__()
+        if kernel % 2 == 0:
+            raise ValueError(f"expected an odd kernel, got {kernel}")
+        self.kernel = kernel
+        self.activation = activation
+        self.visual = nn.Linear(visual_width, width)
+        self.text = nn.Linear(text_width, width * kernel * kernel + 1)
+
+    def maps(self, texts: Tensor, visual: Tensor) -> Tensor:
+        """One map a category, (B, M, h, w), before activation, of texts (B, M, D) and a map (B, h, w, C)."""
+        batch, rows, cols, _ = visual.shape
+        projected = self.visual(visual).permute(0, 3, 1, 2)  # (B, width, h, w)
+        around = F.unfold(projected, self.kernel, padding=self.kernel // 2)  # (B, width * kernel^2, h * w)
+        made = self.text(texts)  # (B, M, width * kernel^2 + 1)
+        # Sums of that many products of about unit size are brought back to unit size.
+        maps = made[..., :-1] @ around / around.shape[1] ** 0.5 + made[..., -1:]
+        return maps.view(batch, -1, rows, cols)
+
+    def forward(
+        self, texts: Tensor, visual: Tensor, labels: Tensor, candidates: Candidates, *, ignore: int = IGNORE
+    ) -> Tensor:
+        """The loss, to be weighted with `T2P_WEIGHT`.
+
+        Args:
+            texts: (B, M, D) embeddings of the candidates, after P2Tformer where there is one.
+            visual: (B, h, w, C) visual map.
+            labels: (B, H, W) integer columns of the vocabulary, or `ignore`.
+            candidates: what the M texts stand for.
+            ignore: label of pixels that do not count.
+
+        Returns:
+            A scalar; 0 where no category is there.
+        """
+        maps = self.maps(texts, visual)  # (B, M, h, w)
+        if self.activation == "sigmoid":
+            maps = maps.sigmoid()
+        share, known = shares(labels, candidates, (maps.shape[2], maps.shape[3]), ignore=ignore)
+        there = (share > 0).any(dim=3).any(dim=2)  # (B, M)
+        weight = known[:, None] * there[:, :, None, None]
+        return ((maps - share) ** 2 * weight).sum() / weight.sum().clamp(min=1e-6)
+
+
+def _resize(logits: Tensor, labels: Tensor) -> Tensor:
+    if logits.shape[2:] == labels.shape[1:]:
+        return logits
+    size = (labels.shape[1], labels.shape[2])
+    return F.interpolate(logits, size, mode="bilinear", align_corners=False)
+
+
+def _log_softmax(logits: Tensor, mask: Tensor) -> Tensor:
+    """Over the candidates (B, M, …), padding left out."""
+    return logits.masked_fill(~mask[:, :, None, None], FAR).log_softmax(dim=1)
+
+
+def _pixel_weights(labels: Tensor, counted: Tensor, weights: Tensor | None) -> Tensor:
+    """(B, H, W) float, 0 where a pixel does not count."""
+    if weights is None:
+        return counted.float()
+    return weights[labels.long().masked_fill(~counted, 0)] * counted

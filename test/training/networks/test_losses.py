@@ -1,0 +1,202 @@
+"""The losses: least for right answers, blind to padding and order, felt by every parameter."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+torch = pytest.importorskip("torch", reason="torch is not installed (pip install '.[train]')")
+
+from ovs_ros.training.networks.candidates import IGNORE, Candidates, targets  # noqa: E402
+from ovs_ros.training.networks.losses import (  # noqa: E402
+    TextPixelAlignment,
+    binary_cross_entropy,
+    cross_entropy,
+    patch_cross_entropy,
+    ranking,
+)
+
+PIXEL_LOSSES = [binary_cross_entropy, cross_entropy, patch_cross_entropy]
+CATEGORIES = 6
+
+
+def scene(seed: int, *, height: int = 4, width: int = 6) -> tuple[torch.Tensor, Candidates]:
+    """Labels (2, H, W) of the first image's columns 0 to 3 and the second's 1 to 2, some of them ignored."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(0, 4, (2, height, width), generator=generator)
+    labels[1] = labels[1] % 2 + 1
+    labels[torch.rand(labels.shape, generator=generator) < 0.1] = IGNORE
+    columns = torch.tensor([[0, 1, 2, 3, 5], [1, 2, 4, 0, 0]])
+    return labels, Candidates(columns, torch.tensor([[True] * 5, [True] * 3 + [False] * 2]))
+
+
+def perfect(labels: torch.Tensor, candidates: Candidates) -> torch.Tensor:
+    return (targets(labels, candidates)[0].float() * 2 - 1) * 50
+
+
+@pytest.mark.parametrize("loss", PIXEL_LOSSES)
+def test_a_perfect_answer_costs_nothing(loss) -> None:
+    labels, candidates = scene(0)
+    assert loss(perfect(labels, candidates), labels, candidates) == pytest.approx(0.0, abs=1e-6)
+
+
+@given(st.integers(0, 1000))
+@settings(max_examples=20, deadline=None)
+def test_a_wrong_answer_costs_more(seed) -> None:
+    labels, candidates = scene(seed)
+    noise = torch.randn(2, 5, 4, 6, generator=torch.Generator().manual_seed(seed))
+    for loss in PIXEL_LOSSES:
+        assert loss(-perfect(labels, candidates), labels, candidates) > loss(noise, labels, candidates) > 0.1
+
+
+@given(st.integers(0, 1000), st.floats(-40, 40))
+@settings(max_examples=20, deadline=None)
+def test_padding_changes_no_pixel_loss(seed, value) -> None:
+    labels, candidates = scene(seed)
+    logits = torch.randn(2, 5, 4, 6, generator=torch.Generator().manual_seed(seed))
+    more = Candidates(
+        torch.cat([candidates.columns, torch.zeros(2, 3, dtype=torch.long)], 1),
+        torch.cat([candidates.mask, torch.zeros(2, 3, dtype=torch.bool)], 1),
+    )
+    padded = torch.cat([logits, torch.full((2, 3, 4, 6), value)], 1)
+    for loss in PIXEL_LOSSES:
+        torch.testing.assert_close(loss(padded, labels, more), loss(logits, labels, candidates))
+
+
+@given(st.permutations(range(5)))
+@settings(max_examples=20, deadline=None)
+def test_the_order_of_candidates_changes_no_pixel_loss(order) -> None:
+    labels, candidates = scene(3)
+    logits = torch.randn(2, 5, 4, 6, generator=torch.Generator().manual_seed(3))
+    shuffled = Candidates(candidates.columns[:, order], candidates.mask[:, order])
+    for loss in PIXEL_LOSSES:
+        torch.testing.assert_close(loss(logits[:, order], labels, shuffled), loss(logits, labels, candidates))
+
+
+@pytest.mark.parametrize("loss", PIXEL_LOSSES)
+def test_ignored_pixels_get_no_gradient(loss) -> None:
+    labels, candidates = scene(1)
+    logits = torch.zeros(2, 5, 4, 6, requires_grad=True)
+    loss(logits, labels, candidates).backward()
+    ignored = (labels == IGNORE)[:, None].expand_as(logits)
+    assert not logits.grad[ignored].any()
+    assert not logits.grad[1, 3:].any()  # padding
+    assert logits.grad[:, :3][~ignored[:, :3]].all()
+
+
+@pytest.mark.parametrize("loss", PIXEL_LOSSES)
+def test_nothing_labelled_costs_nothing(loss) -> None:
+    labels, candidates = scene(1)
+    logits = torch.zeros(2, 5, 4, 6, requires_grad=True)
+    value = loss(logits, torch.full_like(labels, IGNORE), candidates)
+    value.backward()
+    assert value == 0
+    assert not logits.grad.any()
+
+
+@pytest.mark.parametrize("loss", [binary_cross_entropy, cross_entropy])
+def test_weights_lift_rare_categories(loss) -> None:
+    labels = torch.tensor([[[0, 0, 0, 1]]])
+    candidates = Candidates(torch.tensor([[0, 1]]), torch.ones(1, 2, dtype=torch.bool))
+    logits = torch.tensor([[[[4.0] * 4], [[-4.0] * 4]]])  # all pixels are said to be of 0
+    even = float(loss(logits, labels, candidates))
+    lifted = float(loss(logits, labels, candidates, weights=torch.tensor([1.0, 9.0])))
+    assert lifted == pytest.approx(3.0 * even, rel=0.02)  # 9 of 12 instead of 1 of 4
+
+
+def test_coarse_logits_are_upsampled_to_the_labels() -> None:
+    labels = torch.tensor([[[0] * 4 + [1] * 4] * 8])
+    candidates = Candidates(torch.tensor([[0, 1]]), torch.ones(1, 2, dtype=torch.bool))
+    coarse = torch.tensor([[[[9.0, -9.0]] * 2, [[-9.0, 9.0]] * 2]])  # (1, 2, 2, 2)
+    for loss in (binary_cross_entropy, cross_entropy):
+        assert 0 < loss(coarse, labels, candidates) < 0.2
+
+
+def test_patches_of_several_categories_are_told_their_shares() -> None:
+    labels = torch.tensor([[[0, 0, 0, 1]]])
+    candidates = Candidates(torch.tensor([[0, 1]]), torch.ones(1, 2, dtype=torch.bool))
+
+    def at(share: float) -> float:
+        logits = torch.tensor([share, 1 - share]).log().view(1, 2, 1, 1)
+        return float(patch_cross_entropy(logits, labels, candidates))
+
+    assert at(0.75) < min(at(0.7), at(0.8), at(0.99))
+
+
+def test_a_right_ranking_costs_nothing_and_a_wrong_one_much() -> None:
+    scores = torch.tensor([[30.0, 35.0, -30.0, 90.0]])
+    true = torch.tensor([[True, True, False, False]])
+    mask = torch.tensor([[True, True, True, False]])
+    assert ranking(scores, true, mask) == pytest.approx(0.0, abs=1e-6)
+    assert ranking(-scores, true, mask) > 60
+
+
+@given(st.permutations(range(5)), st.floats(-5, 5))
+@settings(max_examples=20, deadline=None)
+def test_ranking_sees_neither_padding_nor_order_nor_a_common_shift(order, shift) -> None:
+    scores = torch.tensor([[0.3, -1.0, 2.0, 0.1, 5.0]])
+    true = torch.tensor([[True, False, True, False, False]])
+    mask = torch.tensor([[True, True, True, True, False]])
+    want = ranking(scores[:, :4], true[:, :4], mask[:, :4])
+    torch.testing.assert_close(ranking(scores[:, order] + shift, true[:, order], mask[:, order]), want)
+
+
+@pytest.mark.parametrize("true", [[True, True], [False, False]])
+def test_ranking_of_an_image_with_nothing_to_rank_is_zero(true) -> None:
+    scores = torch.zeros(1, 2, requires_grad=True)
+    value = ranking(scores, torch.tensor([true]), torch.ones(1, 2, dtype=torch.bool))
+    value.backward()
+    assert value == 0
+    assert not scores.grad.any()
+
+
+@pytest.fixture
+def alignment() -> TextPixelAlignment:
+    torch.manual_seed(0)
+    return TextPixelAlignment(8, 12, width=5)
+
+
+def test_alignment_convolves_with_the_kernel_that_the_text_makes(alignment) -> None:
+    texts, visual = torch.randn(1, 2, 8), torch.randn(1, 4, 6, 12)
+    with torch.no_grad():
+        made = alignment.text(texts)[0]
+        kernels, bias = made[:, :-1].view(2, 5, 3, 3), made[:, -1]
+        projected = alignment.visual(visual).permute(0, 3, 1, 2)
+        want = torch.nn.functional.conv2d(projected, kernels / 45**0.5, bias, padding=1)
+        torch.testing.assert_close(alignment.maps(texts, visual), want)
+
+
+def test_alignment_counts_only_what_is_there(alignment) -> None:
+    labels, candidates = scene(2)
+    texts, visual = torch.randn(2, 5, 8), torch.randn(2, 2, 3, 12)
+    want = alignment(texts, visual, labels, candidates)
+    texts[0, 4], texts[1, 2:] = 9.0, 9.0  # neither of these categories is there
+    torch.testing.assert_close(alignment(texts, visual, labels, candidates), want)
+    order = [4, 2, 0, 1, 3]
+    shuffled = Candidates(candidates.columns[:, order], candidates.mask[:, order])
+    torch.testing.assert_close(alignment(texts[:, order], visual, labels, shuffled), want)
+    texts[0, 0] = 9.0
+    assert alignment(texts, visual, labels, candidates) != want
+
+
+def test_alignment_with_perfect_maps_costs_nothing(alignment, monkeypatch) -> None:
+    labels, candidates = scene(2)
+    monkeypatch.setattr(alignment, "maps", lambda texts, visual: perfect(labels, candidates))
+    assert alignment(torch.zeros(2, 5, 8), torch.zeros(2, 4, 6, 12), labels, candidates) < 1e-6
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "none"])
+def test_alignment_trains_texts_visual_map_and_itself(activation) -> None:
+    torch.manual_seed(0)
+    alignment = TextPixelAlignment(8, 12, width=5, activation=activation)
+    labels, candidates = scene(2)
+    texts = torch.randn(2, 5, 8, requires_grad=True)
+    visual = torch.randn(2, 2, 3, 12, requires_grad=True)
+    alignment(texts, visual, labels, candidates).backward()
+    assert [n for n, p in alignment.named_parameters() if p.grad is None or not p.grad.any()] == []
+    assert visual.grad.any(dim=-1).all()
+    assert texts.grad.any()
+
+
+def test_an_even_kernel_is_refused() -> None:
+    with pytest.raises(ValueError, match="an odd kernel, got 4"):
+        TextPixelAlignment(8, 8, kernel=4)
