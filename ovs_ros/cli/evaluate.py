@@ -1,11 +1,11 @@
 """`ovs evaluate`: how well the model names the pixels of a labelled set of images."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from typing import Annotated
 
-import cv2
 import numpy as np
 import typer
 from numpy.typing import NDArray
@@ -18,20 +18,21 @@ from ovs_ros.cli.common import (
     PresetOption,
     console,
     embed_words,
-    list_images,
     load_segmenter,
     progress_bar,
     read_image,
     user_errors,
     write_json,
 )
-from ovs_ros.segmentation.metrics import ConfusionMatrix
+from ovs_ros.cli.labelled import LabelKind, load_labelled_set
+from ovs_ros.cli.measures import Agreement, Measure, SelectionReport, peak_memory_mb
 from ovs_ros.segmentation.options import SUPPRESSIONS, SegmenterOptions
-from ovs_ros.vocabulary.vocabulary import Vocabulary
+from ovs_ros.segmentation.segmentation import Segmentation
+from ovs_ros.segmentation.segmenter import Segmenter
+from ovs_ros.vocabulary.embedded import EmbeddedVocabulary
+from ovs_ros.vocabulary.vocabulary import Vocabulary, name_key
 from ovs_ros.vocabulary.yaml_io import load_class_names
 
-CLASSES_FILE = "classes.txt"
-IGNORED = 255
 DEFAULTS = SegmenterOptions()
 
 
@@ -41,10 +42,30 @@ def evaluate(
     ],
     classes: Annotated[
         Path | None,
-        typer.Option("--classes", help="One name a line; default: classes.txt in DIR or above it."),
+        typer.Option("--classes", help="One name a line; default: the class file in DIR or above it."),
+    ] = None,
+    labels: Annotated[
+        str,
+        typer.Option(
+            help="'label': DIR/label with classes.txt, lines from 0. 'fine': DIR/fine with fine_names.txt, "
+            "lines from 1; 0 and the name 'unknown' are left out."
+        ),
+    ] = "label",
+    distractors: Annotated[
+        Path | None, typer.Option(help="More names for the vocabulary, one a line, that no label has.")
+    ] = None,
+    split_words: Annotated[
+        Path | None,
+        typer.Option(help="Names, one a line, held out of training: their mIoU is given apart."),
+    ] = None,
+    images: Annotated[
+        int | None, typer.Option(min=1, help="At most this many images, at even distances in the set.")
     ] = None,
     preset: PresetOption = "stream",
     exhaustive: ExhaustiveOption = False,
+    compare: Annotated[
+        bool, typer.Option("--compare-exhaustive", help="Decide each image among all words too, in turn.")
+    ] = False,
     suppression: Annotated[
         str, typer.Option(help=f"How dominant categories are held back: {', '.join(SUPPRESSIONS)}.")
     ] = DEFAULTS.suppression,
@@ -53,94 +74,127 @@ def evaluate(
     ] = DEFAULTS.theta,
     json_file: JsonOption = None,
 ) -> None:
-    """Measure mean intersection over union (mIoU), pixel accuracy and time.
+    """Measure mean intersection over union (mIoU), pixel accuracy, what selection keeps, time and memory.
 
-    Labels are line numbers of the class file from 0; 255 is left out. The class names are the vocabulary,
-    each pixel gets one of them, and the mean is over the classes that occur in the labels.
+    The class names are the vocabulary, each pixel gets one of them, and the mean is over the classes that
+    occur in the labels. Labels are line numbers of the class file from 0; 255 is left out.
     """
     with user_errors():
-        pairs = _pairs(folder)
-        names = load_class_names(classes if classes is not None else _find_classes(folder))
-        if len(names) > IGNORED:
-            raise ValueError(f"expected at most {IGNORED} classes, got {len(names)}; labels have 8 bit")
+        if exhaustive and compare:
+            raise ValueError("expected --exhaustive or --compare-exhaustive, got both")
+        chosen: LabelKind = labels  # type: ignore[assignment]  # checked by load_labelled_set
+        dataset = load_labelled_set(folder, chosen, classes)
+        names = dataset.names
+        held_out = frozenset() if split_words is None else _held_out(split_words, names)
+        vocabulary = _with_distractors(names, distractors)
+        if images is not None:
+            dataset = dataset.spread(images)
         segmenter = load_segmenter(preset, select=not exhaustive, suppression=suppression, theta=theta)
-        words = embed_words(segmenter, Vocabulary.from_names(names))
-        matrix = ConfusionMatrix(len(names))
-        seconds = 0.0
+        words = embed_words(segmenter, vocabulary)
+        agreement = Agreement(names, held_out)
+        measures: list[Measure] = [agreement, SelectionReport(len(names))]
+        runs = [_Run(segmenter, segmenter.options, measures)]
+        if compare:
+            runs.append(
+                _Run(segmenter, replace(segmenter.options, select=False), [Agreement(names, held_out)])
+            )
         with progress_bar() as bar:
-            for image_file, label_file in bar.track(pairs, description="Evaluating"):
-                image, truth = read_image(image_file), _read_labels(label_file, len(names))
-                if truth.shape != image.shape[:2]:
-                    raise ValueError(
-                        f"expected labels of shape {image.shape[:2]} in {label_file}, as its image has, "
-                        f"got {truth.shape}"
-                    )
-                start = perf_counter()
-                result = segmenter.segment(image, words)
-                seconds += perf_counter() - start
-                matrix.add(truth, result.labels)
-        iou = matrix.iou
-        results = {
-            "miou": _rounded(matrix.mean_iou),
-            "pixel_accuracy": _rounded(matrix.pixel_accuracy),
-            "per_class": {name: _rounded(value) for name, value in zip(names, iou, strict=True)},
-            "images": len(pairs),
-            "ms_per_image": round(seconds / len(pairs) * 1e3, 2),
-            "model": segmenter.image_encoder.name,
-        }
-        _print(results, names, iou)
+            for number in bar.track(range(len(dataset)), description="Evaluating"):
+                image = read_image(dataset.images[number])
+                truth = dataset.read(number, image.shape[:2])
+                for run in runs:
+                    run.add(image, truth, words)
+        results = _results(runs[0], len(dataset), len(vocabulary))
+        rows = [row for measure in measures for row in measure.rows()]
+        rows += [("ms per image", f"{runs[0].ms:.1f}"), ("peak memory", f"{peak_memory_mb():.0f} MB")]
+        if compare:
+            every = runs[1]
+            results["exhaustive"] = {
+                **every.measures[0].results(),
+                "ms_per_image": round(every.ms, 2),
+                "speedup": round(every.median_ms / runs[0].median_ms, 3),
+            }
+            rows += [(f"exhaustive: {name}", value) for name, value in every.measures[0].rows()]
+            rows += [
+                ("exhaustive: ms per image", f"{every.ms:.1f}"),
+                ("exhaustive in selected, medians of the time", f"{every.median_ms / runs[0].median_ms:.2f}"),
+            ]
+        _print(names, agreement.matrix.iou, rows)
+        console.print(
+            Text(f"{len(dataset)} images, {len(vocabulary)} names, model {segmenter.image_encoder.name}")
+        )
         if json_file:
             write_json(json_file, results)
 
 
-def _pairs(folder: Path) -> list[tuple[Path, Path]]:
-    """Every image with its labels."""
-    if not (folder / "image").is_dir() or not (folder / "label").is_dir():
-        raise ValueError(f"expected the folders image and label in {folder}, and they are not there")
-    pairs = [(image, folder / "label" / f"{image.stem}.png") for image in list_images(folder / "image")]
-    missing = [label for _, label in pairs if not label.is_file()]
-    if missing:
-        raise ValueError(
-            f"expected labels for each image, got none for {len(missing)} of {len(pairs)}, as {missing[0]}"
-        )
-    return pairs
+class _Run:
+    """One way to segment the images, with what is measured of it."""
+
+    def __init__(self, segmenter: Segmenter, options: SegmenterOptions, measures: list[Measure]) -> None:
+        self.segmenter = segmenter
+        self.options = options
+        self.measures = measures
+        self._times_ms: list[float] = []
+
+    def add(self, image: NDArray[np.uint8], truth: NDArray[np.uint8], words: EmbeddedVocabulary) -> None:
+        """Segment an image, and measure."""
+        self.segmenter.options = self.options
+        start = perf_counter()
+        result: Segmentation = self.segmenter.segment(image, words)
+        self._times_ms.append((perf_counter() - start) * 1e3)
+        for measure in self.measures:
+            measure.add(truth, result)
+
+    @property
+    def ms(self) -> float:
+        """Mean milliseconds an image."""
+        return float(np.mean(self._times_ms))
+
+    @property
+    def median_ms(self) -> float:
+        """The median, which a busy moment does not move."""
+        return float(np.median(self._times_ms))
 
 
-def _find_classes(folder: Path) -> Path:
-    for place in (folder, *folder.resolve().parents):
-        if (place / CLASSES_FILE).is_file():
-            return place / CLASSES_FILE
-    raise ValueError(
-        f"expected {CLASSES_FILE} in {folder} or above it, and found none; name one with --classes"
-    )
+def _results(run: _Run, images: int, names: int) -> dict[str, object]:
+    first, *others = run.measures
+    results: dict[str, object] = {
+        **first.results(),
+        "images": images,
+        "ms_per_image": round(run.ms, 2),
+        "model": run.segmenter.image_encoder.name,
+    }
+    for measure in others:
+        results |= measure.results()
+    return {**results, "names": names, "peak_memory_mb": peak_memory_mb()}
 
 
-def _read_labels(path: Path, classes: int) -> NDArray[np.uint8]:
-    labels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED) if path.stat().st_size else None
-    if labels is None or labels.ndim != 2 or labels.dtype != np.uint8:
-        got = "no image" if labels is None else f"{labels.dtype} of shape {labels.shape}"
-        raise ValueError(f"expected labels of one 8 bit channel in {path}, got {got}")
-    outside = labels[(labels >= classes) & (labels != IGNORED)]
-    if outside.size:
-        raise ValueError(
-            f"expected labels below {classes}, the number of classes, or {IGNORED} in {path}, "
-            f"got {outside[0]}; is it another class file's?"
-        )
-    return labels
+def _held_out(file: Path, names: Iterable[str]) -> frozenset[str]:
+    """The class names that a file names.
+
+    Raises:
+        ValueError: it names none of them.
+    """
+    keys = {name_key(name) for name in load_class_names(file)}
+    held_out = frozenset(name for name in names if name_key(name) in keys)
+    if not held_out:
+        raise ValueError(f"expected class names in {file}, got none of them; is it another set's?")
+    return held_out
 
 
-def _rounded(value: float) -> float | None:
-    """Four digits; JSON has no NaN."""
-    return None if np.isnan(value) else round(float(value), 4)
+def _with_distractors(names: list[str], file: Path | None) -> Vocabulary:
+    """The class names, and those names of a file that are no class, each once."""
+    known = {name_key(name) for name in names}
+    more = {name_key(name): name for name in (load_class_names(file) if file else ())}
+    return Vocabulary.from_names([*names, *(name for key, name in more.items() if key not in known)])
 
 
-def _print(results: Mapping[str, object], names: list[str], iou: NDArray[np.float64]) -> None:
+def _print(names: list[str], iou: NDArray[np.float64], rows: list[tuple[str, str]]) -> None:
     table = Table("class", "IoU")
     for name, value in sorted(zip(names, iou, strict=True), key=lambda pair: -np.nan_to_num(pair[1], nan=-1)):
         table.add_row(Text(name), "does not occur" if np.isnan(value) else f"{value:.3f}")
     console.print(table)
-    summary = Table("images", "mIoU", "pixel accuracy", "ms per image", "model")
-    summary.add_row(
-        *(str(results[key]) for key in ("images", "miou", "pixel_accuracy", "ms_per_image", "model"))
-    )
+    summary = Table("measure", "value")
+    for name, value in rows:
+        summary.add_row(Text(name), value)
     console.print(summary)

@@ -119,10 +119,82 @@ def test_evaluate_measures_and_writes_what_it_promises(labelled, tmp_path, more)
     result = run("evaluate", labelled, "--json", tmp_path / "r.json", *more)
     assert result.exit_code == 0, result.output
     results = json.loads((tmp_path / "r.json").read_text())
-    assert list(results) == ["miou", "pixel_accuracy", "per_class", "images", "ms_per_image", "model"]
+    assert list(results)[:6] == ["miou", "pixel_accuracy", "per_class", "images", "ms_per_image", "model"]
+    assert list(results)[6:] == ["selection", "names", "peak_memory_mb"]
     assert results["per_class"] == {"red": 0.5, "blue": 0.5, "green": None}
     assert results["miou"] == 0.5 and results["pixel_accuracy"] == pytest.approx(2 / 3, abs=1e-4)
     assert results["images"] == 2 and results["ms_per_image"] > 0 and results["model"] == "fake-colours"
+
+
+def test_evaluate_reports_what_selection_keeps(labelled, tmp_path):
+    result = run("evaluate", labelled, "--suppression", "none", "--theta", "1", "--json", tmp_path / "r.json")
+    assert result.exit_code == 0, result.output
+    # Of image a both names are there and selected; of image b, which shows red alone, the truth says blue.
+    selection = json.loads((tmp_path / "r.json").read_text())["selection"]
+    assert selection == {"recall": 0.6667, "recall_any": 0.6667, "survivors": 1.5}
+    run("evaluate", labelled, "--exhaustive", "--json", tmp_path / "e.json")
+    selection = json.loads((tmp_path / "e.json").read_text())["selection"]
+    assert selection == {"recall": 1.0, "recall_any": 1.0, "survivors": 3.0}
+
+
+def test_evaluate_adds_distractors_that_no_label_has(labelled, tmp_path):
+    (tmp_path / "more.txt").write_text("Red\nchair\nyellow\nchair\n")
+    result = run("evaluate", labelled, "--distractors", tmp_path / "more.txt", "--json", tmp_path / "r.json")
+    assert result.exit_code == 0, result.output
+    results = json.loads((tmp_path / "r.json").read_text())
+    assert results["names"] == 5
+    assert results["per_class"] == {"red": 0.5, "blue": 0.5, "green": None}
+
+
+def test_evaluate_counts_what_a_distractor_wins_as_wrong(labelled, tmp_path):
+    (tmp_path / "classes.txt").write_text("red\ngreen\n")
+    (tmp_path / "more.txt").write_text("blue\n")
+    result = run(
+        "evaluate", labelled, "--classes", tmp_path / "classes.txt", "--distractors", tmp_path / "more.txt",
+        "--json", tmp_path / "r.json",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert json.loads((tmp_path / "r.json").read_text())["per_class"] == {"red": 0.5, "green": 0.0}
+
+
+def test_evaluate_tells_held_out_words_from_the_others(labelled, tmp_path):
+    write(labelled / "label" / "b.png", np.full((32, 64), 255, np.uint8))
+    write(labelled / "label" / "a.png", np.repeat(np.uint8([[0, 2]]), 32, axis=0).repeat(32, axis=1))
+    (tmp_path / "held.txt").write_text("Green\nlamp\n")
+    result = run("evaluate", labelled, "--split-words", tmp_path / "held.txt", "--json", tmp_path / "r.json")
+    assert result.exit_code == 0, result.output
+    results = json.loads((tmp_path / "r.json").read_text())
+    assert results["seen"] == {"miou": 1.0, "classes": 1}
+    assert results["held_out"] == {"miou": 0.0, "classes": 1}
+    (tmp_path / "held.txt").write_text("lamp\n")
+    result = run("evaluate", labelled, "--split-words", tmp_path / "held.txt")
+    assert result.exit_code == 2 and "got none of them" in " ".join(result.output.split())
+
+
+def test_evaluate_reads_fine_labels(labelled, tmp_path):
+    (tmp_path / "set" / "fine_names.txt").write_text("blue\nunknown\nred\n")
+    write(labelled / "fine" / "a.png", np.repeat(np.uint8([[3, 1]]), 32, axis=0).repeat(32, axis=1))
+    write(labelled / "fine" / "b.png", np.repeat(np.uint8([[0, 2]]), 32, axis=0).repeat(32, axis=1))
+    result = run("evaluate", labelled, "--labels", "fine", "--json", tmp_path / "r.json")
+    assert result.exit_code == 0, result.output
+    assert json.loads((tmp_path / "r.json").read_text())["per_class"] == {"blue": 1.0, "red": 1.0}
+
+
+def test_evaluate_takes_some_of_the_images(labelled, tmp_path):
+    result = run("evaluate", labelled, "--images", "1", "--json", tmp_path / "r.json")
+    assert result.exit_code == 0, result.output
+    results = json.loads((tmp_path / "r.json").read_text())
+    assert results["images"] == 1 and results["per_class"] == {"red": 1.0, "blue": 1.0, "green": None}
+
+
+def test_evaluate_compares_with_exhaustive_decoding(labelled, tmp_path):
+    result = run("evaluate", labelled, "--compare-exhaustive", "--json", tmp_path / "r.json")
+    assert result.exit_code == 0, result.output
+    results = json.loads((tmp_path / "r.json").read_text())
+    every = results["exhaustive"]
+    assert every["miou"] == results["miou"] == 0.5
+    assert every["ms_per_image"] > 0 and every["speedup"] > 0
+    assert results["selection"]["survivors"] < 3
 
 
 def test_evaluate_takes_another_class_file(labelled, tmp_path):
@@ -138,6 +210,7 @@ def test_evaluate_takes_another_class_file(labelled, tmp_path):
         ("label/a.png", None, "expected labels for each image"),
         ("label/a.png", np.zeros((3, 3), np.uint8), "expected labels of shape (32, 64)"),
         ("label/a.png", np.full((32, 64), 3, np.uint8), "expected labels below 3"),
+        ("label/a.png", np.full((32, 64), 254, np.uint8), "got 254; is it another"),
         ("label/a.png", np.zeros((32, 64), np.uint16), "expected labels of one 8 bit channel"),
         ("../classes.txt", None, "expected classes.txt in"),
     ],
@@ -154,6 +227,10 @@ def test_evaluate_says_what_is_wrong_with_a_set(labelled, file, content, message
 def test_evaluate_hands_the_options_of_selection_on(labelled):
     result = run("evaluate", labelled, "--suppression", "total")
     assert result.exit_code == 2 and "expected suppression to be one of" in " ".join(result.output.split())
+    result = run("evaluate", labelled, "--labels", "coarse")
+    assert result.exit_code == 2 and "expected labels to be one of" in " ".join(result.output.split())
+    result = run("evaluate", labelled, "--exhaustive", "--compare-exhaustive")
+    assert result.exit_code == 2 and "got both" in " ".join(result.output.split())
     result = run("evaluate", labelled, "--theta", "2")
     assert result.exit_code == 2 and "expected theta from 0 to 1" in " ".join(result.output.split())
 

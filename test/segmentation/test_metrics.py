@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ovs_ros.segmentation.metrics import ConfusionMatrix
+from ovs_ros.segmentation.metrics import ConfusionMatrix, SelectionRecall
 
 
 def test_counts_by_hand():
@@ -33,3 +33,18 @@ def test_nothing_counted_is_nan_and_shapes_must_agree():
     assert np.isnan(matrix.mean_iou) and np.isnan(matrix.pixel_accuracy)
     with pytest.raises(ValueError, match="shape"):
         matrix.add(np.zeros((2, 2), np.uint8), np.zeros((2, 3), np.uint8))
+
+
+def test_recall_counts_what_is_clearly_there_and_any_pixel_apart():
+    counts = SelectionRecall(4)
+    truth = np.zeros((100, 100), np.uint8)
+    truth[0, :10], truth[0, 10:19], truth[1] = 1, 2, 255  # 0.1 %, less, and pixels that do not count
+    counts.add(truth, np.array([0, 1, 7]))
+    counts.add(np.full((10, 10), 3, np.uint8), np.array([0]))
+    assert counts.recall == 2 / 3 and counts.recall_any == 2 / 4
+    assert counts.mean_survivors == 2
+
+
+def test_recall_of_nothing_is_no_number():
+    counts = SelectionRecall(2)
+    assert np.isnan(counts.recall) and np.isnan(counts.recall_any) and np.isnan(counts.mean_survivors)

@@ -1,0 +1,135 @@
+"""A folder of images with label images, as `ovs evaluate` reads it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ovs_ros.cli.common import list_images
+from ovs_ros.vocabulary.yaml_io import load_class_names
+
+IGNORED = 255
+"""What stands for a pixel that does not count, in label files and in `LabelledSet.read`."""
+NAMELESS = "unknown"
+"""A line of a fine class file whose pixels do not count."""
+
+LabelKind = Literal["label", "fine"]
+
+
+@dataclass(frozen=True)
+class _Form:
+    """How a folder of label images is written: the class file beside it, and the value of its first line."""
+
+    classes_file: str
+    first: int
+
+
+_FORMS: dict[str, _Form] = {"label": _Form("classes.txt", 0), "fine": _Form("fine_names.txt", 1)}
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledSet:
+    """Images with the true class of each pixel.
+
+    Attributes:
+        images, labels: files, pair by pair.
+        names: of the classes, in the order of their indices.
+        indices: (256,) int16, the index in `names` of each value of a label file; IGNORED where it does not
+            count, -1 where it has no business there.
+    """
+
+    images: list[Path]
+    labels: list[Path]
+    names: list[str]
+    indices: NDArray[np.int16]
+
+    def __len__(self) -> int:
+        """How many images there are."""
+        return len(self.images)
+
+    def spread(self, count: int) -> "LabelledSet":
+        """The same set with at most `count` images, taken at even distances."""
+        kept = np.unique(np.linspace(0, len(self) - 1, min(count, len(self))).round().astype(int))
+        return LabelledSet(
+            [self.images[i] for i in kept], [self.labels[i] for i in kept], self.names, self.indices
+        )
+
+    def read(self, number: int, size: tuple[int, ...]) -> NDArray[np.uint8]:
+        """The classes of an image's pixels: (H, W) uint8 indices in `names`, IGNORED where none counts.
+
+        Args:
+            number: which image.
+            size: (H, W) that it has.
+
+        Raises:
+            ValueError: the file is no 8 bit label image of that size, or has values that are no class.
+        """
+        path = self.labels[number]
+        values = (
+            cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED) if path.stat().st_size else None
+        )
+        if values is None or values.ndim != 2 or values.dtype != np.uint8:
+            got = "no image" if values is None else f"{values.dtype} of shape {values.shape}"
+            raise ValueError(f"expected labels of one 8 bit channel in {path}, got {got}")
+        outside = values[self.indices[values] < 0]
+        if outside.size:
+            raise ValueError(
+                f"expected labels below {int(np.argmin(self.indices))}, as many as the class file names, or "
+                f"{IGNORED} in {path}, got {outside[0]}; is it another class file's?"
+            )
+        if values.shape != size:
+            raise ValueError(
+                f"expected labels of shape {size} in {path}, as its image has, got {values.shape}"
+            )
+        return cv2.LUT(values, self.indices.astype(np.uint8))
+
+
+def load_labelled_set(folder: Path, kind: LabelKind = "label", classes: Path | None = None) -> LabelledSet:
+    """Find the files and names of a labelled set.
+
+    Args:
+        folder: holds `image/*` and `label/*.png` or `fine/*.png` of the same names.
+        kind: 'label': a pixel's value is a line number, from 0, of classes.txt, and 255 does not count.
+            'fine': it is a line number, from 1, of fine_names.txt; 0 and the line 'unknown' do not count.
+        classes: the class file; None: it lies in the folder or above it.
+
+    Raises:
+        ValueError: something is missing, or there are more classes than 8 bits tell apart.
+    """
+    if kind not in _FORMS:
+        raise ValueError(f"expected labels to be one of {', '.join(_FORMS)}, got {kind!r}")
+    form = _FORMS[kind]
+    if not (folder / "image").is_dir() or not (folder / kind).is_dir():
+        raise ValueError(f"expected the folders image and {kind} in {folder}, and they are not there")
+    images = list_images(folder / "image")
+    labels = [folder / kind / f"{image.stem}.png" for image in images]
+    missing = [label for label in labels if not label.is_file()]
+    if missing:
+        raise ValueError(
+            f"expected labels for each image, got none for {len(missing)} of {len(images)}, as {missing[0]}"
+        )
+    lines = load_class_names(classes if classes is not None else _find(form.classes_file, folder))
+    if len(lines) > IGNORED:
+        raise ValueError(f"expected at most {IGNORED} classes, got {len(lines)}; labels have 8 bit")
+    indices = np.full(256, -1, np.int16)
+    indices[: form.first] = IGNORED
+    if not form.first:
+        indices[IGNORED] = IGNORED
+    names: list[str] = []
+    for value, line in enumerate(lines, form.first):
+        if form.first and line == NAMELESS:
+            indices[value] = IGNORED
+        else:
+            indices[value] = len(names)
+            names.append(line)
+    return LabelledSet(images, labels, names, indices)
+
+
+def _find(name: str, folder: Path) -> Path:
+    for place in (folder, *folder.resolve().parents):
+        if (place / name).is_file():
+            return place / name
+    raise ValueError(f"expected {name} in {folder} or above it, and found none; name one with --classes")
