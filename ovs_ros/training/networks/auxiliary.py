@@ -1,0 +1,77 @@
+"""The auxiliary selection head, and selection by the union of every pixel's top N (FGAseg, SED).
+
+A cheap head guesses the category of every patch. The N best guesses of each patch go on to the costly part of
+the network, as one set for the whole image; the other categories are dropped. The head learns on detached
+features: it reads what is there and does not bend it to its own end.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class AuxiliaryHead(nn.Module):
+    """Logits of every patch for every category, before any of them is dropped.
+
+    Patches pass a small residual perceptron and are compared with the words by scaled cosine. So the words
+    stay as they are in the stream's cache, and a whole vocabulary costs one product of matrices. Before
+    training the head gives the plain cosines.
+
+    Args:
+        width: D of patches and words.
+        hidden: width of the perceptron.
+        scale: what cosines are multiplied with before training.
+    """
+
+    def __init__(self, width: int, *, hidden: int = 256, scale: float = 20.0) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.widen = nn.Linear(width, hidden)
+        self.narrow = nn.Linear(hidden, width)
+        self.log_scale = nn.Parameter(torch.tensor(math.log(scale)))
+        nn.init.zeros_(self.narrow.weight)
+        nn.init.zeros_(self.narrow.bias)
+
+    def embed(self, patches: Tensor) -> Tensor:
+        """Patches (B, h, w, D) to unit embeddings (B, h, w, D), to be compared with words."""
+        patches = patches.detach()
+        return F.normalize(patches + self.narrow(F.gelu(self.widen(self.norm(patches)))), dim=-1)
+
+    def forward(self, patches: Tensor, words: Tensor) -> Tensor:
+        """Logits of a softmax over the categories.
+
+        Args:
+            patches: (B, h, w, D) unit norm.
+            words: (B, M, P, D) unit norm, P prompts a category.
+
+        Returns:
+            (B, M, h, w).
+        """
+        _, rows, cols, _ = patches.shape
+        texts = F.normalize(words.detach().mean(dim=2), dim=-1)  # (B, M, D)
+        cosines = texts @ self.embed(patches).flatten(1, 2).transpose(1, 2)  # (B, M, h * w)
+        return (self.log_scale.exp() * cosines).unflatten(2, (rows, cols))
+
+
+def top_n_union(logits: Tensor, mask: Tensor, n: int) -> Tensor:
+    """The categories that are among the N best of any patch.
+
+    Args:
+        logits: (B, M, h, w).
+        mask: (B, M) bool, False in padding, which is never chosen.
+        n: how many categories every patch names, at least 1.
+
+    Returns:
+        (B, M) bool.
+
+    Raises:
+        ValueError: n is below 1.
+    """
+    if n < 1:
+        raise ValueError(f"expected n of at least 1, got {n}")
+    votes = logits.flatten(2).masked_fill(~mask[:, :, None], -torch.inf)  # (B, M, N)
+    best = votes.topk(min(n, votes.shape[1]), dim=1).indices  # (B, n, N)
+    named = torch.zeros_like(mask).scatter_(1, best.flatten(1), True)
+    return named & mask

@@ -1,0 +1,74 @@
+"""Local category supplementation (LCS): texts make kernels that search the visual map (FGAseg).
+
+The cosine cost map (FGAseg's global supplementation, GCS) compares a category with one patch at a time. A
+kernel made from the category's text sees the patches around it too; its answers stand beside the cosines as
+further channels of the category's cost.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class LocalKernels(nn.Module):
+    """Extra cost channels: depthwise convolutions of the visual map with kernels made from texts.
+
+    A linear layer turns a text into channels * kernel^2 numbers, pixel shuffle lays them out as one kernel a
+    channel, a softmax over the channels normalises them, and the projected visual map is convolved with them
+    channel by channel.
+
+    Readings, where the paper's text is lost: how many channels; the softmax's answers are brought to the mean
+    over the kernel's places, so that neither the number of channels nor the kernel's side sets the scale.
+
+    Args:
+        text_width: D of the texts.
+        visual_width: C of the visual map.
+        channels: cost channels a category.
+        kernel: side of the kernels, odd; the paper's default is 3, its best on ADE20K-150 are 9 to 11.
+        normalise: the softmax; without it the paper's mIoU falls from 12.0 to 10.7 on ADE20K-847.
+    """
+
+    def __init__(
+        self,
+        text_width: int,
+        visual_width: int,
+        *,
+        channels: int = 16,
+        kernel: int = 3,
+        normalise: bool = True,
+    ) -> None:
+        super().__init__()
+        if kernel % 2 == 0:
+            raise ValueError(f"expected an odd kernel, got {kernel}")
+        self.channels = channels
+        self.kernel = kernel
+        self.normalise = normalise
+        self.visual = nn.Linear(visual_width, channels)
+        self.text = nn.Linear(text_width, channels * kernel * kernel)
+
+    def kernels(self, texts: Tensor) -> Tensor:
+        """Texts (B, M, D) to one kernel a channel: (B, M, channels, kernel, kernel)."""
+        made = self.text(texts).flatten(0, 1)[:, :, None, None]  # (B * M, channels * kernel^2, 1, 1)
+        laid_out = F.pixel_shuffle(made, self.kernel)  # (B * M, channels, kernel, kernel)
+        if self.normalise:
+            laid_out = laid_out.softmax(dim=1) * self.channels
+        return (laid_out / self.kernel**2).unflatten(0, (texts.shape[0], texts.shape[1]))
+
+    def forward(self, texts: Tensor, visual: Tensor) -> Tensor:
+        """Cost channels of categories, which do not see each other.
+
+        Args:
+            texts: (B, M, D).
+            visual: (B, h, w, C).
+
+        Returns:
+            (B, M, channels, h, w).
+        """
+        _, rows, cols, _ = visual.shape
+        projected = self.visual(visual).permute(0, 3, 1, 2)  # (B, channels, h, w)
+        around = F.unfold(projected, self.kernel, padding=self.kernel // 2)  # (B, channels * kernel^2, h * w)
+        around = around.unflatten(1, (self.channels, -1))  # (B, channels, kernel^2, h * w)
+        kernels = self.kernels(texts).flatten(3).transpose(1, 2)  # (B, channels, M, kernel^2)
+        # One product a channel serves all categories: a grouped convolution would need a group for each.
+        costs = torch.matmul(kernels, around).transpose(1, 2)  # (B, M, channels, h * w)
+        return costs.unflatten(3, (rows, cols))
