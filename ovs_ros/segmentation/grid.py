@@ -1,9 +1,11 @@
-"""The part of an encoder's grid that lies on the image."""
+"""How an encoder's grid lies on the image."""
 
 import math
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ovs_ros.encoders.protocols import DenseFeatures
 
 
 def covered(nodes: int, extent: float) -> int:
@@ -20,3 +22,24 @@ def covered(nodes: int, extent: float) -> int:
 def crop(grid: NDArray[np.float32], extent: tuple[float, float]) -> NDArray[np.float32]:
     """A view of a grid (h, w, D) without the nodes that stand for padding alone."""
     return grid[: covered(grid.shape[0], extent[0]), : covered(grid.shape[1], extent[1])]
+
+
+def at_nodes(
+    labels: NDArray[np.integer], features: DenseFeatures, nodes: tuple[int, ...]
+) -> NDArray[np.integer]:
+    """The labels of the pixels under the nodes of a fine grid.
+
+    Args:
+        labels: (H, W), of the image that the features belong to.
+        features: say how the grid lies on the image.
+        nodes: (rows, cols) of the grid, padding left out.
+
+    Returns:
+        (rows, cols), of the labels' dtype.
+    """
+    places = []
+    for axis in (0, 1):
+        pixels = labels.shape[axis] / (features.upsampling.grid[axis] * features.extent[axis])
+        centres = ((np.arange(nodes[axis]) + 0.5) * pixels).astype(np.intp)
+        places.append(np.minimum(centres, labels.shape[axis] - 1))
+    return labels[np.ix_(*places)]

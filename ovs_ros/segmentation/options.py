@@ -21,7 +21,8 @@ class SegmenterOptions:
         max_categories: how many categories, at least 1, a frame is decided among at most.
         shortlist: how many categories, at least 1, take part in the selection; more are screened beforehand.
         threshold: probability in [0, 1] below which a pixel is unknown, for categories without their own.
-        temperature: above 0; divides the encoder's logit scale: the higher, the less sure every decision is.
+        temperature: above 0; divides the logits that confidences come from: the higher, the less sure. 1 is
+            calibrated, as the model ships. It changes no pixel's best word, and selection does not see it.
 
     Raises:
         TypeError: a field is of another type.

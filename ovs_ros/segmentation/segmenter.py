@@ -3,27 +3,44 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import perf_counter
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
-from ovs_ros.encoders.protocols import ImageEncoder, TextEncoder
+from ovs_ros.encoders.protocols import DenseFeatures, ImageEncoder, TextEncoder
 from ovs_ros.segmentation.alignment import align
+from ovs_ros.segmentation.calibration import load_temperature
 from ovs_ros.segmentation.decoder import decode
 from ovs_ros.segmentation.options import SegmenterOptions
 from ovs_ros.segmentation.segmentation import Segmentation
-from ovs_ros.segmentation.selection import everything, select
+from ovs_ros.segmentation.selection import Selection, everything, select
 from ovs_ros.segmentation.validation import validate
 from ovs_ros.vocabulary.cache import EmbeddingCache
 from ovs_ros.vocabulary.embedded import EmbeddedVocabulary
 from ovs_ros.vocabulary.prompts import embed
 from ovs_ros.vocabulary.vocabulary import Vocabulary
 
-__all__ = ["Segmenter", "SegmenterOptions"]
+__all__ = ["Scored", "Segmenter", "SegmenterOptions"]
 
 # A frame's matrix products are too small to share: BLAS threads cost more in waking up than they save.
 _BLAS = ThreadpoolController().select(user_api="blas")
+
+
+class Scored(NamedTuple):
+    """A frame on its way, when its words are scored and its pixels not yet decided.
+
+    Attributes:
+        features: the image in the space shared with words.
+        selection: what the frame is decided among.
+        logits: (rows, cols, M + N) float32 for the nodes that the image covers: the M selected categories,
+            then the N negatives. A softmax over them gives the probabilities.
+    """
+
+    features: DenseFeatures
+    selection: Selection
+    logits: NDArray[np.float32]
 
 
 class Segmenter:
@@ -37,6 +54,8 @@ class Segmenter:
         text_encoder: brings words there.
         options: kept as an attribute that may be replaced at any time; the next frame goes by it.
         cache: where `embed` looks up embeddings and keeps new ones; None: it encodes all words each time.
+        calibration: what logits are divided by, besides the options' temperature, so that confidences are
+            calibrated (see calibration.py); an attribute too.
 
     Raises:
         ValueError: the encoders do not share one space.
@@ -48,6 +67,7 @@ class Segmenter:
         text_encoder: TextEncoder,
         options: SegmenterOptions | None = None,
         cache: EmbeddingCache | None = None,
+        calibration: float = 1.0,
     ) -> None:
         if image_encoder.dim != text_encoder.dim:
             raise ValueError(
@@ -59,6 +79,7 @@ class Segmenter:
         self.text_encoder = text_encoder
         self.options = options if options is not None else SegmenterOptions()
         self.cache = cache
+        self.calibration = calibration
 
     @classmethod
     def load(cls, preset: str = "stream", **options: object) -> "Segmenter":
@@ -70,12 +91,14 @@ class Segmenter:
 
         Raises:
             TypeError: an option that does not exist, or of another type.
-            ValueError: an unknown preset, or an option out of range.
+            ValueError: an unknown preset, an option out of range, or a preset without a fitted temperature.
         """
         from ovs_ros.encoders import embedded
 
         checked = SegmenterOptions(**options)  # type: ignore[arg-type]  # checked at run time, field by field
-        return cls(*embedded.load(preset), checked, EmbeddingCache())
+        image, text = embedded.load(preset)
+        temperature = load_temperature(preset, embedded.MODELS)
+        return cls(image, text, checked, EmbeddingCache(), temperature)
 
     def embed(
         self, vocabulary: Vocabulary, progress: Callable[[int, int], None] | None = None
@@ -107,26 +130,8 @@ class Segmenter:
             ValueError: the image has another shape, or the words come from another encoder's space.
         """
         options = self.options
-        encoder = self.image_encoder
-        _check_image(image)
-        if words.embeddings.shape[1] != encoder.dim:
-            raise ValueError(
-                f"expected words of {encoder.dim} dimensions for {encoder.name}, got "
-                f"{words.embeddings.shape[1]}; embed them with this segmenter"
-            )
         clock = _StageClock()
-        prepared = encoder.prepare(image)
-        clock.stage("prepare")
-        encoded = encoder.backbone(prepared)
-        clock.stage("encode")
-        features = encoder.project(encoded)
-        clock.stage("project")
-        scale = encoder.logit_scale / options.temperature
-        with _BLAS.limit(limits=1):
-            selection = select(features, words, scale, options) if options.select else everything(words)
-            clock.stage("select")
-            logits = align(features, words.embeddings[selection.rows], scale)
-        clock.stage("align")
+        features, selection, logits = self._score(image, words, options, clock)
         columns, confidence = decode(logits, features, (image.shape[0], image.shape[1]))
         clock.stage("decode")
         verdict = validate(columns, confidence, selection, words, options.threshold)
@@ -143,6 +148,51 @@ class Segmenter:
             unknown_share=verdict.unknown_share,
             stages_ms=clock.stages_ms,
         )
+
+    def score(
+        self, image: NDArray[np.uint8], words: EmbeddedVocabulary, options: SegmenterOptions | None = None
+    ) -> Scored:
+        """How well each node of the fine grid goes with each word, before any pixel is decided.
+
+        Args:
+            image: as in `segment`.
+            words: as in `segment`.
+            options: in place of the segmenter's own.
+
+        Raises:
+            TypeError, ValueError: as in `segment`.
+        """
+        return self._score(image, words, options or self.options, _StageClock())
+
+    def _score(
+        self,
+        image: NDArray[np.uint8],
+        words: EmbeddedVocabulary,
+        options: SegmenterOptions,
+        clock: "_StageClock",
+    ) -> Scored:
+        encoder = self.image_encoder
+        _check_image(image)
+        if words.embeddings.shape[1] != encoder.dim:
+            raise ValueError(
+                f"expected words of {encoder.dim} dimensions for {encoder.name}, got "
+                f"{words.embeddings.shape[1]}; embed them with this segmenter"
+            )
+        prepared = encoder.prepare(image)
+        clock.stage("prepare")
+        encoded = encoder.backbone(prepared)
+        clock.stage("encode")
+        features = encoder.project(encoded)
+        clock.stage("project")
+        scale = encoder.logit_scale
+        with _BLAS.limit(limits=1):
+            # Selection's settings were chosen at the scale of training; no temperature moves them.
+            selection = select(features, words, scale, options) if options.select else everything(words)
+            clock.stage("select")
+            temperature = options.temperature * self.calibration
+            logits = align(features, words.embeddings[selection.rows], scale / temperature)
+        clock.stage("align")
+        return Scored(features, selection, logits)
 
 
 @dataclass

@@ -67,6 +67,32 @@ def test_a_frame_of_negatives_alone_is_unknown():
     assert result.selected_names == () and result.shares.shape == (0,)
 
 
+def test_temperatures_change_confidences_and_no_best_word():
+    segmenter = color_segmenter()
+    words = segmenter.embed(Vocabulary.from_names(["red", "green", "blue", "yellow"]))
+    image = color_image([["red", "orange"], ["blue", "green"]])
+    plain = segmenter.segment(image, words)
+    segmenter.options = SegmenterOptions(temperature=9.0)
+    warm = segmenter.segment(image, words)
+    segmenter.options, segmenter.calibration = SegmenterOptions(temperature=6.0), 1.5
+    both = segmenter.segment(image, words)
+    np.testing.assert_array_equal(plain.labels, warm.labels)
+    np.testing.assert_array_equal(plain.scores, warm.scores)
+    assert warm.confidence.mean() < plain.confidence.mean() - 5
+    np.testing.assert_array_equal(warm.confidence, both.confidence)
+
+
+def test_scores_are_what_a_frame_is_decided_by():
+    segmenter = color_segmenter()
+    words = segmenter.embed(Vocabulary.from_names(["red", "chair", "blue"], negatives=["green"]))
+    image = color_image(STRIPES)
+    scored = segmenter.score(image, words)
+    assert scored.logits.shape == (4, 12, 3)  # red, blue and the negative
+    np.testing.assert_array_equal(scored.selection.columns, [0, 2])
+    every = segmenter.score(image, words, SegmenterOptions(select=False))
+    np.testing.assert_allclose(every.logits[..., [0, 2, 3]], scored.logits, atol=1e-4)
+
+
 def test_below_its_threshold_a_pixel_is_unknown():
     segmenter = color_segmenter(temperature=5.0)
     specs = [CategorySpec("red", threshold=1.0), CategorySpec("blue", threshold=0.0), "green"]
