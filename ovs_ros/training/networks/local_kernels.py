@@ -47,8 +47,10 @@ class LocalKernels(nn.Module):
         self.text = nn.Linear(text_width, channels * kernel * kernel)
 
     def kernels(self, texts: Tensor) -> Tensor:
-        """Texts (B, M, D) to one kernel a channel: (B, M, channels, kernel, kernel)."""
-        made = self.text(texts).flatten(0, 1)[:, :, None, None]  # (B * M, channels * kernel^2, 1, 1)
+        """Texts (B, M, D) of unit norm to one kernel a channel: (B, M, channels, kernel, kernel)."""
+        # Times the root of D, a unit vector's numbers are of about unit size.
+        made = self.text(texts * texts.shape[2] ** 0.5)  # (B, M, channels * kernel^2)
+        made = made.flatten(0, 1)[:, :, None, None]  # (B * M, channels * kernel^2, 1, 1)
         laid_out = F.pixel_shuffle(made, self.kernel)  # (B * M, channels, kernel, kernel)
         if self.normalise:
             laid_out = laid_out.softmax(dim=1) * self.channels
@@ -58,7 +60,7 @@ class LocalKernels(nn.Module):
         """Cost channels of categories, which do not see each other.
 
         Args:
-            texts: (B, M, D).
+            texts: (B, M, D) unit norm.
             visual: (B, h, w, C).
 
         Returns:

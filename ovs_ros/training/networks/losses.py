@@ -145,8 +145,8 @@ class TextPixelAlignment(nn.Module):
         batch, rows, cols, _ = visual.shape
         projected = self.visual(visual).permute(0, 3, 1, 2)  # (B, width, h, w)
         around = F.unfold(projected, self.kernel, padding=self.kernel // 2)  # (B, width * kernel^2, h * w)
-        made = self.text(texts)  # (B, M, width * kernel^2 + 1)
-        # Sums of that many products of about unit size are brought back to unit size.
+        # Times the root of D, a unit vector's numbers are of about unit size; so is the sum, divided thus.
+        made = self.text(texts * texts.shape[2] ** 0.5)  # (B, M, width * kernel^2 + 1)
         maps = made[..., :-1] @ around / around.shape[1] ** 0.5 + made[..., -1:]
         return maps.view(batch, -1, rows, cols)
 
@@ -156,8 +156,8 @@ class TextPixelAlignment(nn.Module):
         """The loss, to be weighted with `T2P_WEIGHT`.
 
         Args:
-            texts: (B, M, D) embeddings of the candidates, after P2Tformer where there is one.
-            visual: (B, h, w, C) visual map.
+            texts: (B, M, D) unit embeddings of the candidates, after P2Tformer where there is one.
+            visual: (B, h, w, C) visual map, of numbers of about unit size.
             labels: (B, H, W) integer columns of the vocabulary, or `ignore`.
             candidates: what the M texts stand for.
             ignore: label of pixels that do not count.

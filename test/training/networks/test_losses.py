@@ -158,7 +158,7 @@ def alignment() -> TextPixelAlignment:
 def test_alignment_convolves_with_the_kernel_that_the_text_makes(alignment) -> None:
     texts, visual = torch.randn(1, 2, 8), torch.randn(1, 4, 6, 12)
     with torch.no_grad():
-        made = alignment.text(texts)[0]
+        made = alignment.text(texts * 8**0.5)[0]
         kernels, bias = made[:, :-1].view(2, 5, 3, 3), made[:, -1]
         projected = alignment.visual(visual).permute(0, 3, 1, 2)
         want = torch.nn.functional.conv2d(projected, kernels / 45**0.5, bias, padding=1)
