@@ -24,6 +24,7 @@ setup(
             "training/nouns.txt",
             "training/synonyms.yaml",
             "training/datasets/names/*.txt",
+            "vocabulary/attributes.yaml",
         ]
     },
     install_requires=[

@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from ovs_ros.encoders.fusion import with_second
 from ovs_ros.segmentation.segmenter import Segmenter
 from ovs_ros.vocabulary.embedded import EmbeddedVocabulary
+from ovs_ros.vocabulary.prompts import ATTRIBUTE_READINGS, ATTRIBUTE_WEIGHT, AttributePrompts
 from ovs_ros.vocabulary.vocabulary import Vocabulary
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"})
@@ -28,6 +30,25 @@ PresetOption = Annotated[
 JsonOption = Annotated[Path | None, typer.Option("--json", help="Write the results to this file as JSON.")]
 ExhaustiveOption = Annotated[
     bool, typer.Option("--exhaustive", help="Decide among all words in every frame: no selection.")
+]
+AttributesOption = Annotated[
+    str,
+    typer.Option(
+        "--attributes",
+        help="What categories look like: 'off', 'shipped', or a YAML file laid over the shipped.",
+    ),
+]
+AttributeReadingOption = Annotated[
+    str, typer.Option(help=f"How attributes come into a word's embedding: {', '.join(ATTRIBUTE_READINGS)}.")
+]
+AttributeWeightOption = Annotated[
+    float, typer.Option(help="The attributes' share in a word's embedding, 0 to 1.")
+]
+SecondEncoderOption = Annotated[
+    str, typer.Option("--second-encoder", help="ONNX file of a second image encoder; needs --fusion.")
+]
+FusionOption = Annotated[
+    str, typer.Option("--fusion", help="Fusion weights that 'ovs train fusion' wrote for the second encoder.")
 ]
 
 
@@ -45,6 +66,19 @@ def load_segmenter(preset: str, **options: object) -> Segmenter:
     """The embedded model, with a note while it loads."""
     with console.status(f"Loading the model, preset {preset}"):
         return Segmenter.load(preset, **options)
+
+
+def equip(
+    segmenter: Segmenter,
+    attributes: str,
+    reading: str = "average",
+    weight: float = ATTRIBUTE_WEIGHT,
+    second_encoder: str = "",
+    fusion: str = "",
+) -> None:
+    """Give a segmenter attributes of words and a second image encoder, as far as they are asked for."""
+    segmenter.attributes = AttributePrompts.load(attributes, reading, weight)
+    segmenter.image_encoder = with_second(segmenter.image_encoder, second_encoder, fusion)
 
 
 def embed_words(segmenter: Segmenter, vocabulary: Vocabulary) -> EmbeddedVocabulary:

@@ -13,11 +13,17 @@ from rich.table import Table
 from rich.text import Text
 
 from ovs_ros.cli.common import (
+    AttributeReadingOption,
+    AttributesOption,
+    AttributeWeightOption,
     ExhaustiveOption,
+    FusionOption,
     JsonOption,
     PresetOption,
+    SecondEncoderOption,
     console,
     embed_words,
+    equip,
     load_segmenter,
     progress_bar,
     read_image,
@@ -30,6 +36,7 @@ from ovs_ros.segmentation.options import SUPPRESSIONS, SegmenterOptions
 from ovs_ros.segmentation.segmentation import Segmentation
 from ovs_ros.segmentation.segmenter import Segmenter
 from ovs_ros.vocabulary.embedded import EmbeddedVocabulary
+from ovs_ros.vocabulary.prompts import ATTRIBUTE_WEIGHT
 from ovs_ros.vocabulary.vocabulary import Vocabulary, name_key
 from ovs_ros.vocabulary.yaml_io import load_class_names
 
@@ -72,6 +79,11 @@ def evaluate(
     theta: Annotated[
         float, typer.Option(help="Image probability above which a category is selected in any case.")
     ] = DEFAULTS.theta,
+    attributes: AttributesOption = "off",
+    attribute_reading: AttributeReadingOption = "average",
+    attribute_weight: AttributeWeightOption = ATTRIBUTE_WEIGHT,
+    second_encoder: SecondEncoderOption = "",
+    fusion: FusionOption = "",
     json_file: JsonOption = None,
 ) -> None:
     """Measure mean intersection over union (mIoU), pixel accuracy, what selection keeps, time and memory.
@@ -90,6 +102,7 @@ def evaluate(
         if images is not None:
             dataset = dataset.spread(images)
         segmenter = load_segmenter(preset, select=not exhaustive, suppression=suppression, theta=theta)
+        equip(segmenter, attributes, attribute_reading, attribute_weight, second_encoder, fusion)
         words = embed_words(segmenter, vocabulary)
         agreement = Agreement(names, held_out)
         measures: list[Measure] = [agreement, SelectionReport(len(names))]

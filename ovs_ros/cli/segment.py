@@ -13,11 +13,17 @@ from rich.text import Text
 
 from ovs_ros.cli.common import (
     IMAGE_SUFFIXES,
+    AttributeReadingOption,
+    AttributesOption,
+    AttributeWeightOption,
     ExhaustiveOption,
+    FusionOption,
     JsonOption,
     PresetOption,
+    SecondEncoderOption,
     console,
     embed_words,
+    equip,
     list_images,
     load_segmenter,
     progress_bar,
@@ -28,6 +34,7 @@ from ovs_ros.cli.common import (
 )
 from ovs_ros.segmentation.render import overlay, with_legend
 from ovs_ros.segmentation.segmentation import Segmentation
+from ovs_ros.vocabulary.prompts import ATTRIBUTE_WEIGHT
 from ovs_ros.vocabulary.vocabulary import Vocabulary
 from ovs_ros.vocabulary.yaml_io import load_vocabulary
 
@@ -49,6 +56,11 @@ def segment(
     threshold: Annotated[float, typer.Option(help="Probability below which a pixel is unknown.")] = 0.0,
     alpha: Annotated[float, typer.Option(min=0, max=1, help="How much colours cover the image.")] = 0.5,
     exhaustive: ExhaustiveOption = False,
+    attributes: AttributesOption = "off",
+    attribute_reading: AttributeReadingOption = "average",
+    attribute_weight: AttributeWeightOption = ATTRIBUTE_WEIGHT,
+    second_encoder: SecondEncoderOption = "",
+    fusion: FusionOption = "",
     json_file: JsonOption = None,
 ) -> None:
     """Write for each image its ids (NAME_labels.png) and a picture with a legend (NAME_overlay.png).
@@ -59,6 +71,7 @@ def segment(
         asked = _vocabulary(words, vocabulary)
         total = _count(source)
         segmenter = load_segmenter(preset, threshold=threshold, select=not exhaustive)
+        equip(segmenter, attributes, attribute_reading, attribute_weight, second_encoder, fusion)
         embedded = embed_words(segmenter, asked)
         output.mkdir(parents=True, exist_ok=True)
         reports = []

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ovs_ros.encoders.protocols import DenseFeatures, ImageEncoder
-from ovs_ros.encoders.upsampling import Upsampling
+from ovs_ros.encoders.upsampling import Change, Extent, Upsampling
 
 Array = NDArray[np.float32]
 
@@ -86,6 +86,11 @@ class MeanUpsampling:
             total += to_columns @ tall  # (pw, w) @ (ph, w, M)
         total /= len(self.scales)
         return total
+
+    def changed(self, change: Change, extent: Extent) -> "MeanUpsampling":
+        """See `Upsampling`; every scale has its own extent."""
+        scales = zip(self.scales, self.extents, strict=True)
+        return MeanUpsampling(tuple(scale.changed(change, own) for scale, own in scales), self.extents)
 
 
 @lru_cache(maxsize=64)

@@ -1,6 +1,7 @@
 """From the cosines of patches to those of pixel positions, at a cost that hardly knows the vocabulary."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from math import isqrt
 from typing import Protocol
 
@@ -9,6 +10,9 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
+Extent = tuple[float, float]
+Change = Callable[[Array, Extent], Array]
+"""Unit embeddings (h, w, D), and the share (y, x) of the grid that the image covers, to other embeddings."""
 
 
 class Upsampling(Protocol):
@@ -20,6 +24,14 @@ class Upsampling(Protocol):
 
     def cosines(self, words: Array) -> Array:
         """Cosines with words (M, D) at pixel positions: (ph, pw, M) float32, C-contiguous."""
+
+    def changed(self, change: Change, extent: Extent) -> "Upsampling":
+        """The same upsampling over other embeddings.
+
+        Args:
+            change: makes them from the present ones.
+            extent: the share (y, x) of the grid that the image covers.
+        """
 
 
 @dataclass(frozen=True)
@@ -37,6 +49,10 @@ class DensePixels:
         """See `Upsampling`."""
         height, width, dim = self.pixels.shape
         return (self.pixels.reshape(-1, dim) @ words.T).reshape(height, width, -1)
+
+    def changed(self, change: Change, extent: Extent) -> "DensePixels":
+        """See `Upsampling`."""
+        return DensePixels(change(self.pixels, extent))
 
 
 @dataclass(frozen=True)
@@ -76,3 +92,7 @@ class ConvexUpsampling:
         fine = fine.reshape(h * w, s * s, m)
         fine += self.weights @ around
         return fine.reshape(h, w, s, s, m).transpose(0, 2, 1, 3, 4).reshape(h * s, w * s, m)
+
+    def changed(self, change: Change, extent: Extent) -> "ConvexUpsampling":
+        """See `Upsampling`."""
+        return replace(self, patches=change(self.patches, extent))

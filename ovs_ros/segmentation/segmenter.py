@@ -19,7 +19,7 @@ from ovs_ros.segmentation.selection import Selection, everything, select
 from ovs_ros.segmentation.validation import validate
 from ovs_ros.vocabulary.cache import EmbeddingCache
 from ovs_ros.vocabulary.embedded import EmbeddedVocabulary
-from ovs_ros.vocabulary.prompts import embed
+from ovs_ros.vocabulary.prompts import AttributePrompts, embed
 from ovs_ros.vocabulary.vocabulary import Vocabulary
 
 __all__ = ["Scored", "Segmenter", "SegmenterOptions"]
@@ -56,6 +56,7 @@ class Segmenter:
         cache: where `embed` looks up embeddings and keeps new ones; None: it encodes all words each time.
         calibration: what logits are divided by, besides the options' temperature, so that confidences are
             calibrated (see calibration.py); an attribute too.
+        attributes: what `embed` says of words' looks beside their names; None: nothing; an attribute too.
 
     Raises:
         ValueError: the encoders do not share one space.
@@ -68,6 +69,7 @@ class Segmenter:
         options: SegmenterOptions | None = None,
         cache: EmbeddingCache | None = None,
         calibration: float = 1.0,
+        attributes: AttributePrompts | None = None,
     ) -> None:
         if image_encoder.dim != text_encoder.dim:
             raise ValueError(
@@ -80,6 +82,7 @@ class Segmenter:
         self.options = options if options is not None else SegmenterOptions()
         self.cache = cache
         self.calibration = calibration
+        self.attributes = attributes
 
     @classmethod
     def load(cls, preset: str = "stream", **options: object) -> "Segmenter":
@@ -112,7 +115,7 @@ class Segmenter:
         Raises:
             VocabularyError: a category's prompts cancel each other out.
         """
-        return embed(vocabulary, self.text_encoder, self.cache, progress)
+        return embed(vocabulary, self.text_encoder, self.cache, progress, self.attributes)
 
     def __call__(self, image: NDArray[np.uint8], words: EmbeddedVocabulary) -> Segmentation:
         """The same as `segment`."""

@@ -1,20 +1,88 @@
 """From words to embeddings: prompts around each name, averaged in the space of the text encoder.
 
 Averaging over prompt templates is the prompt ensembling of Radford et al., "Learning Transferable Visual
-Models From Natural Language Supervision", ICML 2021, section 3.1.4.
+Models From Natural Language Supervision", ICML 2021, section 3.1.4. Prompts with attributes are LMSeg's
+(arXiv 2412.00364).
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import isfinite
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ovs_ros.encoders.protocols import TextEncoder
+from ovs_ros.vocabulary.attributes import Attributes, load_attributes
 from ovs_ros.vocabulary.cache import EmbeddingCache, content_key
 from ovs_ros.vocabulary.embedded import EmbeddedVocabulary
 from ovs_ros.vocabulary.vocabulary import Vocabulary, VocabularyError
 
 WORDS_A_BATCH = 64
+AttributeReading = Literal["average", "sentence"]
+ATTRIBUTE_READINGS: tuple[str, ...] = get_args(AttributeReading)
+ATTRIBUTE_WEIGHT = 0.3
+
+
+@dataclass(frozen=True)
+class AttributePrompts:
+    """How attributes of categories get into their embeddings.
+
+    The paper embeds text about a category's colour, shape and texture in place of or beside its name; how the
+    texts come together is not known from it. Both readings are ours to choose from.
+
+    Attributes:
+        attributes: what categories look like.
+        reading: 'average' embeds one text for each attribute, and takes their mean; 'sentence' embeds one
+            text with all of them.
+        weight: from 0 to 1, the share of the attributes' embedding in the word's; the name's templates have
+            the rest. A reading: the paper's average over all texts corresponds to a weight of about a half.
+
+    Raises:
+        ValueError: another reading, or a weight out of range.
+    """
+
+    attributes: Attributes
+    reading: AttributeReading = "average"
+    weight: float = ATTRIBUTE_WEIGHT
+
+    def __post_init__(self) -> None:
+        if self.reading not in ATTRIBUTE_READINGS:
+            known = ", ".join(ATTRIBUTE_READINGS)
+            raise ValueError(f"expected the reading of attributes to be one of {known}, got {self.reading!r}")
+        if not (isfinite(self.weight) and 0 <= self.weight <= 1):
+            raise ValueError(f"expected a weight of attributes from 0 to 1, got {self.weight!r}")
+
+    @classmethod
+    def load(
+        cls, setting: str, reading: str = "average", weight: float = ATTRIBUTE_WEIGHT
+    ) -> "AttributePrompts | None":
+        """What a user asks for; None where attributes are off.
+
+        Args:
+            setting: 'off', 'shipped', or a YAML file to lay over the shipped attributes.
+            reading: 'average' or 'sentence'.
+            weight: from 0 to 1.
+
+        Raises:
+            VocabularyError: a file that cannot be read or has another form.
+            ValueError: another reading, or a weight out of range.
+        """
+        attributes = load_attributes(setting)
+        # Checked by __post_init__, even where attributes are off.
+        prompts = cls(attributes or Attributes(()), reading, weight)  # type: ignore[arg-type]
+        return prompts if attributes else None
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        """The texts about a name's looks; none where nothing is known of it."""
+        known = self.attributes.find(name)
+        if known is None or not known.phrases or self.weight == 0:
+            return ()
+        placed = f"{name} {known.context}" if known.context else name
+        if self.reading == "sentence":
+            return (f"a {placed}: {'; '.join(known.phrases)}",)
+        return tuple(f"a {placed}: {phrase}" for phrase in known.phrases)
 
 
 def texts_for(name: str, prompts: Sequence[str], templates: Sequence[str]) -> tuple[str, ...]:
@@ -33,6 +101,7 @@ def embed(
     text_encoder: TextEncoder,
     cache: EmbeddingCache | None = None,
     progress: Callable[[int, int], None] | None = None,
+    attributes: AttributePrompts | None = None,
 ) -> EmbeddedVocabulary:
     """Embed a vocabulary's K categories and N negative words.
 
@@ -44,32 +113,50 @@ def embed(
         text_encoder: embeds texts into unit vectors.
         cache: where embeddings are looked up and kept; None: every word is encoded.
         progress: called after each batch with how many words are done and how many there are.
+        attributes: mixed into the words without prompts of their own; None: names alone count.
 
     Raises:
         VocabularyError: a category's prompts cancel each other out.
     """
     words = [(c.name, c.prompts) for c in vocabulary.categories] + [(w, ()) for w in vocabulary.negatives]
-    texts = [texts_for(name, prompts, text_encoder.templates) for name, prompts in words]
-    keys = [content_key(text_encoder.name, t) for t in texts]
+    plain = [texts_for(name, prompts, text_encoder.templates) for name, prompts in words]
+    embeddings = _embed_groups(plain, text_encoder, cache, progress)  # (K + N, D)
+    if attributes is not None:
+        about = [() if prompts else attributes.texts(name) for name, prompts in words]
+        rows = [row for row, texts in enumerate(about) if texts]
+        if rows:
+            looks = _embed_groups([about[row] for row in rows], text_encoder, cache, None)  # (rows, D)
+            mixed = (1 - attributes.weight) * embeddings[rows] + attributes.weight * looks
+            embeddings[rows] = mixed / np.linalg.norm(mixed, axis=1, keepdims=True)
+    return EmbeddedVocabulary(vocabulary, embeddings)
 
+
+def _embed_groups(
+    groups: Sequence[Sequence[str]],
+    text_encoder: TextEncoder,
+    cache: EmbeddingCache | None,
+    progress: Callable[[int, int], None] | None,
+) -> NDArray[np.float32]:
+    """(len(groups), D) float32 unit rows, the mean of each group of texts."""
+    keys = [content_key(text_encoder.name, texts) for texts in groups]
     known = cache.get(keys, text_encoder.dim) if cache else {}
     missing = [i for i, key in enumerate(keys) if key not in known]
     for start in range(0, len(missing), WORDS_A_BATCH):
         part = missing[start : start + WORDS_A_BATCH]
-        vectors = _mean_embeddings([texts[i] for i in part], text_encoder)
+        vectors = _mean_embeddings([groups[i] for i in part], text_encoder)
         for i, vector in zip(part, vectors, strict=True):
             if not np.isfinite(vector).all():
                 raise VocabularyError(
-                    f"expected prompts for '{words[i][0]}' that mean something together, got "
-                    f"{list(texts[i])}, whose embeddings cancel each other out; use fewer prompts"
+                    f"expected texts for a word that mean something together, got {list(groups[i])}, whose "
+                    "embeddings cancel each other out; use fewer prompts"
                 )
         fresh = {keys[i]: vector for i, vector in zip(part, vectors, strict=True)}
         if cache:
             cache.put(fresh)
         known.update(fresh)
         if progress:
-            progress(len(words) - len(missing) + start + len(part), len(words))
-    return EmbeddedVocabulary(vocabulary, np.stack([known[key] for key in keys]))
+            progress(len(groups) - len(missing) + start + len(part), len(groups))
+    return np.stack([known[key] for key in keys])
 
 
 def _mean_embeddings(texts: Sequence[Sequence[str]], text_encoder: TextEncoder) -> NDArray[np.float32]:

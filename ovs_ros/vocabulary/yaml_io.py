@@ -18,6 +18,7 @@ from ovs_ros.vocabulary.vocabulary import CategorySpec, Vocabulary, VocabularyEr
 
 _FILE_KEYS = ("categories", "negatives")
 _CATEGORY_KEYS = ("name", "prompts", "threshold")
+_EXAMPLES = "the vocabularies in config/vocabularies"
 _TEXT = "tag:yaml.org,2002:str"
 _NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 
@@ -74,20 +75,8 @@ def read_draft(path: Path | str) -> Draft:
     Raises:
         VocabularyError: the file cannot be read, is no YAML, or has another form.
     """
-    form = _Form(path)
-    try:
-        root = yaml.compose(_read(path), Loader=yaml.SafeLoader)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        where = f", line {mark.line + 1}" if mark else ""
-        raise VocabularyError(
-            f"{path}{where}: expected YAML, got a mistake: {error.problem or error.context}; mend it there"
-        ) from error
-    except (yaml.YAMLError, RecursionError) as error:
-        raise VocabularyError(
-            f"{path}: expected YAML, got text that is none ({str(error).splitlines()[0]}); see the "
-            "vocabularies in config/vocabularies"
-        ) from error
+    form = Form(path, _EXAMPLES)
+    root = form.compose()
     if root is None:
         raise VocabularyError(f"{path}: expected a list of categories, got an empty file; name some")
     if isinstance(root, yaml.SequenceNode):
@@ -155,33 +144,63 @@ def _read(path: Path | str) -> str:
         ) from error
 
 
-class _Form:
-    """Reads the nodes of one file, and says file and line where a node is of another kind than expected."""
+class Form:
+    """Reads the nodes of one YAML file, and says file and line where one is of another kind than expected.
 
-    def __init__(self, path: Path | str) -> None:
+    Args:
+        path: the file.
+        examples: where files of this kind are to be seen, for messages.
+    """
+
+    def __init__(self, path: Path | str, examples: str) -> None:
         self.path = path
+        self._examples = examples
+
+    def compose(self) -> yaml.Node | None:
+        """The file's root; None where it is empty.
+
+        Raises:
+            VocabularyError: the file cannot be read, or is no YAML.
+        """
+        try:
+            return yaml.compose(_read(self.path), Loader=yaml.SafeLoader)
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark or error.context_mark
+            where = f", line {mark.line + 1}" if mark else ""
+            raise VocabularyError(
+                f"{self.path}{where}: expected YAML, got a mistake: {error.problem or error.context}; "
+                "mend it there"
+            ) from error
+        except (yaml.YAMLError, RecursionError) as error:
+            raise VocabularyError(
+                f"{self.path}: expected YAML, got text that is none ({str(error).splitlines()[0]}); see "
+                f"{self._examples}"
+            ) from error
 
     def error(self, node: yaml.Node, expected: str, got: str, remedy: str) -> VocabularyError:
+        """What to raise about a node."""
         line = node.start_mark.line + 1
         return VocabularyError(f"{self.path}, line {line}: expected {expected}, got {got}; {remedy}")
 
     def entries(self, node: yaml.Node) -> tuple[Entry, ...]:
+        """A list of categories."""
         return tuple(self._entry(item) for item in self._items(node, "categories"))
 
     def texts(self, node: yaml.Node, what: str) -> tuple[str, ...]:
-        return tuple(self._text(item, what) for item in self._items(node, what))
+        """A list of texts, called `what` in messages."""
+        return tuple(self.text(item, what) for item in self._items(node, what))
 
     def fields(self, node: yaml.Node, expected: str, keys: tuple[str, ...]) -> dict[str, yaml.Node]:
         """The values of a mapping that may hold these keys, each at most once."""
         if not isinstance(node, yaml.MappingNode):
-            raise self.error(node, expected, _described(node), "see the vocabularies in config/vocabularies")
+            raise self.error(node, expected, described(node), f"see {self._examples}")
         fields: dict[str, yaml.Node] = {}
         for key_node, value in node.value:
             key = key_node.value if isinstance(key_node, yaml.ScalarNode) else ""
             if key not in keys:
                 near = difflib.get_close_matches(key, keys, n=1, cutoff=0)[0]
                 remedy = f"did you mean '{near}'?"
-                raise self.error(key_node, f"one of the keys {_listed(keys)}", _described(key_node), remedy)
+                raise self.error(key_node, f"one of the keys {_listed(keys)}", described(key_node), remedy)
             if key in fields:
                 raise self.error(key_node, f"the key '{key}' once", "it again", "put both into one")
             fields[key] = value
@@ -190,13 +209,13 @@ class _Form:
     def _entry(self, node: yaml.Node) -> Entry:
         line = node.start_mark.line + 1
         if isinstance(node, yaml.ScalarNode):
-            return Entry(line, self._text(node, "a category name"))
+            return Entry(line, self.text(node, "a category name"))
         fields = self.fields(node, "a name or a mapping with 'name'", _CATEGORY_KEYS)
         if "name" not in fields:
             raise self.error(node, "the key 'name'", "a category without it", "name the category")
         return Entry(
             line,
-            self._text(fields["name"], "a category name"),
+            self.text(fields["name"], "a category name"),
             self.texts(fields["prompts"], "prompts") if "prompts" in fields else (),
             self._number(fields["threshold"]) if "threshold" in fields else None,
         )
@@ -204,12 +223,13 @@ class _Form:
     def _items(self, node: yaml.Node, what: str) -> Iterable[yaml.Node]:
         if not isinstance(node, yaml.SequenceNode):
             remedy = "put the words into brackets, or on lines that begin with '- '"
-            raise self.error(node, f"a list of {what}", _described(node), remedy)
+            raise self.error(node, f"a list of {what}", described(node), remedy)
         return node.value
 
-    def _text(self, node: yaml.Node, what: str) -> str:
+    def text(self, node: yaml.Node, what: str) -> str:
+        """A text, called `what` in messages."""
         if not isinstance(node, yaml.ScalarNode) or node.tag != _TEXT:
-            raise self.error(node, f"{what} as text", _described(node), "put it into quotes")
+            raise self.error(node, f"{what} as text", described(node), "put it into quotes")
         return str(node.value)
 
     def _number(self, node: yaml.Node) -> float:
@@ -218,10 +238,11 @@ class _Form:
                 return float(yaml.safe_load(node.value))
         except ValueError:
             pass
-        raise self.error(node, "a threshold from 0 to 1", _described(node), "write a number such as 0.3")
+        raise self.error(node, "a threshold from 0 to 1", described(node), "write a number such as 0.3")
 
 
-def _described(node: yaml.Node) -> str:
+def described(node: yaml.Node) -> str:
+    """A node in a message: what came instead of what was expected."""
     if isinstance(node, yaml.MappingNode):
         return "a mapping"
     if isinstance(node, yaml.SequenceNode):

@@ -1,0 +1,199 @@
+"""What categories look like: phrases about colour, shape and texture, for prompts beyond the name.
+
+After LMSeg (arXiv 2412.00364), which has a language model write them. docs/attributes.md tells the form of a
+file. A user's file is laid over the one that comes with the package.
+"""
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import yaml
+
+from ovs_ros.vocabulary.category import VocabularyError, checked_name, name_key
+from ovs_ros.vocabulary.yaml_io import Form, described
+
+SHIPPED = Path(__file__).parent / "attributes.yaml"
+MAX_PHRASE_LENGTH = 120
+_PHRASES = ("color", "shape", "texture", "context")
+_KEYS = (*_PHRASES, "synonyms")
+_EXAMPLES = "docs/attributes.md"
+OFF, OWN = "off", "shipped"
+
+
+@dataclass(frozen=True)
+class CategoryAttributes:
+    """How to tell a category by its looks. Phrases are empty where nothing is said.
+
+    Attributes:
+        name: of the category.
+        color: its usual colours.
+        shape: shape and size.
+        texture: texture and material.
+        context: where it is, as it reads after the name: 'on a road'.
+        synonyms: other names that these phrases fit.
+    """
+
+    name: str
+    color: str = ""
+    shape: str = ""
+    texture: str = ""
+    context: str = ""
+    synonyms: tuple[str, ...] = ()
+
+    @property
+    def phrases(self) -> tuple[str, ...]:
+        """Colour, shape and texture, as far as they are said."""
+        return tuple(phrase for phrase in (self.color, self.shape, self.texture) if phrase)
+
+
+class Attributes:
+    """Attributes of many categories, found by name.
+
+    A name is looked up as it stands, then among synonyms, then by its singular; case, blanks and hyphens do
+    not matter. Earlier entries count before later ones.
+
+    Args:
+        entries: of different names.
+    """
+
+    def __init__(self, entries: Iterable[CategoryAttributes]) -> None:
+        self.entries = tuple(entries)
+        self._index: dict[str, CategoryAttributes] = {}
+        for entry in self.entries:
+            self._index.setdefault(_key(entry.name), entry)
+        for entry in self.entries:
+            for synonym in entry.synonyms:
+                self._index.setdefault(_key(synonym), entry)
+        for key, entry in list(self._index.items()):
+            self._index.setdefault(_singular(key), entry)
+
+    def find(self, name: str) -> CategoryAttributes | None:
+        """What is known of a name; None where nothing is."""
+        key = _key(name)
+        return self._index.get(key) or self._index.get(_singular(key))
+
+    def under(self, above: "Attributes") -> "Attributes":
+        """These with others laid over them.
+
+        Of a category that both have, what `above` says counts, and the rest stays. Names and synonyms of
+        `above` are found before those of these.
+        """
+        below = {_key(entry.name): entry for entry in self.entries}
+        merged = [_over(below.pop(_key(entry.name), None), entry) for entry in above.entries]
+        return Attributes([*merged, *below.values()])
+
+
+def load_attributes(setting: str) -> Attributes | None:
+    """The attributes that a setting names.
+
+    Args:
+        setting: 'off' for none; 'shipped' for those that come with the package; or a YAML file to lay over
+            the shipped ones.
+
+    Raises:
+        VocabularyError: there is no such file, or it has another form; the message names file and line.
+    """
+    if setting == OFF:
+        return None
+    if setting == OWN:
+        return read_attributes(SHIPPED)
+    path = Path(setting).expanduser()
+    if not path.is_file():
+        near = difflib.get_close_matches(setting, (OFF, OWN), n=1)
+        hint = f"did you mean '{near[0]}'?" if near else "check the path"
+        raise VocabularyError(
+            f"expected attributes to be '{OFF}', '{OWN}' or a YAML file, got '{setting}', which is none of "
+            f"them; {hint}"
+        )
+    return read_attributes(SHIPPED).under(read_attributes(path))
+
+
+def read_attributes(path: Path | str) -> Attributes:
+    """Read one file of attributes.
+
+    Raises:
+        VocabularyError: the file cannot be read, is no YAML, has another form, or says something twice.
+    """
+    form = Form(path, _EXAMPLES)
+    root = form.compose()
+    if root is None:
+        raise VocabularyError(
+            f"{path}: expected categories with attributes, got an empty file; see {_EXAMPLES}"
+        )
+    if not isinstance(root, yaml.MappingNode):
+        raise form.error(root, "a mapping of categories", described(root), f"see {_EXAMPLES}")
+    entries = []
+    lines: dict[str, int] = {}
+    for key_node, value in root.value:
+        entry = _entry(form, key_node, value)
+        for said in (entry.name, *entry.synonyms):
+            key, line = _key(said), key_node.start_mark.line + 1
+            if key in lines:
+                raise form.error(
+                    key_node,
+                    "each name and synonym once",
+                    f"'{said}' again after line {lines[key]}",
+                    "put both into one category",
+                )
+            lines[key] = line
+        entries.append(entry)
+    return Attributes(entries)
+
+
+def _entry(form: Form, key_node: yaml.Node, value: yaml.Node) -> CategoryAttributes:
+    name = _named(form, key_node, form.text(key_node, "a category name"), "category")
+    fields = form.fields(value, f"a mapping with {', '.join(_KEYS)} for '{name}'", _KEYS)
+    phrases = {key: _phrase(form, fields[key], key, name) for key in _PHRASES if key in fields}
+    synonyms: tuple[str, ...] = ()
+    if "synonyms" in fields:
+        node = fields["synonyms"]
+        texts = form.texts(node, f"synonyms for '{name}'")
+        synonyms = tuple(_named(form, node, text, "synonym") for text in texts)
+    if not phrases and not synonyms:
+        raise form.error(value, f"attributes for '{name}'", "none", f"give one of {', '.join(_KEYS)}")
+    return CategoryAttributes(name, synonyms=synonyms, **phrases)
+
+
+def _named(form: Form, node: yaml.Node, text: str, role: str) -> str:
+    try:
+        return checked_name(text, role)
+    except VocabularyError as error:
+        raise VocabularyError(f"{form.path}, line {node.start_mark.line + 1}: {error}") from error
+
+
+def _phrase(form: Form, node: yaml.Node, key: str, name: str) -> str:
+    phrase = " ".join(form.text(node, f"{key} of '{name}'").split())
+    if not any(character.isalnum() for character in phrase) or not phrase.isprintable():
+        raise form.error(node, f"words for {key} of '{name}'", repr(phrase), "write a short phrase")
+    if len(phrase) > MAX_PHRASE_LENGTH:
+        raise form.error(
+            node,
+            f"at most {MAX_PHRASE_LENGTH} characters for {key} of '{name}'",
+            str(len(phrase)),
+            "shorten it to what the eye sees first",
+        )
+    return phrase
+
+
+def _over(below: CategoryAttributes | None, above: CategoryAttributes) -> CategoryAttributes:
+    if below is None:
+        return above
+    said = {key: getattr(above, key) for key in _PHRASES if getattr(above, key)}
+    return replace(below, name=above.name, synonyms=(*above.synonyms, *below.synonyms), **said)
+
+
+def _key(name: str) -> str:
+    return name_key(name.replace("-", " ").replace("_", " "))
+
+
+def _singular(key: str) -> str:
+    """The key with its last word in the singular, as far as the common endings of English tell."""
+    if key.endswith("ies") and len(key) > 4:
+        return key[:-3] + "y"
+    if key.endswith(("sses", "xes", "ches", "shes")):
+        return key[:-2]
+    if key.endswith("s") and not key.endswith(("ss", "us", "is")):
+        return key[:-1]
+    return key
