@@ -1,6 +1,11 @@
 """What all tests share. That this file lies here also lets them import `fakes`."""
 
 import pytest
+from hypothesis import settings
+
+# How long an example takes says nothing on a machine that does other things too.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 @pytest.fixture(autouse=True)
