@@ -1,0 +1,64 @@
+"""How the picture moved: dense optical flow by inverse search (DIS; Kroeger et al., ECCV 2016)."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ovs_ros.geometry.warp import NOWHERE, Warp
+
+LONG_SIDE = 320
+"""Flow is computed on images of at most so many pixels along their longer side, and at least SHORT_SIDE."""
+SHORT_SIDE = 32
+MISMATCH = 20.0
+"""Grey levels out of 255 by which a pixel may differ from the one that it is said to come from."""
+CUT_SHARE = 0.5
+"""The picture is another one if more than this share of the pixels does not fit to the one before."""
+
+
+@dataclass(frozen=True, eq=False)
+class Glance:
+    """A small grey copy of an image, for flow.
+
+    Attributes:
+        gray: (h, w) uint8.
+        size: (H, W) of the image.
+    """
+
+    gray: NDArray[np.uint8]
+    size: tuple[int, int]
+
+    @classmethod
+    def of(cls, image: NDArray[np.uint8]) -> "Glance":
+        """Of an image (H, W, 3) uint8 RGB, which is not kept."""
+        height, width = image.shape[:2]
+        scale = min(LONG_SIDE / max(height, width), 1.0)
+        small = (max(round(width * scale), SHORT_SIDE), max(round(height * scale), SHORT_SIDE))
+        resized = cv2.resize(image, small, interpolation=cv2.INTER_AREA)
+        return cls(cv2.cvtColor(resized, cv2.COLOR_RGB2GRAY), (height, width))
+
+
+class OpticalFlow:
+    """Follows pixels from one image to the one before. Keeps no state but OpenCV's buffers: one thread."""
+
+    def __init__(self) -> None:
+        self._flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
+
+    def __call__(self, now: Glance, before: Glance) -> Warp | None:
+        """Where the pixels of one image lay in an earlier one of the same size; None after a cut."""
+        height, width = now.size
+        small_height, small_width = now.gray.shape
+        flow = self._flow.calc(now.gray, before.gray, None)  # (h, w, 2) pixels, right and down
+        right, down = cv2.split(flow)
+        columns, rows = np.arange(small_width, dtype=np.float32), np.arange(small_height, dtype=np.float32)
+        source = cv2.remap(before.gray, right + columns, down + rows[:, None], cv2.INTER_LINEAR)
+        wrong = cv2.blur(cv2.absdiff(source, now.gray), (5, 5)) > MISMATCH  # (h, w)
+        if wrong.mean() > CUT_SHARE:
+            return None
+        right += wrong.astype(np.float32) * NOWHERE
+        x = cv2.resize(right * np.float32(width / small_width), (width, height))
+        y = cv2.resize(down * np.float32(height / small_height), (width, height))
+        x += np.arange(width, dtype=np.float32)
+        y += np.arange(height, dtype=np.float32)[:, None]
+        return Warp(x, y)
