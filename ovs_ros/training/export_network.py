@@ -1,0 +1,70 @@
+"""Write a trained network down as an ONNX file for the run time."""
+
+import warnings
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ovs_ros.training.networks.features import ImageFeatures
+from ovs_ros.training.networks.network import CoarseToFine
+from ovs_ros.training.onnx_graph import OPSET
+
+
+class _OneImage(nn.Module):
+    """The network for one image, tensors without a batch axis, categories last."""
+
+    def __init__(self, network: CoarseToFine) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, patches: Tensor, image: Tensor, *rest: Tensor) -> Tensor:
+        *others, words = rest
+        config = self.network.config
+        shallow: tuple[Tensor, ...] = ()
+        if config.shallow:
+            shallow = others[0].unsqueeze(0).split(config.shallow, dim=-1)
+        attention = others[-1].unsqueeze(0) if config.attention else None
+        features = ImageFeatures(patches.unsqueeze(0), image.unsqueeze(0), shallow, attention)
+        return self.network(features, words.unsqueeze(0)).logits[0].permute(1, 2, 0)
+
+
+def export_network(network: CoarseToFine, path: Path) -> None:
+    """Export a network.
+
+    Inputs, all float32: `patches` (h, w, D) and `image` (D), unit norm; if the configuration has them, `shallow`
+    (h, w, sum of its widths), the earlier layers side by side, and `attention` (h, w, heads); `words`
+    (M, P, D), unit norm. Output: `logits` (s*h, s*w, M) float32. h, w and M are free.
+
+    Args:
+        network: trained; its mode and weights stay as they are.
+        path: the file to write.
+    """
+    config = network.config
+    h, w, m = 5, 6, 3
+    inputs = {"patches": torch.randn(h, w, config.dim), "image": torch.randn(config.dim)}
+    axes = {"patches": {0: "rows", 1: "columns"}, "words": {0: "categories"}}
+    if config.shallow:
+        inputs["shallow"] = torch.randn(h, w, sum(config.shallow))
+        axes["shallow"] = {0: "rows", 1: "columns"}
+    if config.attention:
+        inputs["attention"] = torch.rand(h, w, config.attention)
+        axes["attention"] = {0: "rows", 1: "columns"}
+    inputs["words"] = torch.randn(m, config.prompts, config.dim)
+    axes["logits"] = {0: "fine rows", 1: "fine columns", 2: "categories"}
+    training = network.training
+    with warnings.catch_warnings(), torch.no_grad():
+        # The tracing exporter is old, but needs no package beside torch, and keeps sizes free without a guard.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        torch.onnx.export(
+            _OneImage(network).eval(),
+            tuple(inputs.values()),
+            str(path),
+            input_names=list(inputs),
+            output_names=["logits"],
+            dynamic_axes=axes,
+            opset_version=OPSET,
+            dynamo=False,
+        )
+    network.train(training)

@@ -1,0 +1,44 @@
+"""Attention over the categories at each position, which lets them compete.
+
+DCP-CLIP has no such part; CAT-Seg (Cho et al., CVPR 2024, section 3.4) and FGAseg have. Linear attention, so that
+its cost is linear in the number of categories too.
+"""
+
+from torch import Tensor, nn
+
+from ovs_ros.training.networks.layers import Mlp, join_heads, linear_attention, split_heads, zero
+
+
+class ClassAttention(nn.Module):
+    """Queries and keys of [Z ‖ Proj T], values of Z, attend over the categories; there is no order among them."""
+
+    def __init__(self, width: int, dim: int, heads: int, mlp_ratio: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.LayerNorm(width)
+        self.from_cost = nn.Linear(width, 3 * width)
+        self.from_words = nn.Linear(dim, 2 * width, bias=False)
+        self.out = zero(nn.Linear(width, width))
+        self.mlp = Mlp(width, mlp_ratio * width) if mlp_ratio else None
+
+    def forward(self, cost: Tensor, words: Tensor, mask: Tensor | None) -> Tensor:
+        """Attend.
+
+        Args:
+            cost: (B, M, h, w, width); words: (B, M, D) unit.
+            mask: (B, M) bool, False where a category is only padding; None: none is.
+
+        Returns:
+            (B, M, h, w, width).
+        """
+        text = self.from_words(words * words.shape[-1] ** 0.5)[:, :, None, None]  # (B, M, 1, 1, 2 * width)
+        query, key, value = self.from_cost(self.norm(cost)).chunk(3, dim=-1)
+        more_query, more_key = text.chunk(2, dim=-1)
+        query, key, value = (
+            split_heads(x.flatten(2, 3).transpose(1, 2), self.heads)  # (B, N, heads, M, width / heads)
+            for x in (query + more_query, key + more_key, value)
+        )
+        there = None if mask is None else mask[:, None, None, :, None].to(key.dtype)
+        attended = join_heads(linear_attention(query, key, value, there))  # (B, N, M, width)
+        cost = cost + self.out(attended).transpose(1, 2).reshape_as(cost)
+        return cost if self.mlp is None else cost + self.mlp(cost)

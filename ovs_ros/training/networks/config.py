@@ -1,0 +1,175 @@
+"""Which parts a network has, and how wide they are."""
+
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+Guidance = Literal["descriptor", "literal"]
+"""Readings of equation 7 (see guidance.py)."""
+NormOrder = Literal["post", "pre"]
+"""Where equation 9 normalises (see cross_attention.py)."""
+CategoryAttentionKind = Literal["none", "full", "linear"]
+"""How the patches of one category see each other (see category_attention.py)."""
+SpatialKind = Literal["none", "category", "shared"]
+"""Whose queries and keys windowed attention takes (see spatial_decoder.py)."""
+
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "guidance": get_args(Guidance),
+    "norm_order": get_args(NormOrder),
+    "category_attention": get_args(CategoryAttentionKind),
+    "spatial": get_args(SpatialKind),
+}
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """The parts and widths of `CoarseToFine`; an ablation's rows are values of this class.
+
+    Attributes:
+        dim: D, the width of the space that patches and words share.
+        prompts: P, prompts a category; 1 where words come as the mean over their prompts.
+        shallow: C_i, the widths of the earlier encoder layers that the network sees.
+        attention: channels of the encoder's class token attention that the network sees (reading of A in
+            equation 13); 0 for none.
+        logit_scale: what cosines are multiplied with.
+        cost_volume: embed the cost volume (eq. 6). Without it no later part exists and the logits are the
+            scaled cosines.
+        residual: add the scaled cosines to the logits, so that training starts from them; False as in the paper.
+        cross_attention: show the words to the patches (eq. 7 to 10).
+        guidance: how words become keys and values there.
+        norm_order: where the layer is normalised there.
+        category_attention: attention over the patches of each category (eq. 11 and 12).
+        class_attention: attention over the categories at each patch, which DCP-CLIP does not have.
+        spatial: windowed attention with the encoder's earlier layers in queries and keys (eq. 13 and 14).
+        levels: how often the grid is doubled in the network (eq. 15 and 16).
+        pixel_to_text: show the image to the words (FGAseg's P2Tformer).
+        local_kernels: side of the kernels that words make (FGAseg's local category supplementation); odd, or 0
+            for none.
+        width: d_c, the width of a category's features at a patch.
+        text_width: d, the width of the words' guidance and of queries and keys over it.
+        guide_width: d_g, the width of the patches' features beside the cost (eq. 11).
+        shallow_width: what each earlier layer is projected to.
+        heads: of every attention.
+        window: a window's side in patches.
+        mlp_ratio: how much wider the layers between are than `width`; 0 leaves them out.
+
+    Raises:
+        ValueError: a field is out of range, or a part is on that needs one that is off.
+    """
+
+    dim: int
+    prompts: int = 1
+    shallow: tuple[int, ...] = ()
+    attention: int = 0
+    logit_scale: float = 20.0
+    cost_volume: bool = True
+    residual: bool = True
+    cross_attention: bool = True
+    guidance: Guidance = "descriptor"
+    norm_order: NormOrder = "post"
+    category_attention: CategoryAttentionKind = "full"
+    class_attention: bool = False
+    spatial: SpatialKind = "category"
+    levels: int = 2
+    pixel_to_text: bool = False
+    local_kernels: int = 0
+    width: int = 128
+    text_width: int = 128
+    guide_width: int = 128
+    shallow_width: int = 32
+    heads: int = 4
+    window: int = 12
+    mlp_ratio: int = 4
+
+    def __post_init__(self) -> None:
+        # A checkpoint or a YAML file gives a list.
+        object.__setattr__(self, "shallow", tuple(self.shallow))
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(
+                    f"expected {name} to be one of {', '.join(choices)}, got {getattr(self, name)!r}"
+                )
+        positive = (
+            "dim",
+            "prompts",
+            "width",
+            "text_width",
+            "guide_width",
+            "shallow_width",
+            "heads",
+            "window",
+        )
+        for name in positive:
+            _check_at_least(1, name, getattr(self, name))
+        for name in ("attention", "levels", "local_kernels", "mlp_ratio"):
+            _check_at_least(0, name, getattr(self, name))
+        for width in self.shallow:
+            _check_at_least(1, "each of shallow", width)
+        if self.local_kernels and self.local_kernels % 2 == 0:
+            raise ValueError(f"expected local_kernels to be odd or 0, got {self.local_kernels}")
+        for name in ("dim", "width", "text_width"):
+            if getattr(self, name) % self.heads:
+                raise ValueError(
+                    f"expected {name} to be a multiple of heads {self.heads}, got {getattr(self, name)}"
+                )
+        if self.spatial == "shared" and not (self.shallow or self.attention):
+            raise ValueError(
+                "expected shallow or attention for spatial='shared', got neither; use 'category'"
+            )
+        if not self.cost_volume:
+            later = {
+                "cross_attention": self.cross_attention,
+                "category_attention": self.category_attention != "none",
+                "class_attention": self.class_attention,
+                "spatial": self.spatial != "none",
+                "levels": self.levels > 0,
+                "local_kernels": self.local_kernels > 0,
+                "residual off": not self.residual,
+            }
+            if on := [name for name, there in later.items() if there]:
+                raise ValueError(f"expected no {', '.join(on)} without cost_volume; turn cost_volume on")
+
+    @classmethod
+    def plain(cls, dim: int, **fields: Any) -> "NetworkConfig":
+        """Every part off: the scaled cosines. `fields` are those that shall differ, an ablation's first row."""
+        off: dict[str, Any] = {
+            "cost_volume": False,
+            "cross_attention": False,
+            "category_attention": "none",
+            "spatial": "none",
+            "levels": 0,
+        }
+        return cls(dim=dim, **{**off, **fields})
+
+    @classmethod
+    def embedded(cls, **fields: Any) -> "NetworkConfig":
+        """Small enough for two CPU cores, over the embedded pair; the run time upsamples its logits.
+
+        Expects shallow features (B, h, w, 256), the head's hidden ones. `fields` are those that shall differ.
+        """
+        small: dict[str, Any] = {
+            "dim": 256,
+            "prompts": 3,
+            "shallow": (256,),
+            "category_attention": "linear",
+            "class_attention": True,
+            "spatial": "shared",
+            "levels": 0,
+            "width": 32,
+            "text_width": 64,
+            "guide_width": 32,
+            "shallow_width": 64,
+            "heads": 2,
+            "window": 7,
+            "mlp_ratio": 2,
+        }
+        return cls(**{**small, **fields})
+
+    @classmethod
+    def full(cls, dim: int, **fields: Any) -> "NetworkConfig":
+        """The paper's widths, for GPUs, over any pair. `fields` are those that shall differ from it."""
+        return cls(dim=dim, **fields)
+
+
+def _check_at_least(least: int, name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"expected {name} to be a whole number of at least {least}, got {value!r}")

@@ -1,0 +1,92 @@
+"""Layers that several parts share."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+MASKED = -1e9
+"""What is added to the scores of keys that may not be seen. Finite, so that a row without any stays a number."""
+
+
+class Mlp(nn.Module):
+    """The residual branch LayerNorm, linear, GELU, linear; it starts as zero."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.widen = nn.Linear(width, hidden)
+        self.narrow = zero(nn.Linear(hidden, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(…, width) to the same shape."""
+        return self.narrow(F.gelu(self.widen(self.norm(x))))
+
+
+def zero(layer: nn.Linear) -> nn.Linear:
+    """Set a layer's weights to zero: the residual branch that ends in it starts as nothing."""
+    nn.init.zeros_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
+def split_axis(x: Tensor, axis: int, *sizes: int) -> Tensor:
+    """Lay an axis out as several; one of their sizes may be -1.
+
+    The ONNX exporter writes down what `Tensor.unflatten` gave for the example as if all grids were like it.
+    """
+    axis %= x.dim()
+    return x.reshape(*x.shape[:axis], *sizes, *x.shape[axis + 1 :])
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """(…, L, C) to (…, heads, L, C / heads)."""
+    return split_axis(x, -1, heads, -1).transpose(-2, -3)
+
+
+def join_heads(x: Tensor) -> Tensor:
+    """(…, heads, L, C) to (…, L, heads * C)."""
+    return x.transpose(-2, -3).flatten(-2)
+
+
+def linear_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Attention at a cost linear in the length: Katharopoulos et al., "Transformers are RNNs", ICML 2020, eq. 5
+    with the feature map elu + 1.
+
+    Args:
+        query: (…, L, C); key: (…, S, C); value: (…, S, E).
+        mask: broadcasts with (…, S, 1); 1 for keys that may be seen, 0 for others; None: all may be seen.
+
+    Returns:
+        (…, L, E).
+    """
+    query, key = F.elu(query) + 1, F.elu(key) + 1
+    if mask is not None:
+        key = key * mask
+    sums = query @ key.sum(dim=-2).unsqueeze(-1)  # (…, L, 1)
+    return query @ (key.transpose(-1, -2) @ value) / (sums + 1e-6)
+
+
+def softmax_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Scaled dot-product attention of (…, L, C) with (…, S, C) and (…, S, E); `bias` is added to the scores."""
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+
+
+def unit(x: Tensor) -> Tensor:
+    """Bring the last axis to unit L2 norm."""
+    return F.normalize(x, dim=-1)
+
+
+def float32_cosines(patches: Tensor, words: Tensor) -> Tensor:
+    """Cosines in float32, under autocast too, where 8 bits would not tell close words apart.
+
+    Args:
+        patches: (B, h, w, D) unit; words: (B, K, D) unit.
+
+    Returns:
+        (B, K, h, w).
+    """
+    batch, h, w, _ = patches.shape
+    with torch.autocast(patches.device.type, enabled=False):
+        cosines = words.float() @ patches.float().flatten(1, 2).transpose(1, 2)  # (B, K, h*w)
+    return cosines.reshape(batch, -1, h, w)
