@@ -16,6 +16,7 @@ from ovs_ros.encoders.patches import PatchGrid, blank, fit_grid, place
 from ovs_ros.encoders.protocols import DenseFeatures, ImageEncoder
 from ovs_ros.encoders.upsampling import ConvexUpsampling
 from ovs_ros.runtime.onnx import open_session
+from ovs_ros.segmentation.network import RefinementNetwork
 
 MODELS = Path(__file__).parents[1] / "models"
 PRESETS = {"stream": (540,), "quality": (588, 1008)}
@@ -93,7 +94,7 @@ class EmbeddedImageEncoder:
     def project(self, features: EncodedImage) -> DenseFeatures:
         """Run the head."""
         grid = features.prepared.grid
-        image, patches, weights, details = self._head.run(
+        image, patches, weights, details, hidden = self._head.run(
             None, {"tokens": features.tokens, "guide": features.prepared.guide}
         )
         shape = (grid.rows, grid.columns)
@@ -103,6 +104,7 @@ class EmbeddedImageEncoder:
             patches=laid,
             upsampling=ConvexUpsampling(laid, weights, details, self._detail_words),
             extent=grid.extent,
+            hidden=hidden.reshape(*shape, -1),
         )
 
 
@@ -136,6 +138,19 @@ class EmbeddedTextEncoder:
         words = self._sentences.encode(texts) @ self._weight + self._bias
         words /= np.linalg.norm(words, axis=1, keepdims=True)
         return words
+
+
+def load_network(models: Path = MODELS, *, threads: int = 0) -> RefinementNetwork:
+    """Open the network that refines the embedded pair's cosines.
+
+    Args:
+        models: the folder with the model's files.
+        threads: for one call; 0 means one for each core.
+
+    Raises:
+        FileNotFoundError: it is missing.
+    """
+    return RefinementNetwork(models / "network.onnx", threads=threads)
 
 
 def load(

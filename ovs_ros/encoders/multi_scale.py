@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ovs_ros.encoders.protocols import DenseFeatures, ImageEncoder
+from ovs_ros.encoders.resample import resample_bilinear
 from ovs_ros.encoders.upsampling import Change, Extent, Upsampling
 
 Array = NDArray[np.float32]
@@ -49,6 +49,7 @@ class MultiScaleImageEncoder:
         return DenseFeatures(
             image=image / np.linalg.norm(image),
             patches=finest.patches,
+            hidden=finest.hidden,
             upsampling=MeanUpsampling(
                 tuple(scale.upsampling for scale in scales), tuple(scale.extent for scale in scales)
             ),
@@ -73,17 +74,13 @@ class MeanUpsampling:
         """See `Upsampling`."""
         return self.scales[-1].grid
 
-    def cosines(self, words: Array) -> Array:
-        """See `Upsampling`."""
-        total = self.scales[-1].cosines(words)  # (ph, pw, M)
+    def cosines(self, words: Array, added: Array | None = None) -> Array:
+        """See `Upsampling`; what is added belongs to the finest scale's patches, and is spread with them."""
+        if added is not None:
+            added = added * np.float32(len(self.scales))
+        total = self.scales[-1].cosines(words, added)  # (ph, pw, M)
         for scale, extent in zip(self.scales[:-1], self.extents[:-1], strict=True):
-            coarse = scale.cosines(words)  # (h, w, M)
-            to_rows, to_columns = (
-                bilinear_matrix(coarse.shape[axis], extent[axis], total.shape[axis], self.extents[-1][axis])
-                for axis in (0, 1)
-            )
-            tall = (to_rows @ coarse.reshape(len(coarse), -1)).reshape(len(total), *coarse.shape[1:])
-            total += to_columns @ tall  # (pw, w) @ (ph, w, M)
+            total += resample_bilinear(scale.cosines(words), self.grid, extent, self.extents[-1])
         total /= len(self.scales)
         return total
 
@@ -91,20 +88,3 @@ class MeanUpsampling:
         """See `Upsampling`; every scale has its own extent."""
         scales = zip(self.scales, self.extents, strict=True)
         return MeanUpsampling(tuple(scale.changed(change, own) for scale, own in scales), self.extents)
-
-
-@lru_cache(maxsize=64)
-def bilinear_matrix(source: int, source_extent: float, target: int, target_extent: float) -> Array:
-    """The (target, source) matrix that resamples one axis of a grid to another grid over the same image.
-
-    Nodes lie in the middle of their cells; beyond the outer ones the nearest counts.
-    """
-    position = (np.arange(target) + 0.5) / (target * target_extent) * (source * source_extent) - 0.5
-    position = np.clip(position, 0, source - 1)
-    low = np.minimum(position.astype(int), max(source - 2, 0))
-    matrix = np.zeros((target, source), np.float32)
-    rows = np.arange(target)
-    matrix[rows, low] = 1 - (position - low)
-    matrix[rows, np.minimum(low + 1, source - 1)] += (position - low).astype(np.float32)
-    matrix.setflags(write=False)
-    return matrix

@@ -22,12 +22,15 @@ class DenseFeatures:
         upsampling: gives cosines with words on the finer grid that the logits are computed on.
         extent: (y, x), the share of both grids that the image covers, from the top left corner;
             the rest is padding. Each in (0, 1].
+        hidden: (gh, gw, C) float32, what the encoder knows of each patch beside its embedding, for a network
+            that refines the cosines (see segmentation/network.py); None where it gives nothing.
     """
 
     image: NDArray[np.float32]
     patches: NDArray[np.float32]
     upsampling: Upsampling
     extent: tuple[float, float]
+    hidden: NDArray[np.float32] | None = None
 
 
 class ImageEncoder(Protocol):

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from ovs_ros.encoders.resample import resample_bilinear
+
 Array = NDArray[np.float32]
 Extent = tuple[float, float]
 Change = Callable[[Array, Extent], Array]
@@ -22,8 +24,16 @@ class Upsampling(Protocol):
     def grid(self) -> tuple[int, int]:
         """(ph, pw), the fine grid, padding included."""
 
-    def cosines(self, words: Array) -> Array:
-        """Cosines with words (M, D) at pixel positions: (ph, pw, M) float32, C-contiguous."""
+    def cosines(self, words: Array, added: Array | None = None) -> Array:
+        """Cosines with words at pixel positions.
+
+        Args:
+            words: (M, D).
+            added: (h, w, M), what is added to each patch's cosines before they are spread; None: nothing.
+
+        Returns:
+            (ph, pw, M) float32, C-contiguous.
+        """
 
     def changed(self, change: Change, extent: Extent) -> "Upsampling":
         """The same upsampling over other embeddings.
@@ -45,10 +55,13 @@ class DensePixels:
         """See `Upsampling`."""
         return self.pixels.shape[0], self.pixels.shape[1]
 
-    def cosines(self, words: Array) -> Array:
-        """See `Upsampling`."""
+    def cosines(self, words: Array, added: Array | None = None) -> Array:
+        """See `Upsampling`; what is added is spread bilinearly."""
         height, width, dim = self.pixels.shape
-        return (self.pixels.reshape(-1, dim) @ words.T).reshape(height, width, -1)
+        cosines = (self.pixels.reshape(-1, dim) @ words.T).reshape(height, width, -1)
+        if added is not None:
+            cosines += resample_bilinear(added, self.grid, (1.0, 1.0), (1.0, 1.0))
+        return cosines
 
     def changed(self, change: Change, extent: Extent) -> "DensePixels":
         """See `Upsampling`."""
@@ -80,11 +93,13 @@ class ConvexUpsampling:
         s = isqrt(self.weights.shape[1])
         return self.patches.shape[0] * s, self.patches.shape[1] * s
 
-    def cosines(self, words: Array) -> Array:
+    def cosines(self, words: Array, added: Array | None = None) -> Array:
         """See `Upsampling`."""
         h, w, dim = self.patches.shape
         m, s = len(words), isqrt(self.weights.shape[1])
         coarse = (self.patches.reshape(-1, dim) @ words.T).reshape(h, w, m)
+        if added is not None:
+            coarse += added
         bordered = np.pad(coarse, ((1, 1), (1, 1), (0, 0)), mode="edge")
         around = sliding_window_view(bordered, (3, 3, 1))[..., 0]  # (h, w, M, 3, 3)
         around = around.transpose(0, 1, 3, 4, 2).reshape(h * w, 9, m)

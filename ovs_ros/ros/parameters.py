@@ -86,6 +86,7 @@ _SPECS: dict[str, _Spec] = {
         1.0,
     ),
     "select": _Spec(_DEFAULTS.select, "Decide each frame among the few categories that it can hold."),
+    "refine": _Spec(_DEFAULTS.refine, "Let the trained network refine the cosines of the selected words."),
     "theta": _Spec(
         _DEFAULTS.theta,
         "A category is selected if the whole image makes it more probable than this.",
@@ -115,7 +116,16 @@ _SPECS: dict[str, _Spec] = {
         "auto", "When to publish semantic/points; 'auto': while somebody subscribes.", choices=POINTS
     ),
 }
-_OPTIONS = ("threshold", "select", "theta", "max_categories", "shortlist", "suppression", "temperature")
+_OPTIONS = (
+    "threshold",
+    "select",
+    "refine",
+    "theta",
+    "max_categories",
+    "shortlist",
+    "suppression",
+    "temperature",
+)
 _OTHERS = ("confidence", "overlay_alpha", "points")
 _NOT_OURS = ("use_sim_time", "start_type_description_service", "qos_overrides.")
 

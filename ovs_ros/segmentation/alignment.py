@@ -5,18 +5,35 @@ from numpy.typing import NDArray
 
 from ovs_ros.encoders.protocols import DenseFeatures
 from ovs_ros.segmentation.grid import crop
+from ovs_ros.segmentation.network import MOST_WORDS, RefinementNetwork
 
 
-def align(features: DenseFeatures, embeddings: NDArray[np.float32], scale: float) -> NDArray[np.float32]:
-    """Scaled cosines of the fine grid with words: the logits of a softmax over the words.
+def align(
+    features: DenseFeatures,
+    embeddings: NDArray[np.float32],
+    logit_scale: float,
+    temperature: float = 1.0,
+    network: RefinementNetwork | None = None,
+) -> NDArray[np.float32]:
+    """The logits of a softmax over words: scaled cosines of the fine grid, refined by the network if there is one.
+
+    The network works on patches; what it adds is upsampled with their cosines. Beyond `MOST_WORDS` words,
+    which only a decision without selection reaches, the cosines stay as they are.
 
     Args:
         features: of one image.
         embeddings: (C, D) float32 unit rows, the words to choose among.
-        scale: what cosines are multiplied with.
+        logit_scale: what cosines are multiplied with.
+        temperature: what logits are divided by.
+        network: refines the cosines; None: they stay as they are.
 
     Returns:
         (rows, cols, C) float32, for the nodes that the image covers.
     """
-    cosines = features.upsampling.cosines(embeddings * np.float32(scale))  # (ph, pw, C), scaled
-    return crop(cosines, features.extent)
+    scale = np.float32(logit_scale / temperature)
+    added = None
+    if network is not None and len(embeddings) <= MOST_WORDS:
+        added = network.residual(features, embeddings, logit_scale)  # (h, w, C)
+        added /= np.float32(temperature)
+    logits = features.upsampling.cosines(embeddings * scale, added)  # (ph, pw, C)
+    return crop(logits, features.extent)

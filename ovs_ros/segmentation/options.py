@@ -16,6 +16,7 @@ class SegmenterOptions:
 
     Attributes:
         select: choose for every frame the few categories that it can hold; False: decide among all of them.
+        refine: let the trained network refine the cosines, where the model has one.
         suppression: how a category that dominates the image is held back when patches vote.
         theta: image probability in [0, 1] above which a category is selected whatever the patches say.
         max_categories: how many categories, at least 1, a frame is decided among at most.
@@ -30,6 +31,7 @@ class SegmenterOptions:
     """
 
     select: bool = True
+    refine: bool = True
     suppression: Suppression = "multiplicative"
     theta: float = 0.5
     max_categories: int = 24
@@ -40,6 +42,8 @@ class SegmenterOptions:
     def __post_init__(self) -> None:
         if not isinstance(self.select, bool):
             raise TypeError(f"expected select to be True or False, got {self.select!r}")
+        if not isinstance(self.refine, bool):
+            raise TypeError(f"expected refine to be True or False, got {self.refine!r}")
         if self.suppression not in SUPPRESSIONS:
             known = ", ".join(SUPPRESSIONS)
             raise ValueError(f"expected suppression to be one of {known}, got {self.suppression!r}")

@@ -13,6 +13,7 @@ from ovs_ros.encoders.protocols import DenseFeatures, ImageEncoder, TextEncoder
 from ovs_ros.segmentation.alignment import align
 from ovs_ros.segmentation.calibration import load_temperature
 from ovs_ros.segmentation.decoder import decode
+from ovs_ros.segmentation.network import RefinementNetwork
 from ovs_ros.segmentation.options import SegmenterOptions
 from ovs_ros.segmentation.segmentation import Segmentation
 from ovs_ros.segmentation.selection import Selection, everything, select
@@ -56,10 +57,11 @@ class Segmenter:
         cache: where `embed` looks up embeddings and keeps new ones; None: it encodes all words each time.
         calibration: what logits are divided by, besides the options' temperature, so that confidences are
             calibrated (see calibration.py); an attribute too.
+        network: refines cosines where the options say so; None: they stay as they are; an attribute too.
         attributes: what `embed` says of words' looks beside their names; None: nothing; an attribute too.
 
     Raises:
-        ValueError: the encoders do not share one space.
+        ValueError: the encoders, or they and the network, do not share one space.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class Segmenter:
         options: SegmenterOptions | None = None,
         cache: EmbeddingCache | None = None,
         calibration: float = 1.0,
+        network: RefinementNetwork | None = None,
         attributes: AttributePrompts | None = None,
     ) -> None:
         if image_encoder.dim != text_encoder.dim:
@@ -77,11 +80,17 @@ class Segmenter:
                 f"{image_encoder.name} with {image_encoder.dim} dimensions and "
                 f"{text_encoder.name} with {text_encoder.dim}; use a pair that was trained together"
             )
+        if network is not None and network.dim != text_encoder.dim:
+            raise ValueError(
+                f"expected a network over words of {text_encoder.dim} dimensions, as {text_encoder.name} gives, "
+                f"got one over {network.dim}; use the one that was trained with these encoders"
+            )
         self.image_encoder = image_encoder
         self.text_encoder = text_encoder
         self.options = options if options is not None else SegmenterOptions()
         self.cache = cache
         self.calibration = calibration
+        self.network = network
         self.attributes = attributes
 
     @classmethod
@@ -101,7 +110,7 @@ class Segmenter:
         checked = SegmenterOptions(**options)  # type: ignore[arg-type]  # checked at run time, field by field
         image, text = embedded.load(preset)
         temperature = load_temperature(preset, embedded.MODELS)
-        return cls(image, text, checked, EmbeddingCache(), temperature)
+        return cls(image, text, checked, EmbeddingCache(), temperature, embedded.load_network())
 
     def embed(
         self, vocabulary: Vocabulary, progress: Callable[[int, int], None] | None = None
@@ -193,7 +202,8 @@ class Segmenter:
             selection = select(features, words, scale, options) if options.select else everything(words)
             clock.stage("select")
             temperature = options.temperature * self.calibration
-            logits = align(features, words.embeddings[selection.rows], scale / temperature)
+            network = self.network if options.refine else None
+            logits = align(features, words.embeddings[selection.rows], scale, temperature, network)
         clock.stage("align")
         return Scored(features, selection, logits)
 

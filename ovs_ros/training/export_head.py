@@ -29,7 +29,8 @@ def build_image_head(head: Head, *, int8: bool) -> onnx.ModelProto:
 
     Inputs: `tokens` (1 + h*w, 1536) float32 of the image encoder; `guide` (8h, 8w, 3) uint8 RGB. Outputs, all
     float32: `image` (1, D) and `patches` (h*w, D) of unit norm; `upsampling` (h*w, 16, 9), convex weights of
-    the 3x3 patches around each patch for its 4x4 pixel positions, row by row; `details` (h*w, 16, F).
+    the 3x3 patches around each patch for its 4x4 pixel positions, row by row; `details` (h*w, 16, F);
+    `hidden` (h*w, C), what the embeddings are made from.
     """
     state = {name: value.detach().numpy().astype(np.float32) for name, value in head.state_dict().items()}
     g = Graph(int8=int8)
@@ -90,6 +91,7 @@ def build_image_head(head: Head, *, int8: bool) -> onnx.ModelProto:
             "patches": (unit(linear(hidden, "patch")), ["patches", "dim"]),
             "upsampling": (weights, ["patches", SCALE * SCALE, 9]),
             "details": (by_patch(conv(x, "details", pad=0), details), ["patches", SCALE * SCALE, details]),
+            "hidden": (hidden, ["patches", "width"]),
         },
     )
 

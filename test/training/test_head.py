@@ -48,14 +48,14 @@ def test_exported_head_computes_the_same(head: Head, tmp_path) -> None:
     guide = rng.integers(0, 256, (8 * h, 8 * w, 3), np.uint8)
     sentences = rng.standard_normal((4, 384)).astype(np.float32)
     with torch.no_grad():
-        hidden, embeddings = head.patches(torch.from_numpy(tokens[1:]).view(1, h, w, -1))
-        weights, details = head.upsampling(hidden, torch.from_numpy(guide).permute(2, 0, 1)[None] / 255.0)
+        inner, embeddings = head.patches(torch.from_numpy(tokens[1:]).view(1, h, w, -1))
+        weights, details = head.upsampling(inner, torch.from_numpy(guide).permute(2, 0, 1)[None] / 255.0)
         words = head.embed_words(torch.from_numpy(sentences))
         want = head.pixel_cosines(embeddings, weights, details, words)[0].permute(1, 2, 0).numpy()
         whole = head.whole(torch.from_numpy(tokens[:1]))[0].numpy()
     model = build_image_head(head, int8=False)
     session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    image, patches, upsampling, detail = session.run(None, {"tokens": tokens, "guide": guide})
+    image, patches, upsampling, detail, hidden = session.run(None, {"tokens": tokens, "guide": guide})
     save_text_head(head, tmp_path / "text_head.npz")
     side = np.load(tmp_path / "text_head.npz")
     embedded = sentences @ side["weight"] + side["bias"]
@@ -64,6 +64,7 @@ def test_exported_head_computes_the_same(head: Head, tmp_path) -> None:
     assert got.shape == (h * SCALE, w * SCALE, 4)
     np.testing.assert_allclose(got, want, atol=1e-4)
     np.testing.assert_allclose(image[0], whole, atol=1e-5)
+    np.testing.assert_allclose(hidden, inner[0].flatten(0, 1).numpy(), atol=1e-4)
 
 
 def test_several_runs_are_averaged(tmp_path) -> None:

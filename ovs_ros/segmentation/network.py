@@ -1,0 +1,80 @@
+"""The trained network that refines cosines: text-guided alignment and spatial decoder (DCP-CLIP, eq. 6 to 16).
+
+What it computes is told, part by part, where it is trained (`ovs_ros/training/networks/`); here it is run.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ovs_ros.encoders.protocols import DenseFeatures
+from ovs_ros.runtime.onnx import open_session
+
+MOST_WORDS = 1024
+"""How many words it refines at once at most: its memory grows with them (2.2 MB a word at 20 x 27 patches)."""
+_INPUTS = {"patches", "image", "words"}
+
+
+class RefinementNetwork:
+    """A network that `ovs train` exported, over one pair of encoders.
+
+    Attributes:
+        dim: the width of the space of words that it was made for.
+    """
+
+    def __init__(self, model: Path, *, threads: int = 0) -> None:
+        """Open the network.
+
+        Args:
+            model: the ONNX file.
+            threads: for one call; 0 means one for each core.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it is no such network.
+        """
+        self._session = open_session(model, threads=threads)
+        inputs = {i.name: i.shape for i in self._session.get_inputs()}
+        outputs = [o.name for o in self._session.get_outputs()]
+        if not set(inputs) >= _INPUTS or set(inputs) - _INPUTS - {"shallow"} or outputs != ["logits"]:
+            raise ValueError(
+                f"expected a network with the inputs patches, image, words and perhaps shallow, and the output "
+                f"logits in {model}, got {', '.join(inputs)} and {', '.join(outputs)}; export it with 'ovs train'"
+            )
+        if inputs["words"][1] != 1:
+            raise ValueError(
+                f"expected a network over one embedding a word in {model}, got {inputs['words'][1]}; "
+                "train it with prompts=1"
+            )
+        self._sees_hidden = "shallow" in inputs
+        self.dim = int(inputs["words"][2])
+
+    def residual(
+        self, features: DenseFeatures, words: NDArray[np.float32], logit_scale: float
+    ) -> NDArray[np.float32]:
+        """What the network adds to each patch's scaled cosines.
+
+        Args:
+            features: of one image.
+            words: (M, D) float32 unit rows.
+            logit_scale: the scale of the encoder pair.
+
+        Returns:
+            (h, w, M) float32, in logits at that scale.
+
+        Raises:
+            ValueError: the network needs what the encoder does not give.
+        """
+        given = {"patches": features.patches, "image": features.image, "words": words[:, None]}
+        if self._sees_hidden:
+            if features.hidden is None:
+                raise ValueError(
+                    "expected an image encoder that gives hidden features, got one without; "
+                    "use the network with the encoder that it was trained with"
+                )
+            given["shallow"] = features.hidden
+        logits: NDArray[np.float32] = self._session.run(None, given)[0]  # (h, w, M)
+        h, w, dim = features.patches.shape
+        cosines = (features.patches.reshape(-1, dim) @ words.T).reshape(h, w, -1)
+        return logits - cosines * np.float32(logit_scale)
