@@ -32,8 +32,10 @@ from ovs_ros.cli.common import (
     write_image,
     write_json,
 )
+from ovs_ros.geometry.flow import Glance
 from ovs_ros.segmentation.render import overlay, with_legend
 from ovs_ros.segmentation.segmentation import Segmentation
+from ovs_ros.segmentation.temporal import TIME_CONSTANT_S, flow_smoother
 from ovs_ros.vocabulary.prompts import ATTRIBUTE_WEIGHT
 from ovs_ros.vocabulary.vocabulary import Vocabulary
 from ovs_ros.vocabulary.yaml_io import load_vocabulary
@@ -61,6 +63,15 @@ def segment(
     attribute_weight: AttributeWeightOption = ATTRIBUTE_WEIGHT,
     second_encoder: SecondEncoderOption = "",
     fusion: FusionOption = "",
+    smoothing: Annotated[
+        str, typer.Option(help="'flow': the images are frames of one stream, smooth their names; or 'off'.")
+    ] = "off",
+    smoothing_time: Annotated[
+        float, typer.Option(min=0.05, help="Seconds after which a frame's vote counts 1/e.")
+    ] = TIME_CONSTANT_S,
+    rate: Annotated[
+        float, typer.Option(min=0.1, help="Frames a second, for smoothing a folder; a video tells its own.")
+    ] = 15.0,
     json_file: JsonOption = None,
 ) -> None:
     """Write for each image its ids (NAME_labels.png) and a picture with a legend (NAME_overlay.png).
@@ -68,17 +79,26 @@ def segment(
     A video's frames are numbered from 0. The JSON has, for each image, its categories with ids and shares.
     """
     with user_errors():
-        asked = _vocabulary(words, vocabulary)
+        asked = asked_vocabulary(words, vocabulary)
+        if smoothing not in ("off", "flow"):
+            raise ValueError(
+                f"expected --smoothing off or flow, got {smoothing!r}; pose needs depth and poses, which the "
+                "node and `ovs flicker` take"
+            )
+        smoother = flow_smoother(smoothing_time) if smoothing == "flow" else None
         total = _count(source)
+        rate = _video_rate(source) or rate
         segmenter = load_segmenter(preset, threshold=threshold, select=not exhaustive)
         equip(segmenter, attributes, attribute_reading, attribute_weight, second_encoder, fusion)
         embedded = embed_words(segmenter, asked)
         output.mkdir(parents=True, exist_ok=True)
-        reports = []
+        reports: list[dict[str, object]] = []
         pixels = np.zeros(65536)
         with progress_bar() as bar:
             for name, image in bar.track(_images(source), total=total, description="Segmenting"):
                 result = segmenter.segment(image, embedded)
+                if smoother is not None:
+                    result = smoother.smooth(result, len(reports) / rate, Glance.of(image))
                 write_image(output / f"{name}_labels.png", result.labels)
                 picture = overlay(image, result.labels, asked, alpha)
                 write_image(output / f"{name}_overlay.png", with_legend(picture, result))
@@ -90,7 +110,12 @@ def segment(
             write_json(json_file, {"model": segmenter.image_encoder.name, "images": reports})
 
 
-def _vocabulary(words: str | None, file: Path | None) -> Vocabulary:
+def asked_vocabulary(words: str | None, file: Path | None) -> Vocabulary:
+    """What --words or --vocabulary ask for.
+
+    Raises:
+        ValueError: both or neither are given, or the words cannot be.
+    """
     if (words is None) == (file is None):
         raise ValueError(
             "expected either --words or --vocabulary, got " + ("neither" if words is None else "both")
@@ -112,6 +137,16 @@ def _count(source: Path) -> int | None:
     frames = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
     video.release()
     return frames if frames > 0 else None
+
+
+def _video_rate(source: Path) -> float | None:
+    """Frames a second; None where the source is no video or does not tell."""
+    if source.is_dir() or source.suffix.lower() in IMAGE_SUFFIXES:
+        return None
+    video = cv2.VideoCapture(str(source))
+    rate = float(video.get(cv2.CAP_PROP_FPS))
+    video.release()
+    return rate if rate > 0 else None
 
 
 def _images(source: Path) -> Iterator[tuple[str, NDArray[np.uint8]]]:

@@ -4,10 +4,10 @@ A memory of one name and one weight for each pixel moves with the picture. Each 
 name that it gives to a pixel, weighing as much as it is sure of it; old votes fade by exp(-dt / T). A vote
 for the remembered name adds to the weight, one for another name takes away from it, and who turns it negative
 becomes the remembered name. This is the majority vote of Boyer and Moore (1981) with weights, as
-PanopticFusion (Narita et al., IROS 2019) keeps it in voxels, made to forget. Between two names it is the same
-as comparing their exponentially weighted sums of probabilities. A change from a settled name of probability p
-to one of probability q is adopted after about T ln(1 + p / q) seconds, whatever the frame rate: with T = 0.5 s
-after 0.35 s where p = q, and after 0.8 s where p = 4 q.
+PanopticFusion (Narita et al., IROS 2019) keeps it in voxels, made to forget. Between two names it is the
+same as comparing their exponentially weighted sums of probabilities. A change from a settled name of
+probability p to one of probability q is adopted after about T ln(1 + p / q) seconds, whatever the frame rate:
+with T = 0.5 s after 0.35 s where p = q, and after 0.8 s where p = 4 q.
 """
 
 import math

@@ -1,0 +1,153 @@
+"""`ovs flicker`: how steady the names of a recording are, and what smoothing does about it."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+from rich.table import Table
+from rich.text import Text
+
+from ovs_ros.cli.common import (
+    JsonOption,
+    PresetOption,
+    console,
+    embed_words,
+    load_segmenter,
+    progress_bar,
+    user_errors,
+    write_json,
+)
+from ovs_ros.cli.segment import asked_vocabulary
+from ovs_ros.geometry.flow import Glance
+from ovs_ros.geometry.reprojection import Sight
+from ovs_ros.geometry.rgbd_folder import RgbdFolder
+from ovs_ros.segmentation.flicker import Flicker
+from ovs_ros.segmentation.segmentation import Segmentation
+from ovs_ros.segmentation.temporal import TIME_CONSTANT_S, TemporalSmoother, flow_smoother, pose_smoother
+
+
+def flicker(
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DIR",
+            help="Holds NNNN.color.jpg, NNNN.depth.png (uint16 millimetres), NNNN.pose.txt (4x4, camera to "
+            "world) and intrinsics.txt (3x3).",
+        ),
+    ],
+    words: Annotated[
+        str | None, typer.Option("--words", help="Names to look for, with commas between.")
+    ] = None,
+    vocabulary: Annotated[
+        Path | None, typer.Option("--vocabulary", help="Names to look for, as YAML.")
+    ] = None,
+    preset: PresetOption = "stream",
+    frames: Annotated[int | None, typer.Option(min=2, help="How many frames, from the first on.")] = None,
+    rate: Annotated[float, typer.Option(min=0.1, help="Frames a second of the recording.")] = 15.0,
+    smoothing_time: Annotated[
+        list[float] | None,
+        typer.Option(help="Seconds after which a frame's vote counts 1/e; may be given several times."),
+    ] = None,
+    json_file: JsonOption = None,
+) -> None:
+    """Measure flicker: the share of pixels whose name changes between frames that see the same point.
+
+    Which pixels of the frame before show the same points is known by depth and poses, and checked by depth.
+    'other than unsmoothed' is the share of pixels that smoothing gives another name: what freezes names has
+    little flicker, and much of that.
+    """
+    with user_errors():
+        recording = RgbdFolder(folder)
+        names = recording.names[:frames]
+        asked = asked_vocabulary(words, vocabulary)
+        segmenter = load_segmenter(preset)
+        embedded = embed_words(segmenter, asked)
+        ways = [
+            _Way(name, seconds, make(seconds))
+            for seconds in (smoothing_time or [TIME_CONSTANT_S])
+            for name, make in (("flow", flow_smoother), ("pose", pose_smoother))
+        ]
+        off = Flicker()
+        with progress_bar() as bar:
+            for number, name in enumerate(bar.track(names, description="Segmenting")):
+                image, sight = recording.read(name)
+                result = segmenter.segment(image, embedded)
+                off.add(result.labels, sight)
+                for way in ways:
+                    way.add(result, number / rate, image, sight)
+        results: dict[str, Any] = {
+            "frames": len(names),
+            "compared_share": _rounded(off.compared / max(off.seen, 1)),
+            "flicker": _rounded(off.rate),
+            "smoothed": [way.report() for way in ways],
+            "model": segmenter.image_encoder.name,
+        }
+        _print(results)
+        if json_file:
+            write_json(json_file, results)
+
+
+@dataclass
+class _Way:
+    """One way to smooth, and what it did so far."""
+
+    name: str
+    seconds: float
+    smoother: TemporalSmoother[Any]
+    flicker: Flicker = field(default_factory=Flicker)
+    differs: list[float] = field(default_factory=list)
+    times_ms: list[float] = field(default_factory=list)
+
+    def add(self, result: Segmentation, stamp: float, image: NDArray[np.uint8], sight: Sight) -> None:
+        start = perf_counter()
+        # A sight is made anew, because its making is a part of the time.
+        view: Glance | Sight = (
+            Glance.of(image)
+            if self.name == "flow"
+            else Sight(sight.intrinsics, sight.depth, sight.camera_to_world)
+        )
+        smoothed = self.smoother.smooth(result, stamp, view)
+        self.times_ms.append((perf_counter() - start) * 1e3)
+        self.flicker.add(smoothed.labels, sight)
+        self.differs.append(float((smoothed.labels != result.labels).mean()))
+
+    def report(self) -> dict[str, Any]:
+        return {
+            "smoothing": self.name,
+            "smoothing_time": self.seconds,
+            "flicker": _rounded(self.flicker.rate),
+            "other_than_unsmoothed": _rounded(float(np.mean(self.differs))),
+            "ms_per_frame": round(float(np.median(self.times_ms)), 2),
+        }
+
+
+def _rounded(value: float) -> float | None:
+    """Four digits; JSON has no NaN."""
+    return None if np.isnan(value) else round(value, 4)
+
+
+def _print(results: dict[str, Any]) -> None:
+    def share(value: float | None) -> str:
+        return "nothing to compare" if value is None else f"{value:.1%}"
+
+    table = Table("smoothing", "time constant", "flicker", "other than unsmoothed", "ms per frame")
+    table.add_row("off", "", share(results["flicker"]), "", "")
+    for way in results["smoothed"]:
+        table.add_row(
+            way["smoothing"],
+            f"{way['smoothing_time']:g} s",
+            share(way["flicker"]),
+            share(way["other_than_unsmoothed"]),
+            f"{way['ms_per_frame']:.1f}",
+        )
+    console.print(table)
+    console.print(
+        Text(
+            f"{results['frames']} frames; {results['compared_share']:.0%} of the pixels could be compared. "
+            f"Model {results['model']}."
+        )
+    )

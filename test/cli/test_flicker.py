@@ -1,0 +1,105 @@
+import json
+
+import cv2
+import numpy as np
+import pytest
+from fakes import color_image, color_segmenter
+from typer.testing import CliRunner
+
+from ovs_ros.cli import flicker, segment
+from ovs_ros.cli.main import app
+
+WALL = color_image([["red", "blue", "red"]])  # 32x96
+SLIP = color_image([["red", "green", "red"]])
+
+
+@pytest.fixture(autouse=True)
+def fake_model(monkeypatch):
+    for command in (flicker, segment):
+        monkeypatch.setattr(f"{command.__name__}.load_segmenter", lambda preset, **options: color_segmenter())
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def recording(tmp_path):
+    """A camera at rest; in every fifth frame a third of the picture has another colour."""
+    folder = tmp_path / "recording"
+    folder.mkdir()
+    np.savetxt(folder / "intrinsics.txt", [[50, 0, 48], [0, 50, 16], [0, 0, 1]])
+    for number in range(12):
+        picture = SLIP if number % 5 == 4 else WALL
+        name = str(folder / f"{number:04d}")
+        cv2.imwrite(f"{name}.color.jpg", picture[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 100])
+        cv2.imwrite(f"{name}.depth.png", np.full((32, 96), 2000, np.uint16))
+        np.savetxt(f"{name}.pose.txt", np.eye(4))
+    return folder
+
+
+def test_flicker_is_measured_without_and_with_smoothing(recording, tmp_path):
+    result = run(
+        "flicker",
+        recording,
+        *("--words", "red, green, blue", "--json", tmp_path / "r.json"),
+        *("--smoothing-time", 0.001, "--smoothing-time", 0.5),
+    )
+    assert result.exit_code == 0, result.output
+    results = json.loads((tmp_path / "r.json").read_text())
+    assert list(results) == ["frames", "compared_share", "flicker", "smoothed", "model"]
+    assert results["frames"] == 12 and results["compared_share"] == 1
+    assert results["flicker"] == pytest.approx(4 / 11 / 3, abs=0.02)
+    ways = {(way["smoothing"], way["smoothing_time"]): way for way in results["smoothed"]}
+    assert list(ways) == [("flow", 0.001), ("pose", 0.001), ("flow", 0.5), ("pose", 0.5)]
+    assert ways["pose", 0.001]["flicker"] == results["flicker"]
+    assert ways["pose", 0.001]["other_than_unsmoothed"] == 0
+    assert ways["pose", 0.5]["flicker"] == 0
+    assert ways["pose", 0.5]["other_than_unsmoothed"] == pytest.approx(2 / 12 / 3, abs=0.01)
+    assert all(way["ms_per_frame"] > 0 for way in ways.values())
+
+
+def test_fewer_frames_may_be_asked_for(recording, tmp_path):
+    result = run("flicker", recording, "--words", "red,blue", "--frames", 3, "--json", tmp_path / "r.json")
+    assert result.exit_code == 0, result.output
+    results = json.loads((tmp_path / "r.json").read_text())
+    assert results["frames"] == 3 and results["flicker"] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "got neither"),
+        (["--words", "red", "--smoothing-time", 0], "expected a time constant above 0"),
+    ],
+)
+def test_flicker_says_what_is_wrong(recording, arguments, message):
+    result = run("flicker", recording, *arguments)
+    assert result.exit_code == 2 and message in " ".join(result.output.split())
+
+
+def test_a_folder_of_something_else(tmp_path):
+    result = run("flicker", tmp_path, "--words", "red")
+    assert result.exit_code == 2 and "expected NNNN.color.jpg" in " ".join(result.output.split())
+
+
+@pytest.mark.parametrize(("more", "shown"), [([], "brown"), (["--smoothing", "flow"], "red")])
+def test_segment_smooths_a_video_if_asked_to(tmp_path, more, shown):
+    words = ["red", "blue", "brown"]
+    video = cv2.VideoWriter(str(tmp_path / "v.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 15, (96, 32))
+    # Red and brown are the same grey, so that only the names change.
+    for left in ("red", "red", "red", "brown"):
+        video.write(color_image([[left, "blue", "red"]])[:, :, ::-1].copy())
+    video.release()
+    out = tmp_path / "out"
+    result = run("segment", tmp_path / "v.avi", "--words", ",".join(words), "-o", out, *more)
+    assert result.exit_code == 0, result.output
+    for number, name in ((2, "red"), (3, shown)):
+        labels = cv2.imread(str(out / f"v_{number:06d}_labels.png"), cv2.IMREAD_UNCHANGED)
+        assert (labels[8:24, 8:24] == words.index(name)).all()
+
+
+def test_segment_cannot_smooth_by_poses(tmp_path):
+    cv2.imwrite(str(tmp_path / "a.png"), WALL)
+    result = run("segment", tmp_path, "--words", "red", "-o", tmp_path / "out", "--smoothing", "pose")
+    assert result.exit_code == 2 and "expected --smoothing off or flow" in " ".join(result.output.split())
