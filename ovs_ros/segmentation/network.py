@@ -1,4 +1,4 @@
-"""The trained network that refines cosines: text-guided alignment and spatial decoder (DCP-CLIP, eq. 6 to 16).
+"""The trained network that refines cosines: DCP-CLIP's alignment and spatial decoder (eq. 6 to 16).
 
 What it computes is told, part by part, where it is trained (`ovs_ros/training/networks/`); here it is run.
 """
@@ -12,7 +12,7 @@ from ovs_ros.encoders.protocols import DenseFeatures
 from ovs_ros.runtime.onnx import open_session
 
 MOST_WORDS = 1024
-"""How many words it refines at once at most: its memory grows with them (2.2 MB a word at 20 x 27 patches)."""
+"""How many words it refines at once at most: its memory grows with them, by megabytes a word."""
 _INPUTS = {"patches", "image", "words"}
 
 
@@ -39,8 +39,9 @@ class RefinementNetwork:
         outputs = [o.name for o in self._session.get_outputs()]
         if not set(inputs) >= _INPUTS or set(inputs) - _INPUTS - {"shallow"} or outputs != ["logits"]:
             raise ValueError(
-                f"expected a network with the inputs patches, image, words and perhaps shallow, and the output "
-                f"logits in {model}, got {', '.join(inputs)} and {', '.join(outputs)}; export it with 'ovs train'"
+                f"expected a network with the inputs patches, image, words and perhaps shallow, and the "
+                f"output logits in {model}, got {', '.join(inputs)} and {', '.join(outputs)}; "
+                "export it with 'ovs train'"
             )
         if inputs["words"][1] != 1:
             raise ValueError(

@@ -82,8 +82,8 @@ class Segmenter:
             )
         if network is not None and network.dim != text_encoder.dim:
             raise ValueError(
-                f"expected a network over words of {text_encoder.dim} dimensions, as {text_encoder.name} gives, "
-                f"got one over {network.dim}; use the one that was trained with these encoders"
+                f"expected a network over words of {text_encoder.dim} dimensions, as {text_encoder.name} "
+                f"gives, got one over {network.dim}; use the one that was trained with these encoders"
             )
         self.image_encoder = image_encoder
         self.text_encoder = text_encoder
