@@ -15,7 +15,7 @@ def align(
     temperature: float = 1.0,
     network: RefinementNetwork | None = None,
 ) -> NDArray[np.float32]:
-    """The logits of a softmax over words: scaled cosines of the fine grid, refined by a network if there is one.
+    """The logits of a softmax over words: scaled cosines of the fine grid, refined by a network if any.
 
     The network works on patches; what it adds is upsampled with their cosines. Beyond `MOST_WORDS` words,
     which only a decision without selection reaches, the cosines stay as they are.
