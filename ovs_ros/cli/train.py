@@ -8,7 +8,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from ovs_ros.cli.common import user_errors
 from ovs_ros.encoders.embedded import MODELS
+from ovs_ros.encoders.feature_map import IMAGENET_MEAN, IMAGENET_STD
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -96,6 +98,53 @@ def head(
     trainer.train(output.with_suffix(".csv"), console)
     trainer.save(output)
     report(trainer.averaged(), data, caches, encode, console)
+
+
+@app.command()
+def fusion(
+    split: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Holds image/*, label/*.png; classes.txt there or above.")
+    ],
+    second: Annotated[Path, typer.Option(help="The second encoder, an ONNX file with one image as input.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Gets the fusion weights (npz).")],
+    preset: Annotated[str, typer.Option(help="The first encoder: 'stream' or 'quality'.")] = "stream",
+    size: Annotated[
+        tuple[int, int] | None,
+        typer.Option(metavar="H W", help="The second's input, where its file leaves it open."),
+    ] = None,
+    mean: Annotated[
+        tuple[float, float, float],
+        typer.Option(metavar="R G B", help="Subtracted from its input, 0 to 255, where it takes floats."),
+    ] = IMAGENET_MEAN,
+    std: Annotated[
+        tuple[float, float, float], typer.Option(metavar="R G B", help="Its input is divided by this.")
+    ] = IMAGENET_STD,
+    map_output: Annotated[str | None, typer.Option(help="Which of several outputs is the map.")] = None,
+    per_channel: Annotated[bool, typer.Option(help="One weight w for each channel, not for all.")] = False,
+    images: Annotated[int | None, typer.Option(min=1, help="At most so many, at even distances.")] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of one batch each.")] = 600,
+    batch: Annotated[int, typer.Option(min=1, help="Images a step.")] = 8,
+    rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 1e-3,
+    models: Models = MODELS,
+) -> None:
+    """Learn to fuse a second image encoder into the first: LMSeg's w and projection, all else frozen."""
+    import numpy as np
+
+    from ovs_ros.encoders import embedded
+    from ovs_ros.encoders.feature_map import FeatureMapEncoder, MapInput
+    from ovs_ros.training.train_fusion import FusionOptions, train_fusion
+
+    with user_errors():
+        first, text = embedded.load(preset, models=models)
+        encoder = FeatureMapEncoder(second, MapInput(size, mean, std, map_output))
+        options = FusionOptions(steps, batch, rate, per_channel=per_channel)
+        weights, losses = train_fusion(split, first, text, encoder, options, images=images)
+        weights.save(output)
+        tenth = max(1, steps // 10)
+        Console().print(
+            f"loss {np.mean(losses[:tenth]):.3f} at first, {np.mean(losses[-tenth:]):.3f} at last; "
+            f"w {weights.weight.mean():.3f}; wrote {output}"
+        )
 
 
 @app.command()

@@ -70,6 +70,7 @@ class FeatureMapEncoder:
         name: the file's name without its ending.
         digest: of the file's content.
         channels: C.
+        wanted: what it was opened with.
     """
 
     def __init__(self, model: Path, wanted: MapInput | None = None, *, threads: int = 0) -> None:
@@ -96,6 +97,7 @@ class FeatureMapEncoder:
                 f"expected an ONNX model in {model}, got something else; check the file"
             ) from error
         self._model = model
+        self.wanted = wanted
         self.name = model.stem
         self.digest = hashlib.sha256(model.read_bytes()).hexdigest()
         self._open_input(wanted)

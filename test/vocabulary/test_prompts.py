@@ -7,8 +7,15 @@ import numpy as np
 import pytest
 from fakes import ColorTextEncoder
 
+from ovs_ros.vocabulary.attributes import Attributes, CategoryAttributes
 from ovs_ros.vocabulary.cache import EmbeddingCache
-from ovs_ros.vocabulary.prompts import WORDS_A_BATCH, embed, texts_for
+from ovs_ros.vocabulary.prompts import (
+    WORDS_A_BATCH,
+    AttributePrompts,
+    AttributeReading,
+    embed,
+    texts_for,
+)
 from ovs_ros.vocabulary.vocabulary import CategorySpec, Vocabulary, VocabularyError
 
 
@@ -92,3 +99,60 @@ def test_other_weights_are_another_entry(tmp_path: Path) -> None:
     encoder.name = "fake-colour-words, trained longer"
     embed(vocabulary, encoder, EmbeddingCache(tmp_path))
     assert encoder.encoded == ["red", "a photo of red"]
+
+
+CHAIR = CategoryAttributes(
+    "chair", color="brown", shape="four legs", context="at a table", synonyms=("seat",)
+)
+
+
+@pytest.mark.parametrize(
+    ("reading", "texts"),
+    [
+        ("average", ("a seat at a table: brown", "a seat at a table: four legs")),
+        ("sentence", ("a seat at a table: brown; four legs",)),
+    ],
+)
+def test_texts_about_looks(reading: AttributeReading, texts: tuple[str, ...]) -> None:
+    prompts = AttributePrompts(Attributes([CHAIR]), reading, 0.5)
+    assert prompts.texts("seat") == texts
+    assert prompts.texts("spaceship") == ()
+    assert AttributePrompts(Attributes([CHAIR]), reading, 0.0).texts("seat") == ()
+
+
+class LooksEncoder(AxisEncoder):
+    """Knows a chair and its looks."""
+
+    axes = {"chair": [1, 0, 0], "a chair: brown": [0, 1, 0], "a chair: tall": [0, 0, 1], "desk": [1, 0, 0]}
+
+
+@pytest.mark.parametrize("weight", [0.25, 0.5, 1.0])
+def test_looks_are_mixed_in_by_their_weight(weight: float, tmp_path: Path) -> None:
+    known = Attributes([CategoryAttributes("chair", color="brown", texture="tall")])
+    vocabulary = Vocabulary.from_specs(["chair", "desk", CategorySpec("Chair 2", ("chair",))])
+    prompts = AttributePrompts(known, "average", weight)
+    looks = np.array([0, 1, 1]) / 2**0.5
+    mixed = (1 - weight) * np.array([1, 0, 0]) + weight * looks
+    cache = EmbeddingCache(tmp_path)
+    for _ in range(2):  # Encoded, then from the cache.
+        got = embed(vocabulary, LooksEncoder(), cache, attributes=prompts).embeddings
+        np.testing.assert_allclose(got[0], mixed / np.linalg.norm(mixed), atol=1e-6)
+        np.testing.assert_allclose(got[1:], [[1, 0, 0], [1, 0, 0]], atol=1e-6)
+    plain = embed(vocabulary, LooksEncoder(), cache).embeddings
+    np.testing.assert_allclose(plain, [[1, 0, 0]] * 3, atol=1e-6)
+
+
+def test_a_category_with_prompts_of_its_own_keeps_to_them() -> None:
+    known = Attributes([CategoryAttributes("chair", color="brown")])
+    vocabulary = Vocabulary.from_specs([CategorySpec("chair", ("desk",))], ["chair"])
+    got = embed(vocabulary, LooksEncoder(), attributes=AttributePrompts(known, "sentence", 1.0)).embeddings
+    np.testing.assert_allclose(got, [[1, 0, 0], [0, 1, 0]], atol=1e-6)
+
+
+def test_attribute_settings_are_checked_even_when_they_are_off() -> None:
+    assert AttributePrompts.load("off") is None
+    with pytest.raises(ValueError, match="expected the reading of attributes to be one of average, sentence"):
+        AttributePrompts.load("off", "mean")
+    for weight in (-0.1, 1.1, float("nan")):
+        with pytest.raises(ValueError, match="expected a weight of attributes from 0 to 1"):
+            AttributePrompts.load("off", weight=weight)

@@ -1,0 +1,157 @@
+"""The fusion in torch, its training on made-up maps, and that run time computes the same."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from fakes import COLORS, ColorImageEncoder, ColorTextEncoder, color_image
+from onnx_encoders import save_encoder
+
+torch = pytest.importorskip("torch", reason="training needs torch: pip install '.[train]'")
+
+from ovs_ros.encoders.feature_map import FeatureMap, FeatureMapEncoder, MapInput  # noqa: E402
+from ovs_ros.encoders.fusion import FusedImageEncoder, FusionWeights  # noqa: E402
+from ovs_ros.training.networks.fusion import Fusion  # noqa: E402
+from ovs_ros.training.train_fusion import (  # noqa: E402
+    FusionOptions,
+    FusionSample,
+    learn,
+    split_files,
+    train_fusion,
+)
+
+torch.set_num_threads(1)
+DIM, CHANNELS = 12, 6
+
+
+def random_fusion(per_channel: bool) -> Fusion:
+    torch.manual_seed(0)
+    fusion = Fusion(CHANNELS, DIM, per_channel=per_channel, start=0.3)
+    torch.nn.init.normal_(fusion.projection.weight)
+    torch.nn.init.normal_(fusion.projection.bias)
+    torch.nn.init.normal_(fusion.mix)
+    return fusion
+
+
+def units(*shape: int, seed: int = 0) -> np.ndarray:
+    vectors = np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+
+
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_it_starts_as_the_first_encoder_and_every_part_learns(per_channel: bool) -> None:
+    fusion = Fusion(CHANNELS, DIM, per_channel=per_channel)
+    first, second = torch.from_numpy(units(2, 3, DIM)), torch.randn(2, 3, CHANNELS)
+    torch.testing.assert_close(fusion(first, second), first)
+    assert fusion.weight.shape == ((DIM,) if per_channel else ())
+    fusion = random_fusion(per_channel)
+    (fusion(first, second) * torch.randn(2, 3, DIM)).sum().backward()
+    for name, parameter in fusion.named_parameters():
+        assert parameter.grad is not None and (parameter.grad != 0).all(), name
+
+
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_run_time_computes_the_same(
+    per_channel: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    fusion = Fusion(CHANNELS, ColorImageEncoder.dim, per_channel=per_channel)
+    for parameter in fusion.parameters():
+        torch.nn.init.normal_(parameter)
+    save_encoder(tmp_path / "e.onnx", channels=CHANNELS)
+    second = FeatureMapEncoder(tmp_path / "e.onnx")
+    feature_map = FeatureMap(
+        np.random.default_rng(0).standard_normal((2, 3, CHANNELS), np.float32), (1.0, 1.0)
+    )
+    monkeypatch.setattr(second, "run", lambda prepared: feature_map)
+    weights = FusionWeights(
+        fusion.weight.detach().numpy(),
+        fusion.projection.weight.detach().numpy().T,
+        fusion.projection.bias.detach().numpy(),
+        MapInput(),
+        second.digest,
+    )
+    image = color_image([["red", "blue", "green"], ["white", "red", "black"]], 16)
+    encoder = FusedImageEncoder(ColorImageEncoder(), second, weights)
+    got = encoder.project(encoder.backbone(encoder.prepare(image))).patches  # (2, 3, D)
+    plain = ColorImageEncoder()
+    first = plain.project(plain.backbone(plain.prepare(image))).patches
+    expected = fusion(torch.from_numpy(first), torch.from_numpy(feature_map.values))
+    np.testing.assert_allclose(got, expected.detach().numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_it_learns_what_only_the_second_encoder_sees() -> None:
+    rng = np.random.default_rng(0)
+    words = units(3, DIM, seed=1)
+    samples = []
+    for _ in range(8):
+        truth = rng.integers(0, 3, (4, 5))
+        second = rng.standard_normal((4, 5, CHANNELS)) * 50 + 300  # Of another scale than the first's.
+        second[..., 0] = 300 + 50 * truth
+        label = truth.repeat(4, axis=0).repeat(4, axis=1).astype(np.uint8)
+        label[0] = 255
+        first = np.broadcast_to(units(DIM), (4, 5, DIM))
+        samples.append(FusionSample(first.astype(np.float16), second.astype(np.float16), label, (1.0, 1.0)))
+    fusion, losses = learn(samples, words, 20.0, FusionOptions(steps=150, batch=4, rate=0.02))
+    assert np.mean(losses[-10:]) < 0.5 * losses[0]
+    sample = samples[0]
+    with torch.no_grad():
+        fused = fusion(
+            torch.from_numpy(sample.first.astype(np.float32)),
+            torch.from_numpy(sample.second.astype(np.float32)),
+        )
+    right = (fused.numpy() @ words.T).argmax(-1) == sample.label[2::4, 2::4]
+    assert right.mean() > 0.9
+
+
+def test_padding_and_unlabelled_pixels_teach_nothing() -> None:
+    first = units(4, 4, DIM).astype(np.float16)
+    second = np.random.default_rng(2).standard_normal((4, 4, CHANNELS)).astype(np.float16)
+    label = np.full((16, 16), 255, np.uint8)
+    label[:4] = 0
+    words = units(2, DIM, seed=3)
+
+    def loss_with(patches: np.ndarray) -> float:
+        sample = FusionSample(patches, second, label, (0.5, 1.0))
+        return learn([sample], words, 20.0, FusionOptions(steps=1, batch=1))[1][0]
+
+    changed = first.copy()
+    changed[3:] = -changed[3:]
+    assert loss_with(changed) == pytest.approx(loss_with(first), rel=1e-6)
+    changed[0] = -changed[0]
+    assert loss_with(changed) != pytest.approx(loss_with(first), rel=1e-3)
+
+
+@pytest.fixture
+def labelled(tmp_path: Path) -> Path:
+    split = tmp_path / "set" / "train"
+    for folder in ("image", "label"):
+        (split / folder).mkdir(parents=True)
+    for number, names in enumerate((("red", "blue"), ("blue", "red"), ("red", "red"))):
+        image = color_image([names], 32)
+        cv2.imwrite(str(split / "image" / f"{number}.png"), image[..., ::-1])
+        label = (image == COLORS["blue"]).all(axis=-1).astype(np.uint8)
+        cv2.imwrite(str(split / "label" / f"{number}.png"), label)
+    (tmp_path / "set" / "classes.txt").write_text("red\nblue\n")
+    return split
+
+
+def test_a_folder_becomes_weights_that_run_time_takes(labelled: Path, tmp_path: Path) -> None:
+    save_encoder(tmp_path / "e.onnx", channels=CHANNELS)
+    second = FeatureMapEncoder(tmp_path / "e.onnx")
+    options = FusionOptions(steps=3, batch=2)
+    weights, losses = train_fusion(
+        labelled, ColorImageEncoder(), ColorTextEncoder(), second, options, images=2
+    )
+    assert len(losses) == 3 and np.isfinite(losses).all()
+    weights.save(tmp_path / "f.npz")
+    FusedImageEncoder(ColorImageEncoder(), second, FusionWeights.load(tmp_path / "f.npz"))
+
+
+def test_images_are_taken_at_even_distances_and_missing_files_are_named(labelled: Path) -> None:
+    files, names = split_files(labelled, 2)
+    assert [file.image.stem for file in files] == ["0", "2"] and names == ["red", "blue"]
+    (labelled.parent / "classes.txt").unlink()
+    with pytest.raises(FileNotFoundError, match="expected classes.txt in"):
+        split_files(labelled, None)
