@@ -75,8 +75,8 @@ class DinoV2(nn.Module):
         """The position table at a grid's resolution, (h * w, 384)."""
         if grid not in self._positions:
             table = resample_grid(self._table, *grid)
-            self._positions[grid] = torch.from_numpy(table).flatten(0, 1).to(device)
-        return self._positions[grid]
+            self._positions[grid] = torch.from_numpy(table).flatten(0, 1)
+        return self._positions[grid].to(device)
 
 
 class DinoBlock(nn.Module):

