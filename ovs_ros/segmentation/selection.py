@@ -1,10 +1,12 @@
 """Dynamic category selection: which few categories can this image hold?
 
-After DCP-CLIP, equations 1 to 5. S_p is the softmax over words of every patch's scaled cosines, S_i that of
-the whole image's (eq. 1). Image-dominant categories are held back when patches vote (eq. 2), every patch
-elects the category that it fits best (eq. 3), categories above theta in S_i are elected in any case (eq. 4),
-and the union goes on (eq. 5). Votes are compared in log space: where S_i of a category is almost 1, products
-with 1 - S_i would underflow and patches would elect noise.
+Two rules can be chosen.
+
+`dcp`, after DCP-CLIP, equations 1 to 5. S_p is the softmax over words of every patch's scaled cosines, S_i
+that of the whole image's (eq. 1). Image-dominant categories are held back when patches vote (eq. 2), every
+patch elects the category that it fits best (eq. 3), categories above theta in S_i are elected in any case
+(eq. 4), and the union goes on (eq. 5). Votes are compared in log space: where S_i of a category is almost 1,
+products with 1 - S_i would underflow and patches would elect noise.
 
 The published text lost the form of equation 2. Three readings can be chosen:
 
@@ -12,6 +14,13 @@ The published text lost the form of equation 2. Three readings can be chosen:
 - redundancy: S_p w - mean_k(S_p w) with w = S_i / mean(S_i), the redundancy removal of CLIP Surgery. The mean
   is the same for all categories of a patch, so it decides nothing: log S_p + log S_i.
 - none: S_p as it is.
+
+`top_n`, as FGAseg and SED prune: every patch elects the N categories that it fits best, and the union goes
+on. Their logits come from an auxiliary head; here the patches' cosines are these logits, for they are trained
+to classify patches.
+
+Both rules leave open what to drop where too many are elected. Here those stay for which (votes + 1) score is
+highest: by the score alone, one sure patch would count as much as half an image.
 
 Negative words take part in every softmax and win patches as categories do; what they win elects nobody.
 """
@@ -29,6 +38,8 @@ from ovs_ros.vocabulary.embedded import EmbeddedVocabulary
 
 SCREEN_CELLS = (6, 8)
 """Into how many cells (down, across) patches are pooled to screen a vocabulary beyond the shortlist."""
+SKETCH_LISTS = 4
+"""How many times as long as the shortlist the list is that a vocabulary's sketch leaves for screening."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,56 +66,78 @@ def everything(words: EmbeddedVocabulary) -> Selection:
 def select(
     features: DenseFeatures, words: EmbeddedVocabulary, scale: float, options: SegmenterOptions
 ) -> Selection:
-    """The categories that an image can hold, at most `options.max_categories`, the best scored first.
+    """The categories that an image can hold, at most `options.max_categories`.
 
     Args:
         features: of one image.
         words: K categories and N negatives.
         scale: what cosines are multiplied with before a softmax.
-        options: suppression, theta, max_categories and shortlist count here.
+        options: rule, top_n, suppression, theta, max_categories and shortlist count here.
     """
     count, total = len(words.ids), len(words.embeddings)
     grid = crop(features.patches, features.extent)  # (rows, cols, D)
     patches = grid.reshape(-1, grid.shape[2])  # (n, D)
     negatives = np.arange(count, total)
     if count > options.shortlist:
-        listed = _screen(features.image, grid, words.embeddings[:count], options.shortlist)
+        parts = np.concatenate((_pooled(grid), features.image[None]))  # (p, D)
+        listed = nearest(parts, words, options.shortlist)
         embeddings = words.embeddings[np.concatenate((listed, negatives))]
     else:
         listed = np.arange(count)
         embeddings = words.embeddings
     weights = (embeddings * np.float32(scale)).T  # (D, C)
-    votes = patches @ weights  # (n, C) log S_p, but for a summand that is the same within a row
+    logits = patches @ weights  # (n, C) log S_p, but for a summand that is the same within a row
     whole = _softmax((features.image @ weights).astype(np.float64))  # (C,) S_i
-    elected = np.zeros(len(listed), bool)
-    winners = np.argmax(votes + _held_back(whole, options.suppression), axis=1)  # (n,)
-    elected[winners[winners < len(listed)]] = True
-    elected |= whole[: len(listed)] > options.theta
+    if options.rule == "top_n":
+        ballots = _best(logits, options.top_n)
+    else:
+        ballots = np.argmax(logits + _held_back(whole, options.suppression), axis=1)
+    votes = np.bincount(ballots.ravel(), minlength=len(weights.T))[: len(listed)]
+    elected = votes > 0
+    if options.rule == "dcp":
+        elected |= whole[: len(listed)] > options.theta
     places = np.flatnonzero(elected)  # (M,)
-    scores = np.maximum(_best_probability(votes, places), whole[places].astype(np.float32))
+    scores = np.maximum(_best_probability(logits, places), whole[places].astype(np.float32))
     if len(places) > options.max_categories:
-        best = np.sort(np.argsort(-scores, kind="stable")[: options.max_categories])
-        places, scores = places[best], scores[best]
+        rank = np.argsort(-(votes[places] + 1) * scores, kind="stable")
+        kept = np.sort(rank[: options.max_categories])
+        places, scores = places[kept], scores[kept]
     columns = listed[places]
     return Selection(columns, scores, np.concatenate((columns, negatives)))
 
 
-def _screen(
-    image: NDArray[np.float32], grid: NDArray[np.float32], embeddings: NDArray[np.float32], count: int
-) -> NDArray[np.intp]:
+def nearest(parts: NDArray[np.float32], words: EmbeddedVocabulary, count: int) -> NDArray[np.intp]:
     """The `count` categories (ascending) that come nearest to being the best of a part of the image.
 
-    Pooled patches and the whole image stand for all patches. A category counts by how little it lacks to the
-    best category of a part, not by its cosine: else one part that is close to many words would fill the list.
+    A category counts by how little it lacks to the best category of a part, not by its cosine: else one part
+    that is close to many words would fill the list. Of a vocabulary that has a sketch, only the categories
+    that are near by the sketch are compared as they are.
+
+    Args:
+        parts: (p, D) unit embeddings.
+        words: K categories, more than `count`.
+        count: the length of the list.
     """
-    rows, cols, dim = grid.shape
-    pooled = _pooling(rows, cols) @ grid.reshape(-1, dim)  # (cells, D)
-    pooled /= np.maximum(np.linalg.norm(pooled, axis=1, keepdims=True), 1e-12)
-    parts = np.concatenate((pooled, image[None]))  # (p, D)
+    longer = SKETCH_LISTS * count
+    if words.sketch is None or len(words.ids) <= longer:
+        return _nearest(parts, words.embeddings[: len(words.ids)], count)
+    listed = _nearest(parts @ words.sketch.axes, words.sketch.words, longer)
+    return listed[_nearest(parts, words.embeddings[listed], count)]
+
+
+def _nearest(parts: NDArray[np.float32], embeddings: NDArray[np.float32], count: int) -> NDArray[np.intp]:
     cosines = parts @ embeddings.T  # (p, K)
     cosines -= cosines.max(axis=1, keepdims=True)
     lacks = cosines.max(axis=0)  # (K,) 0 for the best of a part, else negative
     return np.sort(np.argpartition(-lacks, count)[:count])
+
+
+def _pooled(grid: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Patches (rows, cols, D) pooled to cells: (cells, D) unit rows."""
+    rows, cols, dim = grid.shape
+    pooled = _pooling(rows, cols) @ grid.reshape(-1, dim)
+    pooled /= np.maximum(np.linalg.norm(pooled, axis=1, keepdims=True), 1e-12)
+    return pooled
 
 
 @lru_cache(maxsize=8)
@@ -117,6 +150,15 @@ def _pooling(rows: int, cols: int) -> NDArray[np.float32]:
     matrix = np.kron(down, across)
     matrix.setflags(write=False)
     return matrix
+
+
+def _best(logits: NDArray[np.float32], count: int) -> NDArray[np.intp]:
+    """The columns of the `count` highest logits of each row: (n, C) -> (n, min(count, C)), in no order."""
+    if count >= logits.shape[1]:
+        return np.broadcast_to(np.arange(logits.shape[1]), logits.shape)
+    if count == 1:
+        return logits.argmax(axis=1)[:, None]
+    return np.argpartition(logits, -count, axis=1)[:, -count:]
 
 
 def _softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -139,9 +181,9 @@ def _held_back(whole: NDArray[np.float64], suppression: Suppression) -> NDArray[
     return np.log(np.maximum(kept, np.finfo(np.float64).tiny)).astype(np.float32)
 
 
-def _best_probability(votes: NDArray[np.float32], places: NDArray[np.intp]) -> NDArray[np.float32]:
+def _best_probability(logits: NDArray[np.float32], places: NDArray[np.intp]) -> NDArray[np.float32]:
     """The highest S_p of some columns: (n, C) logits -> (len(places),) float32."""
-    highest = votes.max(axis=1, keepdims=True)  # (n, 1)
-    sums = np.exp(votes - highest).sum(axis=1, keepdims=True)  # (n, 1)
-    best: NDArray[np.float32] = np.exp((votes[:, places] - highest - np.log(sums)).max(axis=0))
+    highest = logits.max(axis=1, keepdims=True)  # (n, 1)
+    sums = np.exp(logits - highest).sum(axis=1, keepdims=True)  # (n, 1)
+    best: NDArray[np.float32] = np.exp((logits[:, places] - highest - np.log(sums)).max(axis=0))
     return best

@@ -5,7 +5,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from ovs_ros.vocabulary.sketch import Sketch, draw_sketch
 from ovs_ros.vocabulary.vocabulary import Vocabulary
+
+SKETCHED_FROM = 2048
+"""How many categories a vocabulary needs for a sketch; selection compares fewer ones as they are."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,6 +21,7 @@ class EmbeddedVocabulary:
         embeddings: (K + N, D) float32, C-contiguous, unit rows: the categories in order, then the negatives.
         ids: (K,) uint16, the label of each category.
         thresholds: (K,) float32 in [0, 1], NaN where the segmenter's default counts.
+        sketch: the categories in few dimensions, for selection; None for vocabularies below SKETCHED_FROM.
 
     Raises:
         ValueError: the embeddings are not (K + N, D), not finite, or not of unit L2 norm.
@@ -26,6 +31,7 @@ class EmbeddedVocabulary:
     embeddings: NDArray[np.float32]
     ids: NDArray[np.uint16] = field(init=False)
     thresholds: NDArray[np.float32] = field(init=False)
+    sketch: Sketch | None = field(init=False)
 
     def __post_init__(self) -> None:
         embeddings = np.array(self.embeddings, dtype=np.float32, order="C")
@@ -48,3 +54,6 @@ class EmbeddedVocabulary:
         object.__setattr__(self, "embeddings", embeddings)
         object.__setattr__(self, "ids", self.vocabulary.ids)
         object.__setattr__(self, "thresholds", thresholds)
+        count = len(self.vocabulary)
+        sketch = draw_sketch(embeddings[:count]) if count >= SKETCHED_FROM else None
+        object.__setattr__(self, "sketch", sketch)

@@ -98,16 +98,28 @@ def test_theta_brings_a_dominant_category_back():
     assert select(of_image, words(embeddings), 15.0, SegmenterOptions(theta=0.5)).columns.tolist() == [0, 1]
 
 
-def test_the_cap_keeps_the_best_scored():
+def equations_1_to_3(features, words, scale):
+    """Which column each patch elects, with the multiplicative reading, in float64."""
+    embeddings = words.embeddings.astype(np.float64)
+    logits = scale * features.patches.reshape(-1, embeddings.shape[1]).astype(np.float64) @ embeddings.T
+    of_patches = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    of_image = np.exp(scale * embeddings @ features.image.astype(np.float64))
+    return (of_patches * (1 - of_image / of_image.sum())).argmax(axis=1)
+
+
+def test_the_cap_keeps_the_best_by_votes_and_score():
     rng = np.random.default_rng(1)
     patches = unit(rng.normal(size=(8, 8, 16)))
     of_image = features(unit(patches.mean(axis=(0, 1))), patches)
     many = words(unit(rng.normal(size=(60, 16))))
     every = select(of_image, many, 10.0, SegmenterOptions(max_categories=60))
     best = select(of_image, many, 10.0, SegmenterOptions(max_categories=5))
-    expected = np.sort(every.columns[np.argsort(-every.scores)[:5]])
+    votes = np.zeros(60)
+    for column in equations_1_to_3(of_image, many, 10.0):
+        votes[column] += 1
+    rank = np.argsort(-(votes[every.columns] + 1) * every.scores)
     assert len(every.columns) > 5
-    assert best.columns.tolist() == expected.tolist()
+    assert best.columns.tolist() == np.sort(every.columns[rank[:5]]).tolist()
 
 
 def test_negatives_take_part_but_are_not_elected():
@@ -146,6 +158,47 @@ def test_screening_keeps_what_small_parts_of_the_image_show():
     of_image = features(unit(patches.mean(axis=(0, 1))), patches)
     selection = select(of_image, words(embeddings), 20.0, SegmenterOptions(shortlist=256))
     assert set(shown) | {7} <= set(selection.columns)
+
+
+def test_a_sketch_keeps_what_small_parts_of_the_image_show():
+    rng = np.random.default_rng(3)
+    embeddings = unit(rng.normal(size=(64, 128)) @ rng.normal(size=(128, 128)))[rng.integers(0, 64, 6000)]
+    embeddings = unit(embeddings + 0.05 * rng.normal(size=embeddings.shape))
+    shown = rng.choice(6000, 12, replace=False)
+    patches = np.repeat(np.repeat(embeddings[shown].reshape(3, 4, 128), 6, axis=0), 6, axis=1)
+    of_image = features(unit(patches.mean(axis=(0, 1))), patches)
+    many = words(embeddings)
+    assert many.sketch is not None
+    selection = select(of_image, many, 20.0, SegmenterOptions(shortlist=64))
+    assert set(shown) <= set(selection.columns)
+
+
+@given(seed=st.integers(0, 2**32 - 1), top_n=st.integers(1, 12), negatives=st.integers(0, 3))
+@settings(max_examples=25, deadline=None)
+def test_top_n_is_the_union_over_patches(seed, top_n, negatives):
+    rng = np.random.default_rng(seed)
+    patches = unit(rng.normal(size=(3, 4, 16)))
+    many = words(unit(rng.normal(size=(10 + negatives, 16))), negatives)
+    of_image = features(unit(patches.mean(axis=(0, 1))), patches)
+    options = SegmenterOptions(rule="top_n", top_n=top_n, theta=0.0)
+    order = np.argsort(-(patches.reshape(-1, 16) @ many.embeddings.T), axis=1)[:, :top_n]
+    expected = sorted(column for column in set(order.ravel().tolist()) if column < 10)
+    assert select(of_image, many, 20.0, options).columns.tolist() == expected
+
+
+@pytest.mark.parametrize("rule", ["dcp", "top_n"])
+@given(seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=25, deadline=None)
+def test_permuting_the_words_permutes_the_selection(rule, seed):
+    rng = np.random.default_rng(seed)
+    patches = unit(rng.normal(size=(6, 8, 16)))
+    embeddings = unit(rng.normal(size=(80, 16)))
+    of_image = features(unit(patches.mean(axis=(0, 1))), patches)
+    options = SegmenterOptions(rule=rule, top_n=3, max_categories=10, shortlist=60)
+    order = rng.permutation(80)
+    straight = select(of_image, words(embeddings), 10.0, options)
+    permuted = select(of_image, words(embeddings[order]), 10.0, options)
+    assert sorted(order[permuted.columns]) == straight.columns.tolist()
 
 
 def test_everything_takes_all():
