@@ -4,14 +4,18 @@ import typer
 
 from ovs_ros.cli import train, vocabulary
 from ovs_ros.cli.bench import bench
+from ovs_ros.cli.calibrate import calibrate
 from ovs_ros.cli.evaluate import evaluate
 from ovs_ros.cli.flicker import flicker
 from ovs_ros.cli.segment import segment
+from ovs_ros.cli.temperature import temperature
 
 app = typer.Typer(help="Open-vocabulary segmentation without ROS.", no_args_is_help=True)
 app.command()(segment)
 app.command()(evaluate)
 app.command()(bench)
 app.command()(flicker)
+app.command()(calibrate)
+app.command()(temperature)
 app.add_typer(vocabulary.app, name="vocabulary")
 app.add_typer(train.app, name="train")

@@ -1,0 +1,210 @@
+"""`ovs calibrate`: adapt a vocabulary to a site, from frames recorded there."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+from rich.table import Table
+from rich.text import Text
+
+from ovs_ros.cli.common import (
+    JsonOption,
+    PresetOption,
+    console,
+    embed_words,
+    list_images,
+    load_segmenter,
+    progress_bar,
+    read_image,
+    user_errors,
+    write_json,
+)
+from ovs_ros.cli.labelled import IGNORED, LabelledSet, load_labelled_set
+from ovs_ros.cli.measures import rounded
+from ovs_ros.segmentation.calibration import Reliability
+from ovs_ros.segmentation.grid import crop
+from ovs_ros.segmentation.metrics import ConfusionMatrix
+from ovs_ros.segmentation.segmentation import Segmentation
+from ovs_ros.segmentation.segmenter import Segmenter
+from ovs_ros.segmentation.template_choice import TemplateEntropies
+from ovs_ros.segmentation.thresholds import CategoryConfidences
+from ovs_ros.vocabulary.prompts import embed
+from ovs_ros.vocabulary.templates import POOL
+from ovs_ros.vocabulary.vocabulary import Category, CategorySpec, Vocabulary, name_key
+from ovs_ros.vocabulary.yaml_io import dump_vocabulary, load_vocabulary
+
+
+def calibrate(
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DIR", help="Frames of the site, 50 to 200; or image/* and, for figures, label/*.png."
+        ),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The vocabulary that is written, YAML.")],
+    words: Annotated[
+        str | None, typer.Option("--words", help="Names to look for, with commas between.")
+    ] = None,
+    vocabulary: Annotated[
+        Path | None, typer.Option("--vocabulary", help="Names to look for, as YAML; default: the classes.")
+    ] = None,
+    preset: PresetOption = "stream",
+    templates: Annotated[
+        int, typer.Option(min=0, help="How many prompt templates a category gets at most; 0: no choice.")
+    ] = 8,
+    precision: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="The mean confidence that a category's pixels shall have; 0: off."),
+    ] = 0.7,
+    most_unknown: Annotated[
+        float, typer.Option(min=0, max=1, help="The share of a category's pixels that may become unknown.")
+    ] = 0.5,
+    json_file: JsonOption = None,
+) -> None:
+    """Choose prompts and thresholds for each category from unlabelled frames, and write them as a vocabulary.
+
+    Categories keep the prompts and thresholds that the given vocabulary already has for them. The node loads
+    the result with its parameter 'vocabulary'. Where DIR has labels and a class file, a table tells what was
+    gained and lost; classes that the vocabulary lacks do not count.
+    """
+    with user_errors():
+        dataset = load_labelled_set(folder) if (folder / "label").is_dir() else None
+        images = dataset.images if dataset else list_images(_images_folder(folder))
+        start = _vocabulary(words, vocabulary, dataset)
+        segmenter = load_segmenter(preset)
+        specs = [CategorySpec(c.name, c.prompts) for c in start.categories]
+        if templates:
+            specs = _choose_templates(segmenter, start, images, templates)
+        chosen = Vocabulary.from_specs(specs, start.negatives)
+        limits = _thresholds(segmenter, chosen, images, precision, most_unknown)
+        adapted = Vocabulary.from_specs(
+            [
+                CategorySpec(spec.name, spec.prompts, limit if own.threshold is None else own.threshold)
+                for spec, own, limit in zip(specs, start.categories, limits, strict=True)
+            ],
+            start.negatives,
+        )
+        dump_vocabulary(adapted, output)
+        console.print(_table(adapted, start))
+        steps = {"before": start, "templates": chosen, "templates and thresholds": adapted}
+        figures = {name: _figures(segmenter, step, dataset, name) for name, step in steps.items() if dataset}
+        if figures:
+            console.print(_figures_table(figures))
+        console.print(Text(f"{len(images)} frames; the vocabulary is in {output}"))
+        if json_file:
+            write_json(json_file, {"images": len(images), "figures": figures})
+
+
+def _images_folder(folder: Path) -> Path:
+    return folder / "image" if (folder / "image").is_dir() else folder
+
+
+def _vocabulary(words: str | None, file: Path | None, dataset: LabelledSet | None) -> Vocabulary:
+    if words is not None and file is not None:
+        raise ValueError("expected --words or --vocabulary, got both")
+    if file is not None:
+        return load_vocabulary(file)
+    if words is not None:
+        return Vocabulary.from_names([word for word in words.split(",") if word.strip()])
+    if dataset is None:
+        raise ValueError("expected --words or --vocabulary for frames without labels, got neither")
+    return Vocabulary.from_names(dataset.names)
+
+
+def _choose_templates(
+    segmenter: Segmenter, vocabulary: Vocabulary, images: list[Path], most: int
+) -> list[CategorySpec]:
+    """Categories with the templates of lowest entropy as prompts; none where no frame showed the category."""
+    classifiers = []
+    with progress_bar() as bar:
+        for template in bar.track(POOL, description="Embedding templates"):
+            specs = [CategorySpec(c.name, c.prompts or (template,)) for c in vocabulary.categories]
+            alone = Vocabulary.from_specs(specs, vocabulary.negatives)
+            classifiers.append(embed(alone, segmenter.text_encoder, segmenter.cache).embeddings)
+    scale = segmenter.image_encoder.logit_scale / segmenter.calibration
+    entropies = TemplateEntropies(np.stack(classifiers), len(vocabulary), scale)
+    encoder = segmenter.image_encoder
+    for image in _read(images, "Choosing templates"):
+        features = encoder.project(encoder.backbone(encoder.prepare(image)))
+        patches = crop(features.patches, features.extent)
+        entropies.add(patches.reshape(-1, patches.shape[2]))
+    return [
+        CategorySpec(category.name, category.prompts or tuple(POOL[place] for place in places))
+        for category, places in zip(vocabulary.categories, entropies.choose(most), strict=True)
+    ]
+
+
+def _thresholds(
+    segmenter: Segmenter, vocabulary: Vocabulary, images: list[Path], precision: float, most_unknown: float
+) -> list[float | None]:
+    words = embed_words(segmenter, vocabulary)
+    confidences = CategoryConfidences(len(vocabulary))
+    for image in _read(images, "Choosing thresholds"):
+        result = segmenter.segment(image, words)
+        # Ids of a first version count from 0; unknown is beyond them.
+        confidences.add(result.labels, result.confidence)
+    return confidences.thresholds(precision, most_unknown)
+
+
+def _figures(
+    segmenter: Segmenter, vocabulary: Vocabulary, dataset: LabelledSet, step: str
+) -> dict[str, float | None]:
+    words = embed_words(segmenter, vocabulary)
+    ids = _ids(vocabulary, dataset)
+    matrix, reliability = ConfusionMatrix(len(vocabulary)), Reliability()
+    for number, image in enumerate(_read(dataset.images, f"Measuring: {step}")):
+        result: Segmentation = segmenter.segment(image, words)
+        truth = ids[dataset.read(number, image.shape[:2])]
+        matrix.add(truth, result.labels)
+        named = (truth >= 0) & (result.labels != result.unknown_id)
+        reliability.add(result.confidence[named], result.labels[named] == truth[named])
+    unknown = matrix.counts[:, -1].sum() / max(1, matrix.counts.sum())
+    return {
+        "miou": rounded(matrix.mean_iou),
+        "precision": rounded(reliability.accuracy),
+        "ece": rounded(reliability.error()),
+        "unknown_share": rounded(float(unknown)),
+    }
+
+
+def _ids(vocabulary: Vocabulary, dataset: LabelledSet) -> NDArray[np.int32]:
+    """(256,) the id of each value that the set's labels have; -1 where the vocabulary has no such name."""
+    known: dict[str, int] = {name_key(c.name): c.id for c in vocabulary.categories}
+    ids = np.full(IGNORED + 1, -1, np.int32)
+    ids[: len(dataset.names)] = [known.get(name_key(name), -1) for name in dataset.names]
+    if (ids < 0).all():
+        raise ValueError("expected names in the vocabulary that the class file has too, got none of them")
+    return ids
+
+
+def _read(images: list[Path], what: str) -> Iterator[NDArray[np.uint8]]:
+    with progress_bar() as bar:
+        for path in bar.track(images, description=what):
+            yield read_image(path)
+
+
+def _table(adapted: Vocabulary, start: Vocabulary) -> Table:
+    table = Table("category", "prompts", "threshold")
+    for category, own in zip(adapted.categories, start.categories, strict=True):
+        table.add_row(Text(category.name), Text(_shown(category, own)), _number(category.threshold))
+    return table
+
+
+def _shown(category: Category, own: Category) -> str:
+    if own.prompts:
+        return "its own"
+    return ", ".join(category.prompts[:3]) + (", …" if len(category.prompts) > 3 else "")
+
+
+def _figures_table(figures: dict[str, dict[str, float | None]]) -> Table:
+    table = Table("", "mIoU", "right of named pixels", "ECE", "unknown")
+    for name, values in figures.items():
+        table.add_row(name, *(_number(value) for value in values.values()))
+    return table
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"

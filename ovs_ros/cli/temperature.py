@@ -1,0 +1,127 @@
+"""`ovs temperature`: make confidences mean something, on labelled images."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+from rich.table import Table
+from rich.text import Text
+
+from ovs_ros.cli.common import (
+    console,
+    embed_words,
+    load_segmenter,
+    progress_bar,
+    read_image,
+    user_errors,
+    write_json,
+)
+from ovs_ros.cli.labelled import IGNORED, LabelledSet, load_labelled_set
+from ovs_ros.encoders import embedded
+from ovs_ros.segmentation.calibration import Reliability, fit_temperature, model_digest
+from ovs_ros.segmentation.decoder import decode
+from ovs_ros.segmentation.grid import at_nodes
+from ovs_ros.segmentation.segmenter import Segmenter
+from ovs_ros.vocabulary.embedded import EmbeddedVocabulary
+from ovs_ros.vocabulary.vocabulary import Vocabulary
+
+STRIDE = 2
+"""Every second node of each axis is fitted to: neighbours say nearly the same."""
+
+
+def temperature(
+    folders: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="DIR...", help="Each holds image/* and label/*.png; classes.txt lies there or above."
+        ),
+    ],
+    presets: Annotated[
+        list[str], typer.Option("--preset", help="Which presets to fit; may be given several times.")
+    ] = [*embedded.PRESETS],  # noqa: B006  # typer wants a list and never changes it
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Keep the result in this file; the shipped one is ovs_ros/models/calibration.json.",
+        ),
+    ] = None,
+) -> None:
+    """Fit the temperature that calibrates confidences, one for each preset, on all sets together.
+
+    Of each set the even images (the first, the third, …) are fitted to, every image with the same weight, and
+    the others tell the expected calibration error (ECE) before and after. 'Before' is a temperature of 1: the
+    logits as they were trained.
+    """
+    with user_errors():
+        sets = {"/".join(folder.resolve().parts[-2:]): load_labelled_set(folder) for folder in folders}
+        short = [name for name, dataset in sets.items() if len(dataset) < 2]
+        if short:
+            raise ValueError(f"expected at least 2 images in each set, one to fit to, got 1 in {short[0]}")
+        fitted: dict[str, object] = {}
+        table = Table("preset", "temperature", "set", "ECE before", "ECE after")
+        for preset in presets:
+            segmenter = load_segmenter(preset)
+            segmenter.calibration = 1.0
+            words = {
+                name: embed_words(segmenter, Vocabulary.from_names(dataset.names))
+                for name, dataset in sets.items()
+            }
+            found = _fit(segmenter, sets, words)
+            errors = {name: _errors(segmenter, dataset, words[name], found) for name, dataset in sets.items()}
+            fitted[preset] = {
+                "temperature": round(found, 4),
+                "data": list(sets),
+                "split": "fitted to the even images, errors from the odd ones",
+                "ece": {name: {"before": before, "after": after} for name, (before, after) in errors.items()},
+                "model": model_digest(embedded.MODELS),
+            }
+            for name, (before, after) in errors.items():
+                table.add_row(preset, f"{found:.4f}", Text(name), f"{before:.4f}", f"{after:.4f}")
+        console.print(table)
+        if output:
+            kept = json.loads(output.read_text(encoding="utf-8")) if output.is_file() else {}
+            write_json(output, {**kept, **fitted})
+
+
+def _fit(segmenter: Segmenter, sets: dict[str, LabelledSet], words: dict[str, EmbeddedVocabulary]) -> float:
+    logits: list[NDArray[np.float32]] = []
+    right: list[NDArray[np.bool_]] = []
+    for name, dataset in sets.items():
+        for image, truth in _images(dataset, range(0, len(dataset), 2), f"Fitting to {name}"):
+            scored = segmenter.score(image, words[name])
+            true = at_nodes(truth, scored.features, scored.logits.shape[:2])[::STRIDE, ::STRIDE]
+            counted = true != IGNORED
+            fitted = scored.logits[::STRIDE, ::STRIDE][counted]  # (n, M)
+            logits.append(fitted)
+            right.append(scored.selection.columns[fitted.argmax(axis=1)] == true[counted])
+    return fit_temperature(logits, right)
+
+
+def _errors(
+    segmenter: Segmenter, dataset: LabelledSet, words: EmbeddedVocabulary, found: float
+) -> tuple[float, float]:
+    """ECE at a temperature of 1 and at the one found, over the pixels of the odd images."""
+    before, after = Reliability(), Reliability()
+    for image, truth in _images(dataset, range(1, len(dataset), 2), "Measuring"):
+        scored = segmenter.score(image, words)
+        counted = truth != IGNORED
+        for reliability, factor in ((before, 1.0), (after, 1.0 / found)):
+            columns, confidence = decode(scored.logits * np.float32(factor), scored.features, truth.shape)
+            right = scored.selection.columns[columns] == truth
+            reliability.add(confidence[counted], right[counted])
+    return round(before.error(), 4), round(after.error(), 4)
+
+
+def _images(
+    dataset: LabelledSet, numbers: range, what: str
+) -> Iterable[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
+    with progress_bar() as bar:
+        for number in bar.track(numbers, description=what):
+            image = read_image(dataset.images[number])
+            yield image, dataset.read(number, image.shape[:2])
