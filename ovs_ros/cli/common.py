@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ovs_ros.encoders.fusion import with_second
+from ovs_ros.encoders.fusion import OFF, with_second
 from ovs_ros.segmentation.segmenter import Segmenter
 from ovs_ros.vocabulary.embedded import EmbeddedVocabulary
 from ovs_ros.vocabulary.prompts import ATTRIBUTE_READINGS, ATTRIBUTE_WEIGHT, AttributePrompts
@@ -45,10 +45,10 @@ AttributeWeightOption = Annotated[
     float, typer.Option(help="The attributes' share in a word's embedding, 0 to 1.")
 ]
 SecondEncoderOption = Annotated[
-    str, typer.Option("--second-encoder", help="ONNX file of a second image encoder; needs --fusion.")
+    str, typer.Option("--second-encoder", help="ONNX file of a second image encoder; 'off' for none.")
 ]
 FusionOption = Annotated[
-    str, typer.Option("--fusion", help="Fusion weights that 'ovs train fusion' wrote for the second encoder.")
+    str, typer.Option("--fusion", help="What 'ovs train fusion' wrote for the second encoder.")
 ]
 
 
@@ -73,8 +73,8 @@ def equip(
     attributes: str,
     reading: str = "average",
     weight: float = ATTRIBUTE_WEIGHT,
-    second_encoder: str = "",
-    fusion: str = "",
+    second_encoder: str = OFF,
+    fusion: str = OFF,
 ) -> None:
     """Give a segmenter attributes of words and a second image encoder, as far as they are asked for."""
     segmenter.attributes = AttributePrompts.load(attributes, reading, weight)

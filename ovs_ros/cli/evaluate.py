@@ -32,6 +32,7 @@ from ovs_ros.cli.common import (
 )
 from ovs_ros.cli.labelled import LabelKind, load_labelled_set
 from ovs_ros.cli.measures import Agreement, Measure, SelectionReport, peak_memory_mb
+from ovs_ros.encoders.fusion import OFF
 from ovs_ros.segmentation.options import SUPPRESSIONS, SegmenterOptions
 from ovs_ros.segmentation.segmentation import Segmentation
 from ovs_ros.segmentation.segmenter import Segmenter
@@ -82,8 +83,8 @@ def evaluate(
     attributes: AttributesOption = "off",
     attribute_reading: AttributeReadingOption = "average",
     attribute_weight: AttributeWeightOption = ATTRIBUTE_WEIGHT,
-    second_encoder: SecondEncoderOption = "",
-    fusion: FusionOption = "",
+    second_encoder: SecondEncoderOption = OFF,
+    fusion: FusionOption = OFF,
     json_file: JsonOption = None,
 ) -> None:
     """Measure mean intersection over union (mIoU), pixel accuracy, what selection keeps, time and memory.

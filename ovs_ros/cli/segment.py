@@ -32,6 +32,7 @@ from ovs_ros.cli.common import (
     write_image,
     write_json,
 )
+from ovs_ros.encoders.fusion import OFF
 from ovs_ros.geometry.flow import Glance
 from ovs_ros.segmentation.render import overlay, with_legend
 from ovs_ros.segmentation.segmentation import Segmentation
@@ -61,8 +62,8 @@ def segment(
     attributes: AttributesOption = "off",
     attribute_reading: AttributeReadingOption = "average",
     attribute_weight: AttributeWeightOption = ATTRIBUTE_WEIGHT,
-    second_encoder: SecondEncoderOption = "",
-    fusion: FusionOption = "",
+    second_encoder: SecondEncoderOption = OFF,
+    fusion: FusionOption = OFF,
     smoothing: Annotated[
         str, typer.Option(help="'flow': the images are frames of one stream, smooth their names; or 'off'.")
     ] = "off",

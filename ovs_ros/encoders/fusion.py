@@ -17,6 +17,7 @@ from ovs_ros.encoders.protocols import DenseFeatures, ImageEncoder
 from ovs_ros.encoders.resample import resample_bilinear
 
 Array = NDArray[np.float32]
+OFF = "off"
 _ARRAYS = ("weight", "projection", "bias", "size", "mean", "std", "output", "digest")
 
 
@@ -56,17 +57,18 @@ class FusionWeights:
 
     def save(self, path: Path) -> None:
         """Write them to an npz file."""
-        np.savez(
-            path,
-            weight=self.weight,
-            projection=self.projection,
-            bias=self.bias,
-            size=np.array(self.wanted.size or (0, 0)),
-            mean=np.array(self.wanted.mean),
-            std=np.array(self.wanted.std),
-            output=np.array(self.wanted.output or ""),
-            digest=np.array(self.digest),
-        )
+        with path.open("wb") as file:  # np.savez would change the name of a path without its ending.
+            np.savez(
+                file,
+                weight=self.weight,
+                projection=self.projection,
+                bias=self.bias,
+                size=np.array(self.wanted.size or (0, 0)),
+                mean=np.array(self.wanted.mean),
+                std=np.array(self.wanted.std),
+                output=np.array(self.wanted.output or ""),
+                digest=np.array(self.digest),
+            )
 
     @classmethod
     def load(cls, path: Path) -> "FusionWeights":
@@ -172,20 +174,21 @@ def with_second(
 
     Args:
         first: lies in the space shared with words.
-        second: the second encoder's ONNX file; '' for none.
-        weights: what `ovs train fusion` wrote for it; '' for none.
+        second: the second encoder's ONNX file; 'off' for none.
+        weights: what `ovs train fusion` wrote for it; 'off' for none.
         threads: for one call of the second encoder; 0 means one for each core.
 
     Raises:
         FileNotFoundError: a file is missing.
         ValueError: a file is of another kind, one is named without the other, or they do not belong together.
     """
-    if not str(second) and not str(weights):
+    named = [str(path) != OFF for path in (second, weights)]
+    if not any(named):
         return first
-    if not str(second) or not str(weights):
+    if not all(named):
         raise ValueError(
             "expected a second encoder and its fusion weights, got the "
-            f"{'weights' if str(weights) else 'encoder'} alone; name both or neither"
+            f"{'weights' if named[1] else 'encoder'} alone; name both or neither"
         )
     second, weights = Path(second).expanduser(), Path(weights).expanduser()
     learned = FusionWeights.load(weights)

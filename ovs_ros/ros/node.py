@@ -25,6 +25,7 @@ from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 import ovs_ros
+from ovs_ros.encoders.fusion import with_second
 from ovs_ros.ros.depth_sync import DepthSync, nanoseconds
 from ovs_ros.ros.diagnostics import Condition, Diagnostics
 from ovs_ros.ros.mailbox import Mailbox
@@ -37,6 +38,7 @@ from ovs_ros.ros.throttle import Throttle
 from ovs_ros.ros.words import Words, find_vocabulary
 from ovs_ros.ros.worker import Worker
 from ovs_ros.segmentation.segmenter import Segmenter
+from ovs_ros.vocabulary.prompts import AttributePrompts
 from ovs_ros.vocabulary.vocabulary import Vocabulary
 from ovs_ros.vocabulary.yaml_io import load_vocabulary
 
@@ -114,6 +116,13 @@ class OvsNode(LifecycleNode):
         try:
             initial = load_vocabulary(find_vocabulary(self._config["vocabulary"], _shipped_vocabularies()))
             segmenter = self._make_segmenter(self._config["preset"])
+            config = self._config
+            segmenter.attributes = AttributePrompts.load(
+                config["attributes"], config["attribute_reading"], config["attribute_weight"]
+            )
+            segmenter.image_encoder = with_second(
+                segmenter.image_encoder, config["second_encoder"], config["fusion"]
+            )
             self._words = Words(initial, segmenter, self._last_vocabulary)
             self._segmenter = segmenter
             self._outputs = Outputs(self)

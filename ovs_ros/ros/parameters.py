@@ -15,6 +15,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from ovs_ros.segmentation.options import SUPPRESSIONS, SegmenterOptions
+from ovs_ros.vocabulary.prompts import ATTRIBUTE_READINGS, ATTRIBUTE_WEIGHT
 
 POINTS = ("auto", "always", "never")
 _DEFAULTS = SegmenterOptions()
@@ -71,6 +72,27 @@ _SPECS: dict[str, _Spec] = {
     ),
     "compressed": _Spec(
         False, "Take sensor_msgs/CompressedImage from image/compressed instead of image.", read_only=True
+    ),
+    "attributes": _Spec(
+        "off",
+        "What words look like, mixed into their embeddings: 'off', 'shipped', or a YAML file laid over the "
+        "shipped one.",
+        read_only=True,
+    ),
+    "attribute_reading": _Spec(
+        "average",
+        "How attributes come into a word's embedding: one text for each, or one sentence.",
+        choices=ATTRIBUTE_READINGS,
+        read_only=True,
+    ),
+    "attribute_weight": _Spec(
+        ATTRIBUTE_WEIGHT, "The attributes' share in a word's embedding.", 0.0, 1.0, read_only=True
+    ),
+    "second_encoder": _Spec(
+        "off", "ONNX file of a second image encoder that is fused in; 'off' for none.", read_only=True
+    ),
+    "fusion": _Spec(
+        "off", "What 'ovs train fusion' wrote for the second encoder; 'off' for none.", read_only=True
     ),
     "sync_slop": _Spec(
         0.02,

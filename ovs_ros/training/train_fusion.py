@@ -125,7 +125,7 @@ def learn(
     mean, std = _statistics(samples)
     fusion = Fusion(len(mean), words.shape[1], per_channel=options.per_channel)
     balance = _balance(samples, len(words))
-    table = torch.from_numpy(words)
+    table = torch.from_numpy(words * np.float32(scale))
     groups = [
         {"params": [fusion.projection.weight], "weight_decay": options.decay},
         {"params": [fusion.projection.bias, fusion.mix], "weight_decay": 0.0},
@@ -137,9 +137,7 @@ def learn(
         for group in optimiser.param_groups:
             group["lr"] = options.rate * rise * 0.5 * (1 + math.cos(math.pi * step / options.steps))
         chosen = rng.integers(len(samples), size=options.batch)
-        loss = torch.stack(
-            [_loss(fusion, samples[i], mean, std, table * scale, balance) for i in chosen]
-        ).mean()
+        loss = torch.stack([_loss(fusion, samples[i], mean, std, table, balance) for i in chosen]).mean()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

@@ -120,7 +120,7 @@ def test_evaluate_measures_and_writes_what_it_promises(labelled, tmp_path, more)
     assert result.exit_code == 0, result.output
     results = json.loads((tmp_path / "r.json").read_text())
     assert list(results)[:6] == ["miou", "pixel_accuracy", "per_class", "images", "ms_per_image", "model"]
-    assert list(results)[6:] == ["selection", "names", "peak_memory_mb"]
+    assert list(results)[6:] == ["selection", "ece", "names", "peak_memory_mb"]
     assert results["per_class"] == {"red": 0.5, "blue": 0.5, "green": None}
     assert results["miou"] == 0.5 and results["pixel_accuracy"] == pytest.approx(2 / 3, abs=1e-4)
     assert results["images"] == 2 and results["ms_per_image"] > 0 and results["model"] == "fake-colours"
@@ -169,6 +169,32 @@ def test_evaluate_tells_held_out_words_from_the_others(labelled, tmp_path):
     (tmp_path / "held.txt").write_text("lamp\n")
     result = run("evaluate", labelled, "--split-words", tmp_path / "held.txt")
     assert result.exit_code == 2 and "got none of them" in " ".join(result.output.split())
+
+
+def test_evaluate_tells_how_far_confidences_can_be_trusted(labelled, tmp_path):
+    result = run("evaluate", labelled, "--json", tmp_path / "r.json")
+    # All pixels are sure, two in three are right.
+    assert json.loads((tmp_path / "r.json").read_text())["ece"] == pytest.approx(1 / 3, abs=0.01)
+    assert "expected calibration error" in result.output
+
+
+def test_evaluate_forms_prediction_sets(labelled, tmp_path):
+    more = ["--conformal", "0.5", "--json", tmp_path / "r.json"]
+    result = run("evaluate", labelled, *more)
+    assert result.exit_code == 0, result.output
+    sets = json.loads((tmp_path / "r.json").read_text())["conformal"]
+    # Image a calibrates and is sure and right; image b is sure and wrong.
+    assert sets["alpha"] == 0.5 and sets["images"] == 1 and sets["q"] < 0.01
+    assert sets["covered_images"] == 0 and sets["coverage"] == 0 and sets["set_size"] < 1.1
+    write(labelled / "label" / "a.png", np.ones((32, 64), np.uint8))
+    run("evaluate", labelled, "--conformal", "0.3", "--json", tmp_path / "r.json")
+    sets = json.loads((tmp_path / "r.json").read_text())["conformal"]
+    assert sets["q"] == 1 and sets["coverage"] == 1 and sets["set_size"] == 3  # too few images to promise it
+    for alpha, message in (("1.5", "expected alpha above 0 and below 1"), ("0", "expected alpha")):
+        result = run("evaluate", labelled, "--conformal", alpha)
+        assert result.exit_code == 2 and message in " ".join(result.output.split())
+    result = run("evaluate", labelled, "--conformal", "0.5", "--images", "1")
+    assert result.exit_code == 2 and "expected at least 2 images with labels" in " ".join(result.output.split())
 
 
 def test_evaluate_reads_fine_labels(labelled, tmp_path):
@@ -263,3 +289,43 @@ def test_bench_has_names_enough_for_its_largest_vocabulary():
 def test_help_lists_all_commands():
     result = run("--help")
     assert all(name in result.output for name in ("segment", "evaluate", "bench", "vocabulary", "train"))
+
+
+LOOKS = ["--attribute-weight", "1"]
+
+
+def test_segment_knows_words_by_their_looks(tmp_path):
+    write(tmp_path / "a.png", STRIPES)
+    (tmp_path / "looks.yaml").write_text("thing: {color: red}\n")
+    arguments = ["segment", tmp_path / "a.png", "--words", "thing,blue", "-o", tmp_path / "out", *LOOKS]
+    result = run(*arguments, "--attributes", tmp_path / "looks.yaml")
+    assert result.exit_code == 0, result.output
+    assert (read(tmp_path / "out" / "a_labels.png")[:, :32] == 0).all()
+
+
+def test_evaluate_knows_words_by_their_looks(labelled, tmp_path):
+    """Looks that exchange the names of two colours exchange right and wrong pixels."""
+    (tmp_path / "looks.yaml").write_text("red: {color: blue}\nblue: {color: red}\n")
+    looks = ["--attributes", tmp_path / "looks.yaml", *LOOKS]
+    for arguments, accuracy in (([], 2 / 3), (looks, 1 / 3)):
+        result = run("evaluate", labelled, "--json", tmp_path / "r.json", *arguments)
+        assert result.exit_code == 0, result.output
+        got = json.loads((tmp_path / "r.json").read_text())["pixel_accuracy"]
+        assert got == pytest.approx(accuracy, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--attributes", "shiped"], "did you mean 'shipped'"),
+        (["--attribute-reading", "mean"], "expected the reading of attributes to be one of"),
+        (["--attribute-weight", "2"], "expected a weight of attributes from 0 to 1"),
+        (["--second-encoder", "e.onnx"], "got the encoder alone"),
+        (["--second-encoder", "e.onnx", "--fusion", "f.npz"], "expected fusion weights at f.npz"),
+    ],
+)
+def test_settings_of_looks_and_fusion_are_checked(labelled, monkeypatch, tmp_path, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    for command in (["evaluate", labelled], ["segment", labelled / "image", "--words", "red", "-o", "out"]):
+        result = run(*command, *arguments)
+        assert result.exit_code == 2 and message in " ".join(result.output.split()), result.output

@@ -125,11 +125,11 @@ def test_weights_come_back_as_they_were_saved(tmp_path: Path, second: FeatureMap
 
 def test_files_that_do_not_belong_together_are_refused(tmp_path: Path, second: FeatureMapEncoder) -> None:
     first, file = ColorImageEncoder(), tmp_path / "f.npz"
-    assert with_second(first, "", "") is first
+    assert with_second(first, "off", "off") is first
     with pytest.raises(ValueError, match="expected a second encoder and its .* got the encoder alone"):
-        with_second(first, "e.onnx", "")
+        with_second(first, "e.onnx", "off")
     with pytest.raises(ValueError, match="got the weights alone"):
-        with_second(first, "", "f.npz")
+        with_second(first, "off", "f.npz")
     with pytest.raises(FileNotFoundError, match="expected fusion weights at .* found none"):
         with_second(first, "e.onnx", str(file))
     file.write_text("no weights")
