@@ -31,7 +31,8 @@ from ovs_ros.cli.common import (
     write_json,
 )
 from ovs_ros.cli.labelled import LabelKind, load_labelled_set
-from ovs_ros.cli.measures import Agreement, Measure, SelectionReport, peak_memory_mb
+from ovs_ros.cli.measures import Agreement, CalibrationReport, Measure, SelectionReport, peak_memory_mb
+from ovs_ros.cli.prediction_sets import evaluate_prediction_sets
 from ovs_ros.encoders.fusion import OFF
 from ovs_ros.segmentation.options import SUPPRESSIONS, SegmenterOptions
 from ovs_ros.segmentation.segmentation import Segmentation
@@ -85,9 +86,17 @@ def evaluate(
     attribute_weight: AttributeWeightOption = ATTRIBUTE_WEIGHT,
     second_encoder: SecondEncoderOption = OFF,
     fusion: FusionOption = OFF,
+    conformal: Annotated[
+        float | None,
+        typer.Option(
+            metavar="ALPHA",
+            help="Also form prediction sets: of 1 - ALPHA of the images, 1 - ALPHA of the positions get one "
+            "with their true name. Half of the images calibrate them.",
+        ),
+    ] = None,
     json_file: JsonOption = None,
 ) -> None:
-    """Measure mean intersection over union (mIoU), pixel accuracy, what selection keeps, time and memory.
+    """Measure mean intersection over union (mIoU), pixel accuracy, selection, calibration, time and memory.
 
     The class names are the vocabulary, each pixel gets one of them, and the mean is over the classes that
     occur in the labels. Labels are line numbers of the class file from 0; 255 is left out.
@@ -105,8 +114,9 @@ def evaluate(
         segmenter = load_segmenter(preset, select=not exhaustive, suppression=suppression, theta=theta)
         equip(segmenter, attributes, attribute_reading, attribute_weight, second_encoder, fusion)
         words = embed_words(segmenter, vocabulary)
+        sets = None if conformal is None else evaluate_prediction_sets(segmenter, words, dataset, conformal)
         agreement = Agreement(names, held_out)
-        measures: list[Measure] = [agreement, SelectionReport(len(names))]
+        measures: list[Measure] = [agreement, SelectionReport(len(names)), CalibrationReport()]
         runs = [_Run(segmenter, segmenter.options, measures)]
         if compare:
             runs.append(
@@ -133,6 +143,9 @@ def evaluate(
                 ("exhaustive: ms per image", f"{every.ms:.1f}"),
                 ("exhaustive in selected, medians of the time", f"{every.median_ms / runs[0].median_ms:.2f}"),
             ]
+        if sets is not None:
+            results["conformal"] = sets
+            rows += [(f"prediction sets: {key.replace('_', ' ')}", str(value)) for key, value in sets.items()]
         _print(names, agreement.matrix.iou, rows)
         console.print(
             Text(f"{len(dataset)} images, {len(vocabulary)} names, model {segmenter.image_encoder.name}")

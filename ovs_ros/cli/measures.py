@@ -9,6 +9,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ovs_ros.cli.labelled import IGNORED
+from ovs_ros.segmentation.calibration import Reliability
 from ovs_ros.segmentation.metrics import ConfusionMatrix, SelectionRecall
 from ovs_ros.segmentation.segmentation import Segmentation
 
@@ -111,6 +113,33 @@ class SelectionReport:
             (f"selection recall, from {counts.least_share:.1%} of the pixels", _shown(counts.recall)),
             ("selection recall, from one pixel", _shown(counts.recall_any)),
             ("selected categories per image", f"{counts.mean_survivors:.1f}"),
+        ]
+
+
+class CalibrationReport:
+    """How far confidences are from the share of pixels that is right; see `Measure` for the methods.
+
+    Pixels without a name do not count: nothing is claimed of them.
+    """
+
+    def __init__(self) -> None:
+        self.reliability = Reliability()
+
+    def add(self, truth: NDArray[np.uint8], result: Segmentation) -> None:
+        """Count one image."""
+        named = (truth != IGNORED) & (result.labels != result.unknown_id)
+        self.reliability.add(result.confidence[named], result.labels[named] == truth[named])
+
+    def results(self) -> dict[str, object]:
+        """The key ece."""
+        return {"ece": rounded(self.reliability.error())}
+
+    def rows(self) -> list[tuple[str, str]]:
+        """The expected calibration error, and the mean confidence."""
+        reliability = self.reliability
+        return [
+            ("expected calibration error", _shown(reliability.error())),
+            ("mean confidence", _shown(reliability.mean_confidence)),
         ]
 
 

@@ -1,0 +1,70 @@
+"""What `ovs evaluate --conformal` does: half of the images calibrate prediction sets, the others try them."""
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ovs_ros.cli.common import progress_bar, read_image
+from ovs_ros.cli.labelled import IGNORED, LabelledSet
+from ovs_ros.cli.measures import rounded
+from ovs_ros.segmentation.conformal import calibrate, cover, image_score, softmax
+from ovs_ros.segmentation.grid import at_nodes
+from ovs_ros.segmentation.segmenter import Segmenter
+from ovs_ros.vocabulary.embedded import EmbeddedVocabulary
+
+
+def evaluate_prediction_sets(
+    segmenter: Segmenter, words: EmbeddedVocabulary, dataset: LabelledSet, alpha: float
+) -> dict[str, object]:
+    """Form prediction sets at the nodes of the fine grid, over all words, whatever selection would leave.
+
+    A name that selection drops has no probability, so that only sets of all names could hold it.
+
+    Args:
+        segmenter: its calibrated probabilities are used.
+        words: the class names first, in their order.
+        dataset: its even images calibrate, the odd ones are measured.
+        alpha: a share 1 - alpha of images shall have a share 1 - alpha of positions with a true set.
+
+    Returns:
+        alpha, q, how many images were measured, the share of them that is covered, the mean share of
+        positions with a true set, and the mean number of names in a set; see `conformal.py`.
+
+    Raises:
+        ValueError: alpha is not between 0 and 1, or no labelled image is left to measure.
+    """
+    calibrate([], alpha)  # Refuses a wrong alpha before any image is read.
+    scores, covers = [], []
+    order = [*range(0, len(dataset), 2), *range(1, len(dataset), 2)]
+    with progress_bar() as bar:
+        for number in bar.track(order, description="Prediction sets"):
+            probabilities, truth = _positions(segmenter, words, dataset, number)
+            if not len(truth):
+                continue
+            if number % 2 == 0:
+                scores.append(image_score(probabilities, truth, alpha))
+            else:
+                covers.append(cover(probabilities, truth, calibrate(scores, alpha)))
+    if not covers:
+        raise ValueError("expected at least 2 images with labels, to calibrate on one and measure another")
+    shares = np.array([one.share for one in covers])
+    return {
+        "alpha": alpha,
+        "q": calibrate(scores, alpha),
+        "images": len(covers),
+        "covered_images": rounded(float((shares >= 1 - alpha).mean())),
+        "coverage": rounded(float(shares.mean())),
+        "set_size": rounded(float(np.mean([one.size for one in covers]))),
+    }
+
+
+def _positions(
+    segmenter: Segmenter, words: EmbeddedVocabulary, dataset: LabelledSet, number: int
+) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    """Probabilities (n, C) and true names (n,) of an image's labelled nodes."""
+    image = read_image(dataset.images[number])
+    scored = segmenter.score(image, words, replace(segmenter.options, select=False))
+    truth = at_nodes(dataset.read(number, image.shape[:2]), scored.features, scored.logits.shape[:2])
+    counted = truth != IGNORED
+    return softmax(scored.logits[counted]), truth[counted]
