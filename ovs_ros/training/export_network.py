@@ -32,9 +32,10 @@ class _OneImage(nn.Module):
 def export_network(network: CoarseToFine, path: Path) -> None:
     """Export a network.
 
-    Inputs, all float32: `patches` (h, w, D) and `image` (D), unit norm; if the configuration has them, `shallow`
-    (h, w, sum of its widths), the earlier layers side by side, and `attention` (h, w, heads); `words`
-    (M, P, D), unit norm. Output: `logits` (s*h, s*w, M) float32. h, w and M are free.
+    Inputs, all float32: `patches` (h, w, D) and `image` (D), unit norm; if the configuration has them,
+    `shallow` (h, w, sum of its widths), the earlier layers side by side, and `attention` (h, w, heads);
+    `words` (M, P, D), unit norm. Output: `logits` (s*h, s*w, M) float32. h, w and M are free. An input that
+    no part of the configuration uses is not there.
 
     Args:
         network: trained; its mode and weights stay as they are.
@@ -54,7 +55,7 @@ def export_network(network: CoarseToFine, path: Path) -> None:
     axes["logits"] = {0: "fine rows", 1: "fine columns", 2: "categories"}
     training = network.training
     with warnings.catch_warnings(), torch.no_grad():
-        # The tracing exporter is old, but needs no package beside torch, and keeps sizes free without a guard.
+        # The tracing exporter is old, but needs no package beside torch, and keeps sizes free unguarded.
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.simplefilter("ignore", torch.jit.TracerWarning)
         torch.onnx.export(

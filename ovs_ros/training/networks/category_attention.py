@@ -14,11 +14,11 @@ from ovs_ros.training.networks.layers import (
 
 
 class CategoryAttention(nn.Module):
-    """Queries, keys and values of [F_c ‖ Proj F] (eq. 11) attend over the positions, each category for itself.
+    """Queries, keys and values of [F_c ‖ Proj F] (eq. 11) attend over positions, each category for itself.
 
     The linear layer of the two side by side is the sum of a layer of each, so that the image's part, the same
-    for all categories, is computed once. Widths, the residual and the layer after it are readings, as in CAT-Seg.
-    The kind 'full' is softmax attention; 'linear' costs less on large grids.
+    for all categories, is computed once. Widths, the residual and the layer after it are readings, as in
+    CAT-Seg. The kind 'full' is softmax attention; 'linear' costs less on large grids.
     """
 
     def __init__(

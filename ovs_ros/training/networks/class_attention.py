@@ -1,7 +1,7 @@
 """Attention over the categories at each position, which lets them compete.
 
-DCP-CLIP has no such part; CAT-Seg (Cho et al., CVPR 2024, section 3.4) and FGAseg have. Linear attention, so that
-its cost is linear in the number of categories too.
+DCP-CLIP has no such part; CAT-Seg (Cho et al., CVPR 2024) and FGAseg have. Linear attention: its cost is
+linear in the number of categories.
 """
 
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ from ovs_ros.training.networks.layers import Mlp, join_heads, linear_attention, 
 
 
 class ClassAttention(nn.Module):
-    """Queries and keys of [Z ‖ Proj T], values of Z, attend over the categories; there is no order among them."""
+    """Queries and keys of [Z ‖ Proj T] and values of Z attend over the categories, which have no order."""
 
     def __init__(self, width: int, dim: int, heads: int, mlp_ratio: int) -> None:
         super().__init__()

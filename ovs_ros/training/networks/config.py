@@ -33,7 +33,8 @@ class NetworkConfig:
         logit_scale: what cosines are multiplied with.
         cost_volume: embed the cost volume (eq. 6). Without it no later part exists and the logits are the
             scaled cosines.
-        residual: add the scaled cosines to the logits, so that training starts from them; False as in the paper.
+        residual: add the scaled cosines to the logits, so that training starts from them; False: as in the
+            paper.
         cross_attention: show the words to the patches (eq. 7 to 10).
         guidance: how words become keys and values there.
         norm_order: where the layer is normalised there.
@@ -42,8 +43,9 @@ class NetworkConfig:
         spatial: windowed attention with the encoder's earlier layers in queries and keys (eq. 13 and 14).
         levels: how often the grid is doubled in the network (eq. 15 and 16).
         pixel_to_text: show the image to the words (FGAseg's P2Tformer).
-        local_kernels: side of the kernels that words make (FGAseg's local category supplementation); odd, or 0
-            for none.
+        local_kernels: side of the kernels that words make (FGAseg's local category supplementation); odd, or
+            0 for none.
+        local_channels: how many maps these kernels give beside the cost's P.
         width: d_c, the width of a category's features at a patch.
         text_width: d, the width of the words' guidance and of queries and keys over it.
         guide_width: d_g, the width of the patches' features beside the cost (eq. 11).
@@ -72,6 +74,7 @@ class NetworkConfig:
     levels: int = 2
     pixel_to_text: bool = False
     local_kernels: int = 0
+    local_channels: int = 16
     width: int = 128
     text_width: int = 128
     guide_width: int = 128
@@ -88,17 +91,8 @@ class NetworkConfig:
                 raise ValueError(
                     f"expected {name} to be one of {', '.join(choices)}, got {getattr(self, name)!r}"
                 )
-        positive = (
-            "dim",
-            "prompts",
-            "width",
-            "text_width",
-            "guide_width",
-            "shallow_width",
-            "heads",
-            "window",
-        )
-        for name in positive:
+        widths = ("dim", "width", "text_width", "guide_width", "shallow_width", "local_channels")
+        for name in (*widths, "prompts", "heads", "window"):
             _check_at_least(1, name, getattr(self, name))
         for name in ("attention", "levels", "local_kernels", "mlp_ratio"):
             _check_at_least(0, name, getattr(self, name))
@@ -130,7 +124,7 @@ class NetworkConfig:
 
     @classmethod
     def plain(cls, dim: int, **fields: Any) -> "NetworkConfig":
-        """Every part off: the scaled cosines. `fields` are those that shall differ, an ablation's first row."""
+        """Every part off: the scaled cosines. `fields` are those that shall differ, for ablations."""
         off: dict[str, Any] = {
             "cost_volume": False,
             "cross_attention": False,

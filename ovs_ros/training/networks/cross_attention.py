@@ -1,7 +1,7 @@
 """Attention from the image to the selected words (DCP-CLIP, equations 8 to 10).
 
-Where the layer is normalised is a reading: 'post' (default) as equation 9 is given, F' = LN(F + attention(F));
-'pre' as today's transformers do, F' = F + attention(LN(F)). Equation 10 is F' + MLP(LN(F')) in both.
+Where the layer is normalised is a reading: 'post' (default) as equation 9 has it, F' = LN(F + attention(F)),
+or 'pre' as today's transformers do, F' = F + attention(LN(F)). Equation 10 is F' + MLP(LN(F')) in both.
 """
 
 from torch import Tensor, nn

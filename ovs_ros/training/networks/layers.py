@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 MASKED = -1e9
-"""What is added to the scores of keys that may not be seen. Finite, so that a row without any stays a number."""
+"""What is added to the scores of hidden keys: finite, so that where all are hidden the answer is a number."""
 
 
 class Mlp(nn.Module):
@@ -50,8 +50,9 @@ def join_heads(x: Tensor) -> Tensor:
 
 
 def linear_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Attention at a cost linear in the length: Katharopoulos et al., "Transformers are RNNs", ICML 2020, eq. 5
-    with the feature map elu + 1.
+    """Attention at a cost linear in the length, with the feature map elu + 1.
+
+    Katharopoulos et al., "Transformers are RNNs", ICML 2020, equation 5.
 
     Args:
         query: (…, L, C); key: (…, S, C); value: (…, S, E).
@@ -68,7 +69,7 @@ def linear_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | N
 
 
 def softmax_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Scaled dot-product attention of (…, L, C) with (…, S, C) and (…, S, E); `bias` is added to the scores."""
+    """Attention of (…, L, C) over keys (…, S, C) and values (…, S, E); `bias` is added to scores."""
     return F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
 
 

@@ -16,6 +16,8 @@ from ovs_ros.training.networks.cross_attention import CrossAttention
 from ovs_ros.training.networks.features import PADDED_LOGIT, ImageFeatures, NetworkOutput
 from ovs_ros.training.networks.guidance import TextGuidance
 from ovs_ros.training.networks.layers import float32_cosines, unit, zero
+from ovs_ros.training.networks.local_kernels import LocalKernels
+from ovs_ros.training.networks.pixel_to_text import PixelToText
 from ovs_ros.training.networks.spatial_decoder import Doubling, EncoderContext, SpatialPair
 
 
@@ -29,7 +31,12 @@ class CoarseToFine(nn.Module):
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.config = c = config
-        self.cost = CostEmbedding(c.prompts, c.width) if c.cost_volume else None
+        self.pixel_to_text = PixelToText(c.dim, c.dim, heads=c.heads) if c.pixel_to_text else None
+        self.local_kernels: LocalKernels | None = None
+        if c.local_kernels:
+            self.local_kernels = LocalKernels(c.dim, c.dim, channels=c.local_channels, kernel=c.local_kernels)
+        local = c.local_channels if c.local_kernels else 0
+        self.cost = CostEmbedding(c.prompts + local, c.width) if c.cost_volume else None
         self.guidance: TextGuidance | None = None
         self.cross_attention: CrossAttention | None = None
         if c.cross_attention:
@@ -54,7 +61,7 @@ class CoarseToFine(nn.Module):
             # The deepest of the earlier layers comes first, the earliest where the grid is finest.
             shallow = c.shallow[max(len(c.shallow) - 1 - level, 0)] if c.shallow else 0
             out = max(width // 2, 8)
-            self.doublings.append(Doubling(width, out, 1, shallow, max(c.shallow_width >> level, 1)))
+            self.doublings.append(Doubling(width, out, 1 + local, shallow, max(c.shallow_width >> level, 1)))
             width = out
         self.norm = nn.LayerNorm(width) if c.cost_volume else None
         self.head: nn.Linear | None = None
@@ -81,6 +88,8 @@ class CoarseToFine(nn.Module):
                 f"expected words of shape (B, M, {c.prompts}, {c.dim}), got {tuple(words.shape)}; "
                 "use the prompts and the encoders that the network was made for"
             )
+        if self.pixel_to_text is not None:
+            words = self.pixel_to_text(words, features.patches)
         mean = unit(words.mean(dim=2))  # (B, M, D)
         cosines = float32_cosines(features.patches, mean)  # (B, M, h, w)
         scaled = cosines * c.logit_scale
@@ -110,7 +119,11 @@ class CoarseToFine(nn.Module):
     ) -> Tensor:
         """Equations 6 and 11 to 16: what the cost volume adds to the logits, (B, M, s*h, s*w)."""
         assert self.cost is not None and self.norm is not None and self.head is not None
-        z = self.cost(cost_volume(features.patches, words))  # (B, M, h, w, width)
+        cost, skip = cost_volume(features.patches, words), cosines.unsqueeze(2)
+        if self.local_kernels is not None:
+            local = self.local_kernels(mean, patches)  # (B, M, local_channels, h, w)
+            cost, skip = torch.cat([cost, local], dim=2), torch.cat([skip, local], dim=2)
+        z = self.cost(cost)  # (B, M, h, w, width)
         if self.category_attention is not None:
             z = self.category_attention(z, patches)
         if self.class_attention is not None:
@@ -121,5 +134,5 @@ class CoarseToFine(nn.Module):
             shallow = (
                 features.shallow[max(len(features.shallow) - 1 - level, 0)] if features.shallow else None
             )
-            z = doubling(z, cosines.unsqueeze(2), shallow)
+            z = doubling(z, skip, shallow)
         return self.head(self.norm(z)).squeeze(-1)

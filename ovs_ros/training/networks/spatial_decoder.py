@@ -1,7 +1,7 @@
 """The spatial enhanced decoder (DCP-CLIP, equations 13 to 16).
 
 Windowed attention, plain and then shifted, whose queries and keys see the encoder's earlier layers E and its
-class token's attention A, and whose values see the cost features Z alone; then the grid is doubled `levels` times.
+class token's attention A, and whose values see the cost features Z alone; then the grid is doubled.
 The paper gives what goes in, not the shape of A, nor the order of layers: these are readings, as in CAT-Seg.
 """
 
@@ -14,10 +14,10 @@ from ovs_ros.training.networks.windows import WindowBias, cut, join
 
 
 class EncoderContext(nn.Module):
-    """[E ‖ A]: the encoder's earlier layers, each projected and normalised, beside its class token's attention.
+    """[E ‖ A]: the encoder's earlier layers, projected and normalised, beside its class token's attention.
 
-    A is one channel for each of the encoder's heads. It sums up to 1 over the grid; it is brought to a size that
-    does not depend on the grid's, and its peaks are flattened.
+    A is one channel for each of the encoder's heads. It sums up to 1 over the grid; it is brought to a scale
+    that does not depend on the grid's size, and its peaks are flattened.
     """
 
     def __init__(self, shallow: tuple[int, ...], width: int, attention: int) -> None:
@@ -45,8 +45,8 @@ class EncoderContext(nn.Module):
 class SharedWindowAttention(nn.Module):
     """Windowed attention whose queries and keys see [E ‖ A] only (not Z).
 
-    A reading of equation 13 for two CPU cores: one affinity serves all categories, so that its cost does not grow
-    with their number.
+    A reading of equation 13 for two CPU cores: one affinity serves all categories, so that its cost does not
+    grow with their number.
     """
 
     def __init__(self, width: int, context: int, heads: int, window: int, offset: int) -> None:
@@ -86,7 +86,7 @@ class CategoryWindowAttention(nn.Module):
         self.heads, self.window, self.offset = heads, window, offset
         self.norm = nn.LayerNorm(width)
         self.from_cost = nn.Linear(width, 3 * width)
-        # The linear layer of [Z ‖ E ‖ A] is the sum of a layer of Z and one of the rest, the same for all categories.
+        # The linear layer of [Z ‖ E ‖ A] is one of Z plus one of the rest, which all categories share.
         self.from_context = nn.Linear(context, 2 * width, bias=False) if context else None
         self.out = zero(nn.Linear(width, width))
         self.bias = WindowBias(window, offset, heads)
@@ -129,8 +129,8 @@ class SpatialPair(nn.Module):
 class Doubling(nn.Module):
     """Z to twice its grid (eq. 15): convolutions of [ConvT(Z) ‖ Up(C0) ‖ Up(E)].
 
-    The first convolution is computed in two halves, so that E, the same for all categories, is not repeated for
-    each. C0 comes as one map for the mean over prompts and one for words' kernels, if there are any.
+    The first convolution is computed in two halves, so that E, the same for all categories, is not repeated
+    for each. C0 comes as the map of the mean over prompts, beside those of words' kernels, if there are any.
     """
 
     def __init__(self, width: int, out: int, maps: int, shallow: int, shallow_out: int) -> None:

@@ -1,7 +1,7 @@
 """Cutting a grid into square windows, for attention that sees only its window (Swin, Liu et al., ICCV 2021).
 
-Shifted windows are windows of a grid that is padded at its top and left as well, instead of Swin's cyclic shift
-with a mask: what attends to what is the same, and windows at the border are merely emptier.
+Shifted windows are windows of a grid that is padded at its top and left as well, instead of Swin's cyclic
+shift with a mask: what attends to what is the same, and windows at the border are merely emptier.
 """
 
 import torch
@@ -31,9 +31,9 @@ def _pads(length: int, window: int, offset: int) -> tuple[int, int]:
 
 
 class WindowBias(nn.Module):
-    """What is added to the scores in a window: a learnt number for each offset and head, and no sight of padding.
+    """What is added to scores in a window: a number for each offset and head, and what hides the padding.
 
-    Swin's relative position bias (eq. 4 there).
+    Swin's relative position bias (equation 4 there).
     """
 
     def __init__(self, window: int, offset: int, heads: int) -> None:
