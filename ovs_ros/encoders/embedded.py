@@ -17,6 +17,7 @@ from ovs_ros.encoders.protocols import DenseFeatures, ImageEncoder
 from ovs_ros.encoders.upsampling import ConvexUpsampling
 from ovs_ros.runtime.onnx import open_session
 from ovs_ros.segmentation.network import RefinementNetwork
+from ovs_ros.vocabulary.category import name_key
 
 MODELS = Path(__file__).parents[1] / "models"
 PRESETS = {"stream": (540,), "quality": (588, 1008)}
@@ -151,6 +152,19 @@ def load_network(models: Path = MODELS, *, threads: int = 0) -> RefinementNetwor
         FileNotFoundError: it is missing.
     """
     return RefinementNetwork(models / "network.onnx", threads=threads)
+
+
+def load_seen_names(models: Path = MODELS) -> frozenset[str]:
+    """Keys (see `name_key`) of the names that the embedded pair was trained with pixel labels for.
+
+    Args:
+        models: the folder with the model's files.
+
+    Raises:
+        FileNotFoundError: the list is missing.
+    """
+    lines = (models / "seen_words.txt").read_text(encoding="utf-8").splitlines()
+    return frozenset(name_key(line) for line in lines)
 
 
 def load(

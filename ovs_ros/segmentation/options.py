@@ -41,6 +41,7 @@ class SegmenterOptions:
             'relabel': they get the best name for their features; 'reject': they become unknown.
         validation_top_k: a region keeps its name if it is among this many best ones, at least 1.
         validation_region: 'component': each connected part of a category is a region; 'class': all of it is.
+        validate_seen: check regions of names too that the model was trained with; DCP-CLIP spares them.
 
     Raises:
         TypeError: a field is of another type.
@@ -60,12 +61,12 @@ class SegmenterOptions:
     validation: Validation = "off"
     validation_top_k: int = 5
     validation_region: Region = "component"
+    validate_seen: bool = False
 
     def __post_init__(self) -> None:
-        if not isinstance(self.select, bool):
-            raise TypeError(f"expected select to be True or False, got {self.select!r}")
-        if not isinstance(self.refine, bool):
-            raise TypeError(f"expected refine to be True or False, got {self.refine!r}")
+        for name in ("select", "refine", "validate_seen"):
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"expected {name} to be True or False, got {getattr(self, name)!r}")
         _check_choice("suppression", self.suppression, SUPPRESSIONS)
         _check_choice("rule", self.rule, RULES)
         _check_choice("validation", self.validation, VALIDATIONS)

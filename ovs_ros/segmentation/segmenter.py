@@ -17,6 +17,7 @@ from ovs_ros.segmentation.network import RefinementNetwork
 from ovs_ros.segmentation.options import SegmenterOptions
 from ovs_ros.segmentation.segmentation import Segmentation
 from ovs_ros.segmentation.selection import Selection, everything, select
+from ovs_ros.segmentation.tag_validation import validate_tags
 from ovs_ros.segmentation.validation import validate
 from ovs_ros.vocabulary.cache import EmbeddingCache
 from ovs_ros.vocabulary.embedded import EmbeddedVocabulary
@@ -59,6 +60,8 @@ class Segmenter:
             calibrated (see calibration.py); an attribute too.
         network: refines cosines where the options say so; None: they stay as they are; an attribute too.
         attributes: what `embed` says of words' looks beside their names; None: nothing; an attribute too.
+        seen_names: keys (see `name_key`) of names that the model was trained with pixel labels for; `embed`
+            marks them; an attribute too.
 
     Raises:
         ValueError: the encoders, or they and the network, do not share one space.
@@ -73,6 +76,7 @@ class Segmenter:
         calibration: float = 1.0,
         network: RefinementNetwork | None = None,
         attributes: AttributePrompts | None = None,
+        seen_names: frozenset[str] = frozenset(),
     ) -> None:
         if image_encoder.dim != text_encoder.dim:
             raise ValueError(
@@ -92,6 +96,7 @@ class Segmenter:
         self.calibration = calibration
         self.network = network
         self.attributes = attributes
+        self.seen_names = seen_names
 
     @classmethod
     def load(cls, preset: str = "stream", **options: object) -> "Segmenter":
@@ -110,7 +115,8 @@ class Segmenter:
         checked = SegmenterOptions(**options)  # type: ignore[arg-type]  # checked at run time, field by field
         image, text = embedded.load(preset)
         temperature = load_temperature(preset, embedded.MODELS)
-        return cls(image, text, checked, EmbeddingCache(), temperature, embedded.load_network())
+        network, seen_names = embedded.load_network(), embedded.load_seen_names()
+        return cls(image, text, checked, EmbeddingCache(), temperature, network, seen_names=seen_names)
 
     def embed(
         self, vocabulary: Vocabulary, progress: Callable[[int, int], None] | None = None
@@ -124,7 +130,7 @@ class Segmenter:
         Raises:
             VocabularyError: a category's prompts cancel each other out.
         """
-        return embed(vocabulary, self.text_encoder, self.cache, progress, self.attributes)
+        return embed(vocabulary, self.text_encoder, self.cache, progress, self.attributes, self.seen_names)
 
     def __call__(self, image: NDArray[np.uint8], words: EmbeddedVocabulary) -> Segmentation:
         """The same as `segment`."""
@@ -146,6 +152,12 @@ class Segmenter:
         features, selection, logits = self._score(image, words, options, clock)
         columns, confidence = decode(logits, features, (image.shape[0], image.shape[1]))
         clock.stage("decode")
+        if options.validation != "off":
+            scale = self.image_encoder.logit_scale
+            with _BLAS.limit(limits=1):
+                columns, selection = validate_tags(
+                    columns, logits, features, selection, words, scale, options
+                )
         verdict = validate(columns, confidence, selection, words, options.threshold)
         clock.stage("validate")
         categories = words.vocabulary.categories

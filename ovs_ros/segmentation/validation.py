@@ -35,8 +35,8 @@ def validate(
     """Give pixels the ids of their words; those below their threshold or won by a negative become unknown.
 
     Args:
-        columns: (H, W) uint8, uint16 or int32: the M selected categories count from 0, negatives from M.
-            Its dtype holds one number more than there are columns. Overwritten.
+        columns: (H, W) uint8, uint16 or int32: the M selected categories count from 0, N negatives from M;
+            M + N is nobody's. Its dtype holds one number more than there are columns. Overwritten.
         confidence: (H, W) uint8, probabilities in 1/255.
         selection: what the columns mean.
         words: the vocabulary that was selected from.
@@ -48,18 +48,18 @@ def validate(
     own = words.thresholds[selection.columns]
     thresholds = np.where(np.isnan(own), np.float32(threshold), own)
     if thresholds.any():
-        least = np.zeros(nobody, np.uint8)
+        least = np.zeros(nobody + 1, np.uint8)
         # Rounded up, but for what a float32 adds to a whole number: 0.6 is 153/255, and 153 is enough.
         least[:count] = np.ceil(thresholds * 255 - 1e-3)
-        np.copyto(columns, nobody, where=confidence < _look_up(least, columns), casting="unsafe")
+        np.copyto(columns, nobody, where=confidence < look_up(least, columns), casting="unsafe")
     ids = np.full(nobody + 1, vocabulary.unknown_id, np.uint16 if vocabulary.wide else np.uint8)
     ids[:count] = words.ids[selection.columns]
     shares = _histogram(columns, nobody + 1) / columns.size
-    return Verdict(_look_up(ids, columns), shares[:count].astype(np.float32), float(shares[count:].sum()))
+    return Verdict(look_up(ids, columns), shares[:count].astype(np.float32), float(shares[count:].sum()))
 
 
-def _look_up(table: NDArray, indices: NDArray[np.integer]) -> NDArray:
-    """`table[indices]` of a one-dimensional table, C-contiguous and new."""
+def look_up(table: NDArray, indices: NDArray[np.integer]) -> NDArray:
+    """`table[indices]` of a one-dimensional table, C-contiguous and new; quick for 8 bit (H, W) indices."""
     if indices.dtype == np.uint8 and indices.ndim == 2 and table.dtype in (np.uint8, np.uint16):
         full = np.zeros(256, table.dtype)
         full[: len(table)] = table

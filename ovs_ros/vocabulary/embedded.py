@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ovs_ros.vocabulary.sketch import Sketch, draw_sketch
-from ovs_ros.vocabulary.vocabulary import Vocabulary
+from ovs_ros.vocabulary.vocabulary import Vocabulary, name_key
 
 SKETCHED_FROM = 2048
 """How many categories a vocabulary needs for a sketch; selection compares fewer ones as they are."""
@@ -19,8 +19,10 @@ class EmbeddedVocabulary:
     Attributes:
         vocabulary: the words: K categories and N negative words.
         embeddings: (K + N, D) float32, C-contiguous, unit rows: the categories in order, then the negatives.
+        seen_names: keys (see `name_key`) of names that the model was trained with pixel labels for.
         ids: (K,) uint16, the label of each category.
         thresholds: (K,) float32 in [0, 1], NaN where the segmenter's default counts.
+        seen: (K,) bool, which categories have a name out of `seen_names`.
         sketch: the categories in few dimensions, for selection; None for vocabularies below SKETCHED_FROM.
 
     Raises:
@@ -29,8 +31,10 @@ class EmbeddedVocabulary:
 
     vocabulary: Vocabulary
     embeddings: NDArray[np.float32]
+    seen_names: frozenset[str] = frozenset()
     ids: NDArray[np.uint16] = field(init=False)
     thresholds: NDArray[np.float32] = field(init=False)
+    seen: NDArray[np.bool_] = field(init=False)
     sketch: Sketch | None = field(init=False)
 
     def __post_init__(self) -> None:
@@ -49,11 +53,13 @@ class EmbeddedVocabulary:
             )
         given = [c.threshold for c in self.vocabulary.categories]
         thresholds = np.array([np.nan if t is None else t for t in given], dtype=np.float32)  # (K,)
-        embeddings.setflags(write=False)
-        thresholds.setflags(write=False)
+        seen = np.array([name_key(c.name) in self.seen_names for c in self.vocabulary.categories])  # (K,)
+        for array in (embeddings, thresholds, seen):
+            array.setflags(write=False)
         object.__setattr__(self, "embeddings", embeddings)
         object.__setattr__(self, "ids", self.vocabulary.ids)
         object.__setattr__(self, "thresholds", thresholds)
+        object.__setattr__(self, "seen", seen)
         count = len(self.vocabulary)
         sketch = draw_sketch(embeddings[:count]) if count >= SKETCHED_FROM else None
         object.__setattr__(self, "sketch", sketch)

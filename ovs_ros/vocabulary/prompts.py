@@ -102,6 +102,7 @@ def embed(
     cache: EmbeddingCache | None = None,
     progress: Callable[[int, int], None] | None = None,
     attributes: AttributePrompts | None = None,
+    seen_names: frozenset[str] = frozenset(),
 ) -> EmbeddedVocabulary:
     """Embed a vocabulary's K categories and N negative words.
 
@@ -114,6 +115,7 @@ def embed(
         cache: where embeddings are looked up and kept; None: every word is encoded.
         progress: called after each batch with how many words are done and how many there are.
         attributes: mixed into the words without prompts of their own; None: names alone count.
+        seen_names: keys (see `name_key`) of names that the model was trained with pixel labels for.
 
     Raises:
         VocabularyError: a category's prompts cancel each other out.
@@ -128,7 +130,7 @@ def embed(
             looks = _embed_groups([about[row] for row in rows], text_encoder, cache, None)  # (rows, D)
             mixed = (1 - attributes.weight) * embeddings[rows] + attributes.weight * looks
             embeddings[rows] = mixed / np.linalg.norm(mixed, axis=1, keepdims=True)
-    return EmbeddedVocabulary(vocabulary, embeddings)
+    return EmbeddedVocabulary(vocabulary, embeddings, seen_names)
 
 
 def _embed_groups(

@@ -188,6 +188,12 @@ def test_encoders_and_words_of_two_spaces_are_refused():
         ({"suppression": "some"}, ValueError),
         ({"temperature": 0.0}, ValueError),
         ({"select": 1}, TypeError),
+        ({"rule": "best"}, ValueError),
+        ({"top_n": 0}, ValueError),
+        ({"validation": "on"}, ValueError),
+        ({"validation_top_k": True}, TypeError),
+        ({"validation_region": "pixel"}, ValueError),
+        ({"validate_seen": "no"}, TypeError),
     ],
 )
 def test_options_out_of_range_are_refused(options, error):
