@@ -16,7 +16,8 @@ class Segmentation:
     Attributes:
         labels: (H, W) uint8, or uint16 where the vocabulary is wide; category ids, `unknown_id` elsewhere.
             C-contiguous, made for this frame alone.
-        confidence: (H, W) uint8, the probability of the pixel's best word in 1/255.
+        confidence: (H, W) uint8, the probability of the pixel's best word in 1/255, among the words that this
+            frame was decided among; calibrated where the segmenter is (see calibration.py).
         vocabulary: what the ids mean.
         selected_ids: (M,) uint16, the categories that this frame was decided among, ascending columns.
         selected_names: their M names.
