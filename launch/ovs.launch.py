@@ -30,6 +30,11 @@ ARGUMENTS = [
         description="Topic of the camera's rectified calibration; points need it, labels do not.",
     ),
     DeclareLaunchArgument(
+        "pose",
+        default_value="pose",
+        description="Topic of the camera's poses in a fixed frame; only the smoothing by poses needs it.",
+    ),
+    DeclareLaunchArgument(
         "compressed",
         default_value="false",
         choices=["true", "false"],
@@ -104,6 +109,7 @@ def start(context: LaunchContext) -> list[Node]:
                 ("image/compressed", value("image") + "/compressed"),
                 ("depth", value("depth")),
                 ("camera_info", value("camera_info")),
+                ("pose", value("pose")),
             ],
             arguments=["--ros-args", "--log-level", f"{value('node_name')}:={value('log_level')}"],
             output="screen",

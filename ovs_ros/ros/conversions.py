@@ -1,13 +1,15 @@
-"""From messages to arrays: images, depth and calibration.
+"""From messages to arrays: images, depth, calibration and poses.
 
 To the bit what cv_bridge gives for the same encodings: its checks, its OpenCV colour codes, its scaling of
 16 bit.
 """
 
+import math
 import sys
 
 import cv2
 import numpy as np
+from geometry_msgs.msg import PoseStamped
 from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
@@ -132,6 +134,32 @@ def intrinsics_from(message: CameraInfo) -> Intrinsics:
         return Intrinsics(fx, fy, cx, cy, message.width, message.height)
     except ValueError as error:
         raise ConversionError(f"the camera_info is of no use: {error}") from error
+
+
+def pose_to_matrix(message: PoseStamped) -> NDArray[np.float64]:
+    """A pose as a rigid motion (4, 4), from the posed frame to that of the message's header.
+
+    Raises:
+        ConversionError: values that are not finite, or a quaternion that is not of unit length.
+    """
+    position, turn = message.pose.position, message.pose.orientation
+    x, y, z, w = turn.x, turn.y, turn.z, turn.w
+    shift = (position.x, position.y, position.z)
+    norm = math.sqrt(x * x + y * y + z * z + w * w)
+    if not (all(map(math.isfinite, shift)) and abs(norm - 1) < 0.01):
+        raise ConversionError(
+            f"expected a pose with a finite position and a unit quaternion, got the position {shift} and the "
+            f"quaternion {(x, y, z, w)}"
+        )
+    x, y, z, w = x / norm, y / norm, z / norm, w / norm
+    return np.array(
+        [
+            [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w), shift[0]],
+            [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w), shift[1]],
+            [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y), shift[2]],
+            [0, 0, 0, 1],
+        ]
+    )
 
 
 def _rows(message: Image, pixel_bytes: int, encoding: str) -> NDArray[np.uint8]:

@@ -1,18 +1,21 @@
 """Where callbacks leave frames for the worker: the newest frame wins."""
 
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from typing import Generic, TypeVar
 
 Frame = TypeVar("Frame")
 Companion = TypeVar("Companion")
+Kind = TypeVar("Kind")
 
 COMPANIONS = 10
-"""How many companions are kept for frames that are still to come or at work."""
+"""How many companions of each kind are kept for frames that are still to come or at work."""
 
 
 class Mailbox(Generic[Frame, Companion]):
     """One place for the newest frame, and a few for companions that belong to frames by their stamps.
+
+    Companions are told apart by their type; a frame has at most one of each.
 
     Every method may be called from any thread; only `take` and `companion` wait.
     """
@@ -20,7 +23,7 @@ class Mailbox(Generic[Frame, Companion]):
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._frame: Frame | None = None
-        self._companions: OrderedDict[int, Companion] = OrderedDict()
+        self._companions: defaultdict[type, OrderedDict[int, Companion]] = defaultdict(OrderedDict)
         self._woken = False
         self._closed = False
 
@@ -35,9 +38,10 @@ class Mailbox(Generic[Frame, Companion]):
     def put_companion(self, stamp: int, companion: Companion) -> None:
         """Leave what belongs to the frame of this stamp."""
         with self._changed:
-            self._companions[stamp] = companion
-            if len(self._companions) > COMPANIONS:
-                self._companions.popitem(last=False)
+            kept = self._companions[type(companion)]
+            kept[stamp] = companion
+            if len(kept) > COMPANIONS:
+                kept.popitem(last=False)
             self._changed.notify_all()
 
     def wake(self) -> None:
@@ -65,13 +69,14 @@ class Mailbox(Generic[Frame, Companion]):
             frame, self._frame, self._woken = self._frame, None, False
             return frame
 
-    def companion(self, stamp: int, timeout: float) -> Companion | None:
-        """Take out what belongs to the frame of this stamp.
+    def companion(self, kind: type[Kind], stamp: int, timeout: float) -> Kind | None:
+        """Take out what of this type belongs to the frame of this stamp.
 
         Waits at most `timeout` seconds, and no longer than until a newer frame is there.
         """
         with self._changed:
-            self._changed.wait_for(
-                lambda: stamp in self._companions or self._frame is not None or self._closed, timeout
-            )
-            return self._companions.pop(stamp, None)
+            kept = self._companions[kind]
+            self._changed.wait_for(lambda: stamp in kept or self._frame is not None or self._closed, timeout)
+            companion = kept.pop(stamp, None)
+            assert companion is None or isinstance(companion, kind)
+            return companion

@@ -14,6 +14,7 @@ from typing import Any
 
 import rclpy
 from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
+from geometry_msgs.msg import PoseStamped
 from rclpy.event_handler import QoSMessageLostInfo, SubscriptionEventCallbacks, UnsupportedEventTypeError
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
@@ -26,14 +27,15 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 import ovs_ros
 from ovs_ros.encoders.fusion import with_second
-from ovs_ros.ros.depth_sync import DepthSync, nanoseconds
+from ovs_ros.ros.companion_sync import CompanionSync, nanoseconds
 from ovs_ros.ros.diagnostics import Condition, Diagnostics
 from ovs_ros.ros.mailbox import Mailbox
 from ovs_ros.ros.outputs import Outputs
 from ovs_ros.ros.parameters import Parameters
-from ovs_ros.ros.pipeline import Pipeline, Taps
+from ovs_ros.ros.pipeline import Pipeline
 from ovs_ros.ros.services import VocabularyServices
 from ovs_ros.ros.statistics import Statistics
+from ovs_ros.ros.taps import Taps
 from ovs_ros.ros.throttle import Throttle
 from ovs_ros.ros.words import Words, find_vocabulary
 from ovs_ros.ros.worker import Worker
@@ -41,6 +43,9 @@ from ovs_ros.segmentation.segmenter import Segmenter
 from ovs_ros.vocabulary.prompts import AttributePrompts
 from ovs_ros.vocabulary.vocabulary import Vocabulary
 from ovs_ros.vocabulary.yaml_io import load_vocabulary
+
+POSES = 100
+"""How many poses wait for their image: they may come ten times as often as images."""
 
 Transition = Callable[["OvsNode", LifecycleState], TransitionCallbackReturn]
 
@@ -97,8 +102,8 @@ class OvsNode(LifecycleNode):
     def _close_taps(self) -> None:
         self._inputs: list[Subscription] = []
         self._worker: Worker | None = None
-        self._mailbox: Mailbox[Image | CompressedImage, Image] | None = None
-        self._sync: DepthSync | None = None
+        self._mailbox: Mailbox[Image | CompressedImage, Image | PoseStamped] | None = None
+        self._syncs: list[CompanionSync[Any]] = []
         self._camera_info: CameraInfo | None = None
         self._last_stamp = 0
         self._since = monotonic()
@@ -142,7 +147,10 @@ class OvsNode(LifecycleNode):
         # The publishers first, or what the worker publishes at once would go nowhere.
         result = super().on_activate(state)
         mailbox = self._mailbox = Mailbox()
-        self._sync = DepthSync(self._config["sync_slop"], mailbox.put_companion)
+        slop = self._config["sync_slop"]
+        depth: CompanionSync[Image] = CompanionSync(slop, mailbox.put_companion)
+        poses: CompanionSync[PoseStamped] = CompanionSync(slop, mailbox.put_companion, POSES)
+        self._syncs = [depth, poses]
         taps = Taps(mailbox, lambda: self._camera_info, lambda: self._config.settings)
         pipeline = Pipeline(
             self, self._segmenter, self._words, self._outputs, taps, self._statistics, self._throttle
@@ -153,7 +161,8 @@ class OvsNode(LifecycleNode):
         self._since = monotonic()
         self._inputs = [
             self._subscribe_images(),
-            self._subscribe(Image, "depth", self._sync.depth),
+            self._subscribe(Image, "depth", depth.companion),
+            self._subscribe(PoseStamped, "pose", poses.companion, depth=POSES),
             self._subscribe(CameraInfo, "camera_info", self._on_camera_info),
         ]
         self.get_logger().info(f"Active: images from {self._inputs[0].topic_name}")
@@ -215,9 +224,9 @@ class OvsNode(LifecycleNode):
             return self._subscribe(kind, topic, self._on_image)
 
     def _subscribe(
-        self, kind: type, topic: str, callback: Callable[[Any], None], **options: Any
+        self, kind: type, topic: str, callback: Callable[[Any], None], depth: int = 1, **options: Any
     ) -> Subscription:
-        qos = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+        qos = QoSProfile(depth=depth, reliability=ReliabilityPolicy.BEST_EFFORT)
         overriding = QoSOverridingOptions.with_default_policies()
         return self.create_subscription(
             kind, topic, callback, qos, qos_overriding_options=overriding, **options
@@ -227,11 +236,12 @@ class OvsNode(LifecycleNode):
         self._statistics.lost(event.total_count_change)
 
     def _on_image(self, message: Image | CompressedImage) -> None:
-        assert self._mailbox and self._sync
+        assert self._mailbox
         self._statistics.arrived()
         stamp = nanoseconds(message.header)
         if stamp < self._last_stamp:
-            self._sync.reset()
+            for sync in self._syncs:
+                sync.reset()
             self._throttle.warn(
                 "stamps",
                 f"The images' stamps went back, now to {stamp / 1e9:.3f} s; expected them to rise. "
@@ -240,7 +250,8 @@ class OvsNode(LifecycleNode):
         self._last_stamp = stamp
         if self._mailbox.put(message):
             self._statistics.dropped("replaced by a newer one")
-        self._sync.image(message.header)
+        for sync in self._syncs:
+            sync.image(message.header)
 
     def _on_camera_info(self, message: CameraInfo) -> None:
         self._camera_info = message

@@ -15,6 +15,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from ovs_ros.segmentation.options import SUPPRESSIONS, SegmenterOptions
+from ovs_ros.segmentation.temporal import SMOOTHINGS, TIME_CONSTANT_S
 from ovs_ros.vocabulary.prompts import ATTRIBUTE_READINGS, ATTRIBUTE_WEIGHT
 
 POINTS = ("auto", "always", "never")
@@ -30,12 +31,16 @@ class Settings:
         confidence: whether the confidence image is published.
         overlay_alpha: how much the colours cover in the overlay, in [0, 1].
         points: 'auto' (while somebody subscribes), 'always' or 'never'.
+        smoothing: 'off', 'flow' or 'pose'.
+        smoothing_time: seconds after which a frame's vote counts 1/e in the smoothing.
     """
 
     options: SegmenterOptions = _DEFAULTS
     confidence: bool = True
     overlay_alpha: float = 0.5
     points: str = "auto"
+    smoothing: str = "off"
+    smoothing_time: float = TIME_CONSTANT_S
 
 
 @dataclass(frozen=True)
@@ -96,7 +101,7 @@ _SPECS: dict[str, _Spec] = {
     ),
     "sync_slop": _Spec(
         0.02,
-        "How many seconds the stamps of an image and of its depth may differ.",
+        "How many seconds the stamps of an image and of its depth, or its pose, may differ.",
         0.0001,
         10.0,
         read_only=True,
@@ -140,6 +145,15 @@ _SPECS: dict[str, _Spec] = {
 }
 _OPTIONS = (
     "threshold",
+    "smoothing": _Spec(
+        "off",
+        "Let frames agree on names over time; 'flow' follows the picture by optical flow, 'pose' follows "
+        "points by depth, camera_info and the topic pose.",
+        choices=SMOOTHINGS,
+    ),
+    "smoothing_time": _Spec(
+        TIME_CONSTANT_S, "Seconds after which a frame's vote counts 1/e in the smoothing.", 0.05, 10.0
+    ),
     "select",
     "refine",
     "theta",
@@ -148,7 +162,7 @@ _OPTIONS = (
     "suppression",
     "temperature",
 )
-_OTHERS = ("confidence", "overlay_alpha", "points")
+_OTHERS = ("confidence", "overlay_alpha", "points", "smoothing", "smoothing_time")
 _NOT_OURS = ("use_sim_time", "start_type_description_service", "qos_overrides.")
 
 

@@ -1,46 +1,27 @@
 """The way of one frame through the node, on the worker's thread."""
 
 import traceback
-from collections.abc import Callable
-from dataclasses import dataclass
 from time import monotonic, perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
 from rclpy.node import Node
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
-from ovs_ros.geometry.points import Intrinsics, PointProjector
-from ovs_ros.ros.conversions import (
-    ConversionError,
-    compressed_to_rgb,
-    depth_to_metres,
-    image_to_rgb,
-    intrinsics_from,
-)
-from ovs_ros.ros.depth_sync import nanoseconds
-from ovs_ros.ros.mailbox import Mailbox
+from ovs_ros.geometry.points import PointProjector
+from ovs_ros.ros.companion_sync import nanoseconds
+from ovs_ros.ros.conversions import ConversionError, compressed_to_rgb, image_to_rgb
+from ovs_ros.ros.measurements import Measurements
 from ovs_ros.ros.outputs import Outputs
-from ovs_ros.ros.parameters import Settings
+from ovs_ros.ros.smoothing import Smoothing
 from ovs_ros.ros.statistics import Sample, Statistics
+from ovs_ros.ros.taps import Taps
 from ovs_ros.ros.throttle import Throttle
 from ovs_ros.ros.words import Words
 from ovs_ros.segmentation.segmentation import Segmentation
 from ovs_ros.segmentation.segmenter import Segmenter
 from ovs_ros.vocabulary.vocabulary import Vocabulary
-
-DEPTH_WAIT_S = 0.1
-"""How long depth may come after the labels that it belongs to."""
-
-
-@dataclass(frozen=True)
-class Taps:
-    """What the pipeline reads beside frames; `camera_info` is the newest one, set by its subscription."""
-
-    mailbox: Mailbox[Image | CompressedImage, Image]
-    camera_info: Callable[[], CameraInfo | None]
-    settings: Callable[[], Settings]
 
 
 class Pipeline:
@@ -72,8 +53,9 @@ class Pipeline:
         self._taps = taps
         self._statistics = statistics
         self._throttle = throttle
+        self._measurements = Measurements(taps, throttle)
+        self._smoothing = Smoothing(self._measurements, throttle)
         self._announced: tuple[int, float] | None = None
-        self._info: CameraInfo | None = None
         self._projector: PointProjector | None = None
 
     def process(self, message: Image | CompressedImage | None) -> None:
@@ -94,6 +76,8 @@ class Pipeline:
         converted = perf_counter()
         self._segmenter.options = settings.options
         result = self._segmenter.segment(image, words)
+        self._measurements.start(message.header, (image.shape[0], image.shape[1]))
+        result = self._smoothing.apply(message.header, image, result, settings)
         segmented = perf_counter()
         self._outputs.labels(message.header, result, settings.confidence)
         self._outputs.pictures(message.header, image, result, settings.overlay_alpha)
@@ -125,46 +109,18 @@ class Pipeline:
         return (self._node.get_clock().now().nanoseconds - nanoseconds(header)) / 1e6
 
     def _points(self, header: Header, image: NDArray[np.uint8], result: Segmentation) -> None:
-        depth = self._taps.mailbox.companion(nanoseconds(header), DEPTH_WAIT_S)
-        if depth is None:
+        measurements = self._measurements
+        if not measurements.has_depth():
             return
-        if depth.header.frame_id != header.frame_id:
-            self._throttle.warn(
-                "depth frame",
-                f"Expected depth registered to the image's frame '{header.frame_id}', got "
-                f"'{depth.header.frame_id}'; the points are published as if it were",
-            )
         try:
-            projector = self._calibrated(image.shape[:2])
-            metres = depth_to_metres(depth)
-            height, width = image.shape[:2]
-            if metres.shape != (height, width):
-                raise ConversionError(
-                    f"expected depth of the image's {width}x{height} pixels, got "
-                    f"{metres.shape[1]}x{metres.shape[0]}; register depth to the image"
-                )
+            intrinsics, metres = measurements.intrinsics(), measurements.metres()
         except ConversionError as error:
             self._throttle.warn("points", f"No points for a frame: {error}")
             return
-        projector.fill(
+        if self._projector is None or intrinsics != self._projector.intrinsics:
+            self._projector = PointProjector(intrinsics)
+        height, width = metres.shape
+        self._projector.fill(
             self._outputs.point_buffer(height, width), metres, image, result.labels, result.confidence
         )
         self._outputs.points(header, height, width)
-
-    def _calibrated(self, size: tuple[int, ...]) -> PointProjector:
-        """The projector for the newest calibration, made anew only when that changes."""
-        info = self._taps.camera_info()
-        if info is None:
-            raise ConversionError("expected a camera_info, got none yet; remap 'camera_info' to the camera's")
-        if self._projector is None or info is not self._info:
-            intrinsics: Intrinsics = intrinsics_from(info)
-            if self._projector is None or intrinsics != self._projector.intrinsics:
-                self._projector = PointProjector(intrinsics)
-            self._info = info
-        intrinsics = self._projector.intrinsics
-        if (intrinsics.height, intrinsics.width) != size:
-            raise ConversionError(
-                f"expected a camera_info for the image's {size[1]}x{size[0]} pixels, got one for "
-                f"{intrinsics.width}x{intrinsics.height}"
-            )
-        return self._projector

@@ -14,6 +14,7 @@ import rclpy
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray
 from fakes import color_image, color_segmenter
+from geometry_msgs.msg import Point, Pose, PoseStamped, Quaternion
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
@@ -69,6 +70,7 @@ class Robot:
                 ("image/compressed", CompressedImage),
                 ("depth", Image),
                 ("camera_info", CameraInfo),
+                ("pose", PoseStamped),
             )
         }
         self._listeners: dict[str, Any] = {}
@@ -181,6 +183,11 @@ def depth_message(ms: int, metres: np.ndarray, encoding: str = "32FC1") -> Image
 def info_message(ms: int, width: int = 96, height: int = 32, focal: float = 100.0) -> CameraInfo:
     k = [focal, 0.0, width / 2, 0.0, focal, height / 2, 0.0, 0.0, 1.0]
     return CameraInfo(header=header(ms), width=width, height=height, k=k)
+
+
+def pose_message(ms: int, x: float = 0.0, world: str = "map") -> PoseStamped:
+    pose = Pose(position=Point(x=x), orientation=Quaternion(w=1.0))
+    return PoseStamped(header=header(ms, world), pose=pose)
 
 
 def pixels(message: Image) -> np.ndarray:

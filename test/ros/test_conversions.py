@@ -5,6 +5,7 @@ from array import array
 import cv2
 import numpy as np
 import pytest
+from geometry_msgs.msg import PoseStamped, Quaternion
 from hypothesis import given
 from hypothesis import strategies as st
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
@@ -15,6 +16,7 @@ from ovs_ros.ros.conversions import (
     depth_to_metres,
     image_to_rgb,
     intrinsics_from,
+    pose_to_matrix,
 )
 
 
@@ -228,3 +230,27 @@ def test_k_counts_where_p_is_empty():
 def test_calibrations_of_no_use_say_why(message, text):
     with pytest.raises(ConversionError, match=text):
         intrinsics_from(message)
+
+
+def test_a_pose_turns_and_moves():
+    half = np.sqrt(0.5)
+    message = PoseStamped()
+    message.pose.position.x, message.pose.position.y, message.pose.position.z = 1.0, 2.0, 3.0
+    message.pose.orientation.z, message.pose.orientation.w = half, half  # A quarter turn about z.
+    matrix = pose_to_matrix(message)
+    np.testing.assert_allclose(matrix @ [1, 0, 0, 1], [1, 3, 3, 1], atol=1e-12)
+    np.testing.assert_allclose(matrix @ [0, 0, 1, 1], [1, 2, 4, 1], atol=1e-12)
+    turn = np.array([0.3, -0.5, 0.2])
+    angle = np.linalg.norm(turn)
+    x, y, z = np.sin(angle / 2) * turn / angle
+    message.pose.orientation = Quaternion(x=x, y=y, z=z, w=np.cos(angle / 2))
+    np.testing.assert_allclose(pose_to_matrix(message)[:3, :3], cv2.Rodrigues(turn)[0], atol=1e-12)
+
+
+@pytest.mark.parametrize(("field", "value"), [("x", float("nan")), ("w", 0.0), ("w", 2.0)])
+def test_a_pose_of_no_use(field, value):
+    message = PoseStamped()
+    message.pose.orientation.w = 1.0
+    setattr(message.pose.position if field == "x" else message.pose.orientation, field, value)
+    with pytest.raises(ConversionError, match="expected a pose with a finite position and a unit quaternion"):
+        pose_to_matrix(message)

@@ -39,22 +39,22 @@ def test_a_companion_is_found_by_its_stamp_and_only_once():
     mailbox = Mailbox()
     mailbox.put_companion(5, "five")
     mailbox.put_companion(6, "six")
-    assert mailbox.companion(5, 0) == "five"
-    assert mailbox.companion(5, 0) is None
-    assert mailbox.companion(6, 0) == "six"
+    assert mailbox.companion(str, 5, 0) == "five"
+    assert mailbox.companion(str, 5, 0) is None
+    assert mailbox.companion(str, 6, 0) == "six"
 
 
 def test_a_companion_may_come_late():
     mailbox = Mailbox()
     later(lambda: mailbox.put_companion(5, "five"))
-    assert mailbox.companion(5, timeout=10) == "five"
+    assert mailbox.companion(str, 5, timeout=10) == "five"
 
 
 def test_nobody_waits_for_a_companion_while_a_newer_frame_waits():
     mailbox = Mailbox()
     later(lambda: mailbox.put(1))
     start = monotonic()
-    assert mailbox.companion(5, timeout=10) is None
+    assert mailbox.companion(str, 5, timeout=10) is None
     assert monotonic() - start < 5
 
 
@@ -62,5 +62,14 @@ def test_companions_of_frames_that_never_come_are_forgotten():
     mailbox = Mailbox()
     for stamp in range(COMPANIONS + 1):
         mailbox.put_companion(stamp, stamp)
-    assert mailbox.companion(0, 0) is None
-    assert mailbox.companion(COMPANIONS, 0) == COMPANIONS
+    assert mailbox.companion(int, 0, 0) is None
+    assert mailbox.companion(int, COMPANIONS, 0) == COMPANIONS
+
+
+def test_companions_of_several_kinds_do_not_push_each_other_out():
+    mailbox = Mailbox()
+    mailbox.put_companion(5, "five")
+    for stamp in range(COMPANIONS + 1):
+        mailbox.put_companion(stamp, stamp)
+    assert mailbox.companion(int, 5, 0) == 5
+    assert mailbox.companion(str, 5, 0) == "five"

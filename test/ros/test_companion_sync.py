@@ -3,7 +3,7 @@ from builtin_interfaces.msg import Time
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
-from ovs_ros.ros.depth_sync import DepthSync
+from ovs_ros.ros.companion_sync import CompanionSync
 
 MS = 1_000_000
 
@@ -19,28 +19,30 @@ def pairs():
 
 @pytest.fixture
 def sync(pairs):
-    return DepthSync(0.02, lambda stamp, depth: pairs.append((stamp // MS, depth.header.stamp.nanosec // MS)))
+    return CompanionSync(
+        0.02, lambda stamp, depth: pairs.append((stamp // MS, depth.header.stamp.nanosec // MS))
+    )
 
 
 def test_depth_comes_to_the_image_of_its_stamp_in_whatever_order(sync, pairs):
     sync.image(header(100))
-    sync.depth(Image(header=header(100)))
-    sync.depth(Image(header=header(200)))
+    sync.companion(Image(header=header(100)))
+    sync.companion(Image(header=header(200)))
     sync.image(header(200))
     assert pairs == [(100, 100), (200, 200)]
 
 
 def test_stamps_may_differ_by_less_than_the_slop(sync, pairs):
     sync.image(header(100))
-    sync.depth(Image(header=header(115)))
+    sync.companion(Image(header=header(115)))
     sync.image(header(200))
-    sync.depth(Image(header=header(225)))
+    sync.companion(Image(header=header(225)))
     assert pairs == [(100, 115)]
 
 
 def test_the_nearest_depth_is_taken(sync, pairs):
-    sync.depth(Image(header=header(90)))
-    sync.depth(Image(header=header(102)))
+    sync.companion(Image(header=header(90)))
+    sync.companion(Image(header=header(102)))
     sync.image(header(100))
     assert pairs == [(100, 102)]
 
@@ -49,15 +51,15 @@ def test_images_without_depth_do_no_harm(sync, pairs):
     for ms in range(0, 900, 30):
         sync.image(header(ms))
     sync.image(header(900))
-    sync.depth(Image(header=header(900)))
+    sync.companion(Image(header=header(900)))
     assert pairs == [(900, 900)]
 
 
 def test_after_a_reset_older_stamps_find_each_other(sync, pairs):
     for ms in range(500, 900, 30):
         sync.image(header(ms))
-        sync.depth(Image(header=header(ms + 25)))
+        sync.companion(Image(header=header(ms + 25)))
     sync.reset()
     sync.image(header(100))
-    sync.depth(Image(header=header(100)))
+    sync.companion(Image(header=header(100)))
     assert pairs[-1] == (100, 100)
