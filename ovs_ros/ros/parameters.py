@@ -142,9 +142,6 @@ _SPECS: dict[str, _Spec] = {
     "points": _Spec(
         "auto", "When to publish semantic/points; 'auto': while somebody subscribes.", choices=POINTS
     ),
-}
-_OPTIONS = (
-    "threshold",
     "smoothing": _Spec(
         "off",
         "Let frames agree on names over time; 'flow' follows the picture by optical flow, 'pose' follows "
@@ -154,6 +151,9 @@ _OPTIONS = (
     "smoothing_time": _Spec(
         TIME_CONSTANT_S, "Seconds after which a frame's vote counts 1/e in the smoothing.", 0.05, 10.0
     ),
+}
+_OPTIONS = (
+    "threshold",
     "select",
     "refine",
     "theta",
