@@ -219,7 +219,7 @@ def test_evaluate_compares_with_exhaustive_decoding(labelled, tmp_path):
     results = json.loads((tmp_path / "r.json").read_text())
     every = results["exhaustive"]
     assert every["miou"] == results["miou"] == 0.5
-    assert every["ms_per_image"] > 0 and every["speedup"] > 0
+    assert every["ms_per_image"] > 0 and every["speedup"] > 0 and every["kept"] == 1
     assert results["selection"]["survivors"] < 3
 
 
@@ -248,6 +248,35 @@ def test_evaluate_says_what_is_wrong_with_a_set(labelled, file, content, message
     result = run("evaluate", labelled)
     assert result.exit_code == 2
     assert message in " ".join(result.output.split())
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (("--rule", "best"), "expected rule to be one of dcp, top_n"),
+        (("--top-n", "0"), "expected top_n to be at least 1"),
+        (("--max-categories", "0"), "expected max_categories to be at least 1"),
+        (("--shortlist", "0"), "expected shortlist to be at least 1"),
+        (("--validation", "on"), "expected validation to be one of off, relabel, reject"),
+        (("--validation-top-k", "0"), "expected validation_top_k to be at least 1"),
+        (("--validation-region", "pixel"), "expected validation_region to be one of component, class"),
+    ],
+)
+def test_evaluate_hands_all_options_on(labelled, option, message):
+    result = run("evaluate", labelled, *option)
+    assert result.exit_code == 2 and message in " ".join(result.output.split())
+
+
+def test_evaluate_takes_held_out_words_as_unseen(labelled, tmp_path, monkeypatch):
+    segmenter = color_segmenter()
+    segmenter.seen_names = frozenset({"red", "blue"})
+    monkeypatch.setattr(evaluate, "load_segmenter", lambda preset, **options: segmenter)
+    (tmp_path / "held.txt").write_text("Blue\n")
+    result = run(
+        "evaluate", labelled, "--split-words", tmp_path / "held.txt", "--validate-seen", "--no-refine"
+    )
+    assert result.exit_code == 0, result.output
+    assert segmenter.seen_names == {"red"}
 
 
 def test_evaluate_hands_the_options_of_selection_on(labelled):
