@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+import yaml
 from rich.console import Console
 
 from ovs_ros.cli.common import user_errors
@@ -69,7 +70,9 @@ def head(
     steps: Annotated[int, typer.Option(help="Steps of one batch each.")] = 1500,
     sets: Annotated[str, typer.Option(help="Labelled sets to learn from, with commas.")] = "nyuv2,camvid",
     rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 1e-3,
-    start: Annotated[Path | None, typer.Option(help="Go on from what an earlier run wrote.")] = None,
+    start: Annotated[
+        list[Path], typer.Option(help="Go on from what an earlier run wrote; of several, from their mean.")
+    ] = [],  # noqa: B006  # typer does not change it
     hold_out: Annotated[
         bool, typer.Option(help="Hide some fine names of NYUv2 from the pixel labels.")
     ] = False,
@@ -90,7 +93,7 @@ def head(
         steps=steps,
         rate=rate,
         words_rate=rate / 5,
-        start=start,
+        start=tuple(start),
         plain=plain,
         held_out=HELD_OUT if hold_out else (),
     )
@@ -98,6 +101,195 @@ def head(
     trainer.train(output.with_suffix(".csv"), console)
     trainer.save(output)
     report(trainer.averaged(), data, caches, encode, console)
+
+
+@app.command()
+def full(
+    sets: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SET=DIR...",
+            help="What to learn from (split train): coco-stuff, ade20k-150, ade20k-847, pascal-context-59,"
+            " pascal-context-459, voc-20, cityscapes, or folder (DIR/train/image, DIR/train/label,"
+            " DIR/classes.txt).",
+        ),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="The run's folder; a run that was stopped there goes on."),
+    ],
+    evaluate: Annotated[
+        list[str], typer.Option(metavar="SET=DIR", help="What to measure on (split val); may be repeated.")
+    ] = [],  # noqa: B006  # typer does not change it
+    classes: Annotated[
+        list[str],
+        typer.Option(metavar="SET=FILE", help="Other class names for a set, one a line; may be repeated."),
+    ] = [],  # noqa: B006
+    size: Annotated[str, typer.Option(help="'full' (the paper's widths) or 'embedded'.")] = "full",
+    clip: Annotated[
+        str | None,
+        typer.Option(help="A ViT of open_clip, as ViT-B-16, instead of DINOv2 with MiniLM; needs --weights."),
+    ] = None,
+    weights: Annotated[Path | None, typer.Option(help="The weights of --clip, a local file.")] = None,
+    head_file: Annotated[
+        Path | None, typer.Option("--head", help="What `ovs train head` wrote; default: the shipped head.")
+    ] = None,
+    steps: Annotated[int, typer.Option(help="Steps of one batch each.")] = 80_000,
+    batch: Annotated[int, typer.Option(help="Images a step, over all processes.")] = 4,
+    crop: Annotated[int, typer.Option(help="Side of a training view, in patches.")] = 24,
+    candidates: Annotated[int, typer.Option(help="Categories an image is decided among.")] = 48,
+    distractors: Annotated[int, typer.Option(help="How many of them are drawn at random.")] = 16,
+    rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 2e-4,
+    schedule: Annotated[str, typer.Option(help="How the rate falls: 'poly' or 'cosine'.")] = "poly",
+    warm_up: Annotated[int, typer.Option(help="Steps in which the rate rises.")] = 500,
+    precision: Annotated[
+        str, typer.Option(help="'fp32', 'bf16', 'fp16' (GPU), or 'auto': bf16 on GPUs that have it.")
+    ] = "auto",
+    seed: Annotated[int, typer.Option(help="Of all chance.")] = 0,
+    workers: Annotated[int, typer.Option(help="Processes that read images, for each training process.")] = 4,
+    log_every: Annotated[int, typer.Option(help="Steps between two lines of the log.")] = 50,
+    evaluate_every: Annotated[int, typer.Option(help="Steps between two evaluations.")] = 5000,
+    save_every: Annotated[int, typer.Option(help="Steps between two checkpoints.")] = 1000,
+    device: Annotated[str | None, typer.Option(help="'cpu' or 'cuda'; default: a GPU if any.")] = None,
+) -> None:
+    """Train the coarse-to-fine network over frozen encoders on labelled sets; torchrun shares it out to GPUs.
+
+    torchrun --nproc-per-node 4 --no-python ovs train full coco-stuff=DIR -o RUN
+    """
+    if find_spec("tensorboard") is None:
+        raise typer.BadParameter(
+            "expected tensorboard to be installed; training needs: pip install '.[train]'"
+        )
+    from ovs_ros.training.datasets.open import open_dataset
+    from ovs_ros.training.distributed import join_ranks
+    from ovs_ros.training.train_full import Every, FullOptions, FullTrainer, best_precision, prepare
+
+    with user_errors(), join_ranks(device) as ranks:
+        options = FullOptions(
+            steps=steps,
+            batch=batch,
+            crop=crop,
+            candidates=candidates,
+            distractors=distractors,
+            rate=rate,
+            schedule=schedule,
+            warm_up=warm_up,
+            precision=best_precision(ranks.device) if precision == "auto" else precision,
+            seed=seed,
+        )
+        names = {name: Path(file) for name, file in (_assignment(text) for text in classes)}
+        training, evaluation = (
+            [
+                open_dataset(name, Path(place), split, names.get(name))
+                for name, place in map(_assignment, texts)
+            ]
+            for texts, split in ((sets, "train"), (evaluate, "val"))
+        )
+        try:
+            pair, config = prepare(size, clip=clip, weights=weights, head=head_file)
+        except ModuleNotFoundError as error:
+            raise typer.BadParameter(str(error)) from error
+        every = Every(log=log_every, evaluate=evaluate_every, save=save_every)
+        trainer = FullTrainer(
+            options, config, pair, training, evaluation, output, ranks, every=every, workers=workers
+        )
+        trainer.train(Console())
+
+
+def _assignment(text: str) -> tuple[str, str]:
+    name, sign, value = text.partition("=")
+    if not sign or not value:
+        raise ValueError(f"expected SET=PATH, as coco-stuff=/data/coco, got {text!r}")
+    return name, value
+
+
+@app.command()
+def tune(
+    data: Data,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Gets the weights; the log goes beside it.")],
+    start: Annotated[
+        list[Path], typer.Option(help="Go on from what an earlier run wrote; of several, from their mean.")
+    ],
+    steps: Annotated[int, typer.Option(help="Steps of one batch each.")] = 1500,
+    sets: Annotated[str, typer.Option(help="Labelled sets to learn from, with commas.")] = "nyuv2,camvid",
+    rate: Annotated[float, typer.Option(help="Peak learning rate of the head.")] = 4e-4,
+    tail_rate: Annotated[float, typer.Option(help="The same of the encoder's last blocks.")] = 8e-5,
+    hold_out: Annotated[
+        bool, typer.Option(help="Hide some fine names of NYUv2 from the pixel labels.")
+    ] = False,
+    models: Models = MODELS,
+) -> None:
+    """Tune the encoder's last three blocks together with a trained head."""
+    from ovs_ros.encoders.minilm import SentenceEncoder
+    from ovs_ros.training import originals
+    from ovs_ros.training.build_image_encoder import read_weights
+    from ovs_ros.training.report import HELD_OUT
+    from ovs_ros.training.train_head import TrainOptions
+    from ovs_ros.training.tune import Tuner
+
+    options = TrainOptions(
+        sets=tuple(sets.split(",")),
+        steps=steps,
+        batch=6,
+        caption_batch=20,
+        rate=rate,
+        words_rate=rate / 5,
+        word_noise=0.01,
+        start=tuple(start),
+        held_out=HELD_OUT if hold_out else (),
+    )
+    weights = read_weights(originals.image_model())
+    tuner = Tuner(options, tail_rate, data, SentenceEncoder(models).encode, weights)
+    tuner.train(output.with_suffix(".csv"), Console())
+    tuner.save(output)
+
+
+@app.command()
+def network(
+    data: Data,
+    caches: Caches,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Gets the weights; the log goes beside it.")],
+    parts: Annotated[
+        str,
+        typer.Option(
+            help="NAME=VALUE with commas: fields of NetworkConfig that shall differ from `embedded`'s, "
+            "as cross_attention=false,spatial=none."
+        ),
+    ] = "",
+    steps: Annotated[int, typer.Option(help="Steps of one batch each.")] = 600,
+    sets: Annotated[str, typer.Option(help="Labelled sets to learn from, with commas.")] = "nyuv2,camvid",
+    loss: Annotated[str, typer.Option(help="Of pixels: 'softmax' or 'bce'.")] = "softmax",
+    alignment: Annotated[bool, typer.Option(help="Add FGAseg's text-pixel alignment loss.")] = True,
+    hold_out: Annotated[
+        bool, typer.Option(help="Hide some fine names of NYUv2 from the pixel labels.")
+    ] = False,
+    export_to: Annotated[
+        Path | None, typer.Option("--export", help="Also write the network as ONNX, as models/network.onnx.")
+    ] = None,
+    models: Models = MODELS,
+) -> None:
+    """Train the embedded model's network over the encoders and the head in the model's folder."""
+    from ovs_ros.training.export_network import export_network
+    from ovs_ros.training.networks.config import NetworkConfig
+    from ovs_ros.training.report import HELD_OUT
+    from ovs_ros.training.train_network import NetworkOptions, NetworkTrainer, project_views
+
+    with user_errors():
+        fields = dict(_assignment(part) for part in parts.split(",") if part)
+        config = NetworkConfig.embedded(prompts=1, **{k: yaml.safe_load(v) for k, v in fields.items()})
+        options = NetworkOptions(
+            sets=tuple(sets.split(",")),
+            held_out=HELD_OUT if hold_out else (),
+            steps=steps,
+            pixel_loss=loss,
+            alignment=alignment,
+        )
+        project_views(data, caches, options.sets, models)
+        trainer = NetworkTrainer(config, options, data, caches, models)
+        trainer.train(output.with_suffix(".csv"), Console())
+        trainer.save(output)
+        if export_to is not None:
+            export_network(trainer.averaged(), export_to)
 
 
 @app.command()
@@ -149,15 +341,29 @@ def fusion(
 
 @app.command()
 def export(
-    weights: Annotated[list[Path], typer.Argument(help="What `ovs train head` wrote; several are averaged.")],
+    weights: Annotated[
+        list[Path],
+        typer.Argument(help="What `ovs train head` or `ovs train tune` wrote; several are averaged."),
+    ],
     models: Models = MODELS,
 ) -> None:
-    """Write a trained head, or the mean of several runs' weights, into the model's folder."""
+    """Write a trained head, and the encoder if it was tuned, into the model's folder; runs are averaged."""
     import onnx
 
+    from ovs_ros.training import build_image_encoder, originals
     from ovs_ros.training.export_head import build_image_head, load_mean, save_text_head
+    from ovs_ros.training.train_head import is_tuned, mean_state
+    from ovs_ros.training.tune import with_tail
 
-    trained = load_mean(weights)
-    onnx.save(build_image_head(trained, int8=True), models / "image_head.onnx")
-    save_text_head(trained, models / "text_head.npz")
-    Console().print(f"wrote the head to {models}")
+    with user_errors():
+        tuned = [is_tuned(path) for path in weights]
+        if any(tuned) and not all(tuned):
+            raise ValueError("expected either tuned or untuned weights, got both; they cannot be averaged")
+        trained = load_mean(weights)
+        onnx.save(build_image_head(trained, int8=True), models / "image_head.onnx")
+        save_text_head(trained, models / "text_head.npz")
+        if all(tuned):
+            original = build_image_encoder.read_weights(originals.image_model())
+            encoder = with_tail(original, mean_state(weights, "tail"))
+            onnx.save(build_image_encoder.build(encoder, int8=True), models / "image_encoder.onnx")
+    Console().print(f"wrote the head{' and the encoder' if all(tuned) else ''} to {models}")

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import onnx
 import pytest
@@ -28,3 +29,35 @@ def test_encoders_rebuild_to_what_is_shipped(tmp_path: Path, monkeypatch: pytest
     np.testing.assert_array_equal(
         np.load(tmp_path / "position_table.npy"), np.load(MODELS / "position_table.npy")
     )
+
+
+def test_full_says_what_is_wrong_with_its_sets(tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="torch is not installed (pip install '.[train]')")
+    pytest.importorskip("tensorboard", reason="tensorboard is not installed (pip install '.[train]')")
+    for sets, message in (
+        (["coco-stuff"], "expected SET=PATH"),
+        ([f"lvis={tmp_path}"], "coco-stuff, ade20k-150"),
+        ([f"coco-stuff={tmp_path}"], "stuffthingmaps"),
+        ([f"ade20k-150={tmp_path}", "--precision", "int8"], "fp32, bf16, fp16"),
+    ):
+        result = CliRunner().invoke(train.app, ["full", *sets, "-o", str(tmp_path / "run")])
+        assert result.exit_code == 2
+        assert message in " ".join(result.output.split()), result.output
+    assert not (tmp_path / "run").exists()
+
+
+def test_full_names_the_package_that_clip_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("tensorboard", reason="tensorboard is not installed (pip install '.[train]')")
+    pair = pytest.importorskip("ovs_ros.training.open_clip_pair", reason="torch is not installed")
+    monkeypatch.setattr(pair, "find_spec", lambda name: None)
+    (tmp_path / "classes.txt").write_text("floor\n")
+    for kind in ("image", "label"):
+        folder = tmp_path / "train" / kind
+        folder.mkdir(parents=True)
+        cv2.imwrite(str(folder / "a.png"), np.zeros((4, 4), np.uint8))
+    weights = tmp_path / "weights.pt"
+    weights.touch()
+    command = ["full", f"folder={tmp_path}", "-o", str(tmp_path / "run"), "--clip", "ViT-B-16"]
+    result = CliRunner().invoke(train.app, [*command, "--weights", str(weights)], terminal_width=400)
+    assert result.exit_code == 2
+    assert "pip install open_clip_torch" in result.output
