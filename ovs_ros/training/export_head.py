@@ -5,22 +5,21 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import torch
 from numpy.typing import NDArray
 from onnx import TensorProto
 
 from ovs_ros.encoders.embedded import GUIDE
 from ovs_ros.training.head import SCALE, TOKEN_WIDTH, Head
 from ovs_ros.training.onnx_graph import Graph
+from ovs_ros.training.train_head import mean_state
 
 Array = NDArray[np.float32]
 
 
 def load_mean(paths: Sequence[Path]) -> Head:
     """The head whose weights are the mean of those that `ovs train head` wrote into each file."""
-    states = [torch.load(path, weights_only=True)["head"] for path in paths]
     head = Head()
-    head.load_state_dict({key: sum(state[key] for state in states) / len(states) for key in states[0]})
+    head.load_state_dict(mean_state(paths, "head"))
     return head.eval()
 
 

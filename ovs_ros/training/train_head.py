@@ -16,24 +16,24 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from numpy.typing import NDArray
 from rich.console import Console
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ovs_ros.encoders.embedded import GUIDE
 from ovs_ros.training.data import IGNORE, caption_nouns, nouns_in, read_captions, read_image_names, read_names
 from ovs_ros.training.head import SCALE, Head, PlainHead
+from ovs_ros.training.vocabularies import LabelVocabulary, label_vocabularies
 
 LOGIT_SCALE = 20.0
 TEMPLATES = ("{}", "a photo of a {}", "there is a {} in the scene")
 LARGE_SHARE, LARGE_WINDOW = 0.35, (28, 37)
 """How many batches are of large views, and the window of patches that is cut out of them."""
-SYNONYMS = Path(__file__).parent / "synonyms.yaml"
 
 Encode = Callable[[Sequence[str]], NDArray[np.float32]]
 """Texts to unit sentence embeddings (n, 384)."""
@@ -50,7 +50,9 @@ class TrainOptions:
         steps, batch, caption_batch, name_batch: length and sizes.
         rate: peak learning rate. words_rate: the same for the projection of words.
         plain: train the plain comparison head instead.
-        start: weights that an earlier run saved, to go on from.
+        start: weights that earlier runs saved, to go on from their mean.
+        word_noise: standard deviation of what is added to each number of a label's sentence embedding, so
+            that words near a learned one are learned with it.
     """
 
     sets: tuple[str, ...] = ("nyuv2", "camvid")
@@ -64,7 +66,8 @@ class TrainOptions:
     rate: float = 1e-3
     words_rate: float = 2e-4
     plain: bool = False
-    start: Path | None = None
+    start: tuple[Path, ...] = ()
+    word_noise: float = 0.0
     seed: int = 0
     weights: dict[str, float] = field(
         default_factory=lambda: {"pixels": 1.0, "captions": 0.3, "nouns": 0.5, "names": 0.3}
@@ -124,54 +127,24 @@ class Words:
         return self.sentences[[self.at[name] for name in names]].mean(1)
 
 
-@dataclass
+@dataclass(frozen=True)
 class LabelledSet:
-    """A labelled set's caches and words.
-
-    `vocabularies` holds, for each label map, (names of the lines, map from label value to column or IGNORE,
-    weights of the columns).
-    """
+    """A labelled set's caches, and the vocabulary of each label map."""
 
     name: str
     small: list[Cache]
     large: list[Cache]
-    vocabularies: list[tuple[list[str], NDArray[np.uint8], Tensor]]
-    synonyms: dict[str, list[str]]
-
-
-def class_weights(caches: Sequence[Cache], which: int, lines: NDArray[np.uint8], count: int) -> Tensor:
-    """Weights that lift rare classes: frequency to the power -0.35, mean 1 over pixels."""
-    histogram = np.zeros(256, np.int64)
-    for cache in caches:
-        histogram += np.bincount(np.asarray(cache.labels[which][:, ::4, ::4]).ravel(), minlength=256)
-    frequency = np.bincount(lines, weights=histogram, minlength=256)[:count] + 1.0
-    frequency /= frequency.sum()
-    weight = frequency**-0.35
-    return torch.from_numpy((weight / (weight * frequency).sum()).clip(0.3, 6.0).astype(np.float32))
+    vocabularies: list[LabelVocabulary]
 
 
 def load_labelled(name: str, data: Path, caches: Path, held_out: Sequence[str]) -> LabelledSet:
     """Open a labelled set's training caches; pixels of held-out fine names are ignored in the fine map."""
     small = [Cache(caches / f"{name}_train_{kind}_21") for kind in ("full", "flip", "crop")]
     large = [Cache(caches / f"{name}_train_color_36")]
-    names = read_names(data / name / "classes.txt")
-    vocabularies: list[tuple[list[str], NDArray[np.uint8], Tensor]] = []
-    lines = np.full(256, IGNORE, np.uint8)
-    lines[: len(names)] = np.arange(len(names))
-    vocabularies.append((names, lines, class_weights(small[:1], 0, lines, len(names))))
-    fine_file = data / name / "fine_names.txt"
-    if fine_file.is_file():
-        fine_names = read_names(fine_file)
-        counts = np.bincount(np.asarray(small[0].labels[1][:, ::4, ::4]).ravel(), minlength=256)
-        lines = np.full(256, IGNORE, np.uint8)
-        kept: list[str] = []
-        for line, fine in enumerate(fine_names, start=1):
-            if fine != "unknown" and counts[line] > 150 and fine not in held_out:
-                lines[line] = len(kept)
-                kept.append(fine)
-        vocabularies.append((kept, lines, class_weights(small[:1], 1, lines, len(kept))))
-    synonyms = yaml.safe_load(SYNONYMS.read_text()).get(name, {})
-    return LabelledSet(name, small, large, vocabularies, synonyms)
+    counts = [
+        np.bincount(np.asarray(labels[:, ::4, ::4]).ravel(), minlength=256) for labels in small[0].labels
+    ]
+    return LabelledSet(name, small, large, label_vocabularies(data / name, counts, held_out))
 
 
 def text_score(embeddings: Tensor, words: Tensor) -> Tensor:
@@ -191,41 +164,61 @@ def text_score(embeddings: Tensor, words: Tensor) -> Tensor:
 class Trainer:
     """Holds the data, the head and its moving average."""
 
+    longest_average = 0.995
+
     def __init__(self, options: TrainOptions, data: Path, caches: Path, encode: Encode) -> None:
         torch.manual_seed(options.seed)
         self.options = options
         self.data, self.caches = data, caches
         self.rng = np.random.default_rng(options.seed)
         self.generator = torch.Generator().manual_seed(options.seed)
-        self.sets = [load_labelled(name, data, caches, options.held_out) for name in options.sets]
+        self._open_sets()
         self.nouns = caption_nouns()
         named = [name for _, name in read_image_names(data / "imagenet_samples")]
         bank = dict.fromkeys(self.nouns + named + list(options.held_out))
         for name in ("nyuv2", "camvid"):
             bank.update(dict.fromkeys(read_names(data / name / "classes.txt")))
-        for labelled in self.sets:
-            for names, _, _ in labelled.vocabularies:
-                bank.update(dict.fromkeys(names))
-            for others in labelled.synonyms.values():
-                bank.update(dict.fromkeys(others))
+        for vocabularies in self.vocabularies.values():
+            for vocabulary in vocabularies:
+                bank.update(dict.fromkeys(vocabulary.names))
+                bank.update(dict.fromkeys(word for own in vocabulary.synonyms.values() for word in own))
         self.words = Words(list(bank), encode)
         if options.captions:
             self._open_captions(encode)
         if options.names:
-            self.named = Cache(caches / "imagenet")
             self.image_names = named
-            saliency = np.asarray(self.named.labels[0]).astype(np.float32) / 255.0
-            n = self.named.grid[0]
-            self.saliency = torch.from_numpy(saliency.reshape(len(saliency), n, GUIDE, n, GUIDE).mean((2, 4)))
+            self._open_names()
         self.head: Head = PlainHead() if options.plain else Head()
-        if options.start is not None:
-            self.head.load_state_dict(torch.load(options.start, weights_only=True)["head"])
+        if options.start:
+            self.head.load_state_dict(mean_state(options.start, "head"))
         elif not options.plain:
             self._start_words()
-        self.average = {k: v.detach().clone() for k, v in self.head.state_dict().items()}
+        self.modules: dict[str, nn.Module] = {"head": self.head}
+        self._start_averages()
+
+    def _start_averages(self) -> None:
+        self.averages = {
+            name: {key: value.detach().clone() for key, value in module.state_dict().items()}
+            for name, module in self.modules.items()
+        }
+
+    def _open_sets(self) -> None:
+        self.sets = [
+            load_labelled(name, self.data, self.caches, self.options.held_out) for name in self.options.sets
+        ]
+        self.vocabularies = {labelled.name: labelled.vocabularies for labelled in self.sets}
+
+    def _open_names(self) -> None:
+        self.named = Cache(self.caches / "imagenet")
+        saliency = np.asarray(self.named.labels[0]).astype(np.float32) / 255.0
+        n = self.named.grid[0]
+        self.saliency = torch.from_numpy(saliency.reshape(len(saliency), n, GUIDE, n, GUIDE).mean((2, 4)))
+
+    def _open_captioned(self) -> None:
+        self.captioned = Cache(self.caches / "flickr8k")
 
     def _open_captions(self, encode: Encode) -> None:
-        self.captioned = Cache(self.caches / "flickr8k")
+        self._open_captioned()
         captions = read_captions(self.data / "flickr8k")
         files = sorted((self.data / "flickr8k" / "image").glob("*"))
         texts = [captions[f.name][:5] for f in files]
@@ -269,29 +262,48 @@ class Trainer:
             labelled = self.sets[i % len(self.sets)] if i % 3 else self.sets[0]
             jobs.append((labelled, int(self.rng.integers(len(labelled.vocabularies)))))
         views = [self._view(labelled, large) for labelled, _ in jobs]
-        tokens = torch.stack([v[0] for v in views])
+        return self.labelled_loss(
+            [(labelled.name, which) for labelled, which in jobs],
+            torch.stack([view[0] for view in views]),
+            torch.stack([view[1] for view in views]),
+            [view[2] for view in views],
+        )
+
+    def labelled_loss(
+        self,
+        jobs: Sequence[tuple[str, int]],
+        tokens: Tensor,
+        guides: Tensor,
+        maps: list[list[NDArray[np.uint8]]],
+    ) -> Tensor:
+        """The pixel loss of views.
+
+        Args:
+            jobs: of each view, its set and which of the set's vocabularies it is told apart by.
+            tokens: (B, h, w, 1536).
+            guides: (B, 3, 8h, 8w).
+            maps: of each view, its label maps (4h, 4w).
+        """
         tokens = F.dropout2d(tokens.permute(0, 3, 1, 2), 0.1).permute(0, 2, 3, 1)
         with torch.autocast("cpu", torch.bfloat16):
             hidden, embeddings = self.head.patches(tokens)
-            weights, details = self.head.upsampling(hidden, torch.stack([v[1] for v in views]))
+            weights, details = self.head.upsampling(hidden, guides)
         total, count = torch.zeros(()), 0
-        keys = sorted({(labelled.name, which) for labelled, which in jobs})
-        for key in keys:
-            members = [i for i, (labelled, which) in enumerate(jobs) if (labelled.name, which) == key]
-            labelled, which = jobs[members[0]]
-            names, lines, balance = labelled.vocabularies[which]
-            shown = [
-                str(self.rng.choice(labelled.synonyms[n]))
-                if n in labelled.synonyms and self.rng.random() < 0.4
-                else n
-                for n in names
-            ]
-            words = self.head.embed_words(self.words.pick(shown, self.generator))
+        for name, which in sorted(set(jobs)):
+            members = [i for i, job in enumerate(jobs) if job == (name, which)]
+            vocabulary = self.vocabularies[name][which]
+            sentences = self.words.pick(vocabulary.shown(self.rng, 0.4), self.generator)
+            noise = torch.randn(sentences.shape, generator=self.generator) * self.options.word_noise
             cosines = self.head.pixel_cosines(
-                embeddings[members].float(), weights[members].float(), details[members].float(), words
+                embeddings[members].float(),
+                weights[members].float(),
+                details[members].float(),
+                self.head.embed_words(sentences + noise),
             )
-            target = torch.from_numpy(lines[np.stack([views[i][2][which] for i in members])]).long()
-            loss = F.cross_entropy(cosines * LOGIT_SCALE, target, weight=balance, ignore_index=IGNORE)
+            target = torch.from_numpy(vocabulary.lines[np.stack([maps[i][which] for i in members])]).long()
+            loss = F.cross_entropy(
+                cosines * LOGIT_SCALE, target, weight=vocabulary.weights, ignore_index=IGNORE
+            )
             if torch.isfinite(loss):
                 total = total + loss * len(members)
                 count += len(members)
@@ -304,8 +316,14 @@ class Trainer:
         tokens = torch.stack([r[1] for r in read])
         with torch.autocast("cpu", torch.bfloat16):
             _, embeddings = self.head.patches(tokens)
-        embeddings = embeddings.float().flatten(1, 2)
-        whole = self.head.whole(torch.stack([r[0] for r in read]))
+        return self.captioned_losses(
+            chosen, embeddings.float().flatten(1, 2), self.head.whole(torch.stack([r[0] for r in read]))
+        )
+
+    def captioned_losses(
+        self, chosen: NDArray[np.intp], embeddings: Tensor, whole: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The losses of captioned images: indices (B,), patches (B, N, D) and whole images (B, D)."""
         which = torch.from_numpy(self.rng.integers(0, 5, len(chosen)))
         texts = self.head.embed_words(self.captions[chosen, which])
         answer = torch.arange(len(chosen))
@@ -333,25 +351,46 @@ class Trainer:
         read = [self.named.read(int(i)) for i in chosen]
         with torch.autocast("cpu", torch.bfloat16):
             _, embeddings = self.head.patches(torch.stack([r[1] for r in read]))
+        whole = self.head.whole(torch.stack([r[0] for r in read]))
+        return self.named_loss(chosen, embeddings.float(), whole, self.saliency[chosen])
+
+    def named_loss(
+        self, chosen: NDArray[np.intp], embeddings: Tensor, whole: Tensor, saliency: Tensor
+    ) -> Tensor:
+        """The loss of named images: indices (B,), patches (B, h, w, D), whole images (B, D), saliency."""
         words = self.head.embed_words(self.words.pick(self.image_names, self.generator))
-        salient = self.saliency[chosen] > 0.6  # (B, h, w)
+        salient = saliency > 0.6  # (B, h, w)
         target = torch.from_numpy(chosen)[:, None, None].expand_as(salient)[salient]
-        logits = embeddings.float()[salient] @ words.T * LOGIT_SCALE
-        whole = self.head.whole(torch.stack([r[0] for r in read])) @ words.T * LOGIT_SCALE
-        loss = F.cross_entropy(whole, torch.from_numpy(chosen))
+        logits = embeddings[salient] @ words.T * LOGIT_SCALE
+        loss = F.cross_entropy(whole @ words.T * LOGIT_SCALE, torch.from_numpy(chosen))
         return (loss + F.cross_entropy(logits, target)) / 2 if len(target) else loss
 
-    def train(self, log: Path, console: Console) -> None:
-        """Run all steps; writes a line of losses every 25 steps to `log` (CSV)."""
+    def losses(self, step: int) -> dict[str, Tensor]:
+        """The losses of one step; captions and image names take turns: each costs as much as the pixels."""
+        options = self.options
+        losses = {"pixels": self.pixel_loss()} if self.sets else {}
+        if options.captions and (step % 2 or not options.names):
+            losses["captions"], losses["nouns"] = self.caption_losses()
+        elif options.names:
+            losses["names"] = self.name_loss()
+        return losses
+
+    def groups(self) -> list[dict[str, Any]]:
+        """What is trained, with the peak rate of each group."""
         options = self.options
         words = [p for n, p in self.head.named_parameters() if n.startswith("words.")]
         rest = [p for n, p in self.head.named_parameters() if not n.startswith("words.")]
-        groups = [{"params": rest, "lr": options.rate, "peak": options.rate}]
+        groups: list[dict[str, Any]] = [{"params": rest, "lr": options.rate, "peak": options.rate}]
         if words:
             groups.append(
                 {"params": words, "lr": options.words_rate, "peak": options.words_rate, "weight_decay": 0.0}
             )
-        optimiser = torch.optim.AdamW(groups, weight_decay=0.05)
+        return groups
+
+    def train(self, log: Path, console: Console) -> None:
+        """Run all steps; writes a line of losses every 25 steps to `log` (CSV)."""
+        options = self.options
+        optimiser = torch.optim.AdamW(self.groups(), weight_decay=0.05)
         weights, started = options.weights, time.perf_counter()
         sums: dict[str, float] = {}
         with log.open("w", newline="") as file:
@@ -360,19 +399,16 @@ class Trainer:
                 share = min(step / 60, 0.5 * (1 + math.cos(math.pi * step / options.steps)) + 0.005)
                 for group in optimiser.param_groups:
                     group["lr"] = group["peak"] * share
-                losses = {"pixels": self.pixel_loss()} if self.sets else {}
-                # Captions and image names take turns: each costs as much as the pixels.
-                if options.captions and (step % 2 or not options.names):
-                    losses["captions"], losses["nouns"] = self.caption_losses()
-                elif options.names:
-                    losses["names"] = self.name_loss()
+                losses = self.losses(step)
                 optimiser.zero_grad()
                 sum((weights[k] * v for k, v in losses.items()), torch.zeros(())).backward()
-                torch.nn.utils.clip_grad_norm_(self.head.parameters(), 1.0)
+                trained = (p for module in self.modules.values() for p in module.parameters())
+                nn.utils.clip_grad_norm_(trained, 1.0)
                 optimiser.step()
-                decay = min(0.995, step / (step + 20))
-                for key, value in self.head.state_dict().items():
-                    self.average[key].lerp_(value, 1 - decay)
+                decay = min(self.longest_average, step / (step + 20))
+                for name, module in self.modules.items():
+                    for key, value in module.state_dict().items():
+                        self.averages[name][key].lerp_(value, 1 - decay)
                 for key, loss in losses.items():
                     sums[key] = sums.get(key, 0.0) + float(loss.detach()) / 25
                 if step % 25 == 0:
@@ -392,11 +428,20 @@ class Trainer:
     def averaged(self) -> Head:
         """The head with the moving average of its weights, for evaluation and shipping."""
         head: Head = PlainHead() if self.options.plain else Head()
-        head.load_state_dict(self.average)
+        head.load_state_dict(self.averages["head"])
         return head.eval()
 
     def save(self, path: Path) -> None:
         """Write the averaged weights and the options (a file that loads with weights_only)."""
-        torch.save(
-            {"head": self.average, "options": {k: str(v) for k, v in asdict(self.options).items()}}, path
-        )
+        torch.save({**self.averages, "options": {k: str(v) for k, v in asdict(self.options).items()}}, path)
+
+
+def is_tuned(path: Path) -> bool:
+    """Whether a run tuned the encoder's last blocks too."""
+    return "tail" in torch.load(path, weights_only=True)
+
+
+def mean_state(paths: Sequence[Path], part: str) -> dict[str, Tensor]:
+    """The mean of the weights that several runs saved under one name."""
+    states = [torch.load(path, weights_only=True)[part] for path in paths]
+    return {key: sum(state[key] for state in states) / len(states) for key in states[0]}

@@ -9,19 +9,18 @@ import csv
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-import yaml
 from numpy.typing import NDArray
 from rich.console import Console
 from torch import Tensor
 
 from ovs_ros.encoders.embedded import LOGIT_SCALE, MODELS, EmbeddedImageEncoder, EmbeddedTextEncoder
-from ovs_ros.training.data import IGNORE, labelled_images, read_image_names, read_names
+from ovs_ros.training.data import IGNORE, labelled_images, read_image_names
 from ovs_ros.training.features import View, flipped, labelled_views, random_crop
 from ovs_ros.training.networks import checkpoint
 from ovs_ros.training.networks.auxiliary import AuxiliaryHead
@@ -38,12 +37,10 @@ from ovs_ros.training.networks.losses import (
 from ovs_ros.training.networks.network import CoarseToFine
 from ovs_ros.training.projected import GRID, Projected, pixel_logits, write_projected
 from ovs_ros.training.train_full import SELECTION_WEIGHT, elected
-from ovs_ros.training.train_head import SYNONYMS
+from ovs_ros.training.vocabularies import LabelVocabulary, label_vocabularies
 
 ANIMALS = slice(0, 398)
 """Which of ImageNet's classes are animals."""
-LEAST_POSITIONS = 150
-"""How many positions of the training views a fine name must have to be learned."""
 VIEWS: dict[str, Callable[[np.random.Generator], Callable[[View], View]]] = {
     "full": lambda rng: lambda view: view,
     "flip": lambda rng: flipped,
@@ -84,23 +81,11 @@ class NetworkOptions:
 
 @dataclass(frozen=True)
 class LabelMap:
-    """One label map of a set as training uses it.
-
-    Attributes:
-        views: the set's views.
-        which: the label map's number.
-        names: its vocabulary.
-        lines: (256,) uint8, label value to index of the name, or IGNORE.
-        weights: (K,) how much the pixels of each name count.
-        synonyms: other words for some names.
-    """
+    """One label map of a set: the set's views, the map's number, and its words."""
 
     views: list[Projected]
     which: int
-    names: list[str]
-    lines: NDArray[np.uint8]
-    weights: Tensor
-    synonyms: dict[str, list[str]] = field(default_factory=dict)
+    vocabulary: LabelVocabulary
 
 
 def project_views(data: Path, caches: Path, sets: Sequence[str], models: Path = MODELS) -> None:
@@ -122,31 +107,11 @@ def project_views(data: Path, caches: Path, sets: Sequence[str], models: Path = 
 def open_label_maps(data: Path, caches: Path, sets: Sequence[str], held_out: Sequence[str]) -> list[LabelMap]:
     """The class names of each set, and its fine names if any; held-out names and pixels are left out."""
     maps = []
-    every_synonym = yaml.safe_load(SYNONYMS.read_text())
     for name in sets:
         views = [Projected(caches / f"projected_{name}_{kind}") for kind in VIEWS]
-        vocabularies = [list(enumerate(read_names(data / name / "classes.txt")))]
-        fine = data / name / "fine_names.txt"
-        if fine.is_file():
-            vocabularies.append(list(enumerate(read_names(fine), start=1)))
-        for which, entries in enumerate(vocabularies):
-            counts = np.bincount(np.asarray(views[0].labels[which]).ravel(), minlength=256)
-            lines = np.full(256, IGNORE, np.uint8)
-            names: list[str] = []
-            for line, word in entries:
-                learned = which == 0 or (counts[line] > LEAST_POSITIONS and word != "unknown")
-                if learned and word not in held_out:
-                    lines[line] = len(names)
-                    names.append(word)
-            kept = lines != IGNORE
-            frequency = np.bincount(lines[kept], weights=counts[: len(lines)][kept], minlength=len(names)) + 1
-            frequency /= frequency.sum()
-            weight = frequency**-0.35
-            weight = (weight / (weight * frequency).sum()).clip(0.3, 6.0)
-            synonyms = every_synonym.get(name, {}) if which == 0 else {}
-            maps.append(
-                LabelMap(views, which, names, lines, torch.from_numpy(weight.astype(np.float32)), synonyms)
-            )
+        counts = [np.bincount(np.asarray(m[:, ::2, ::2]).ravel(), minlength=256) for m in views[0].labels]
+        for which, vocabulary in enumerate(label_vocabularies(data / name, counts, held_out)):
+            maps.append(LabelMap(views, which, vocabulary))
     return maps
 
 
@@ -179,7 +144,8 @@ class NetworkTrainer:
         animals = [name for _, name in read_image_names(data / "imagenet_samples")][ANIMALS]
         bank = dict.fromkeys(animals)
         for one in self.maps:
-            bank.update(dict.fromkeys([*one.names, *(s for names in one.synonyms.values() for s in names)]))
+            bank.update(dict.fromkeys(one.vocabulary.names))
+            bank.update(dict.fromkeys(word for own in one.vocabulary.synonyms.values() for word in own))
         text = EmbeddedTextEncoder(models)
         self.words = {
             name: torch.from_numpy(embedding)
@@ -199,34 +165,29 @@ class NetworkTrainer:
         """The weighted losses of one batch: views of one set, under one of its vocabularies."""
         options = self.options
         one = self.maps[int(self.rng.integers(len(self.maps)))]
+        vocabulary = one.vocabulary
         views = one.views[int(self.rng.integers(len(one.views)))]
         indices = np.sort(self.rng.choice(len(views), min(options.batch, len(views)), replace=False))
-        labels = torch.from_numpy(one.lines[views.labels[one.which][indices]]).long()  # (B, 4h, 4w)
+        labels = torch.from_numpy(vocabulary.lines[views.labels[one.which][indices]]).long()  # (B, 4h, 4w)
         hidden = views.read("hidden", indices)
         features = ImageFeatures(
             patches=views.read("patches", indices),
             image=views.read("image", indices),
             shallow=(hidden,) if self.config.shallow else (),
         )
-        shown = [
-            str(self.rng.choice(one.synonyms[name]))
-            if name in one.synonyms and self.rng.random() < 0.3
-            else name
-            for name in one.names
-        ]
-        words = torch.stack([self.words[name] for name in shown])  # (K, D)
+        words = torch.stack([self.words[name] for name in vocabulary.shown(self.rng, 0.3)])  # (K, D)
         some = torch.from_numpy(self.rng.choice(len(self.animals), options.animals, replace=False))
         words = torch.cat((words, self.animals[some]))
         true = present(labels, len(words), ignore=IGNORE)
         named = elected(features, words, torch.ones_like(true), LOGIT_SCALE)
-        named[:, len(one.names) :] = True
+        named[:, len(vocabulary.names) :] = True
         candidates = choose(
             true,
             named,
             distractors=options.distractors,
             most=max(options.candidates, int(true.sum(1).max())),
         )
-        weights = torch.cat((one.weights, torch.ones(options.animals)))
+        weights = torch.cat((vocabulary.weights, torch.ones(options.animals)))
         return self._losses_of(features, words, labels, candidates, weights, views, indices)
 
     def _losses_of(

@@ -100,7 +100,7 @@ def test_the_head_comes_back_from_the_files_that_run() -> None:
     tokens = rng.standard_normal((1 + h * w, 1536)).astype(np.float32)
     guide = rng.integers(0, 256, (GUIDE * h, GUIDE * w, 3), np.uint8)
     session = ort.InferenceSession(MODELS / "image_head.onnx", providers=["CPUExecutionProvider"])
-    image, patches, upsampling, _ = session.run(None, {"tokens": tokens, "guide": guide})
+    image, patches, upsampling, _, _ = session.run(None, {"tokens": tokens, "guide": guide})
     with torch.no_grad():
         hidden, got = head.patches(torch.from_numpy(tokens[1:]).view(1, h, w, -1))
         weights, _ = head.upsampling(hidden, torch.from_numpy(guide).permute(2, 0, 1)[None] / 255.0)
