@@ -14,7 +14,7 @@ from rcl_interfaces.msg import (
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from ovs_ros.segmentation.options import SUPPRESSIONS, SegmenterOptions
+from ovs_ros.segmentation.options import REGIONS, RULES, SUPPRESSIONS, VALIDATIONS, SegmenterOptions
 from ovs_ros.segmentation.temporal import SMOOTHINGS, TIME_CONSTANT_S
 from ovs_ros.vocabulary.prompts import ATTRIBUTE_READINGS, ATTRIBUTE_WEIGHT
 
@@ -129,13 +129,43 @@ _SPECS: dict[str, _Spec] = {
         1,
         65535,
     ),
+    "rule": _Spec(
+        _DEFAULTS.rule,
+        "Which categories are selected; 'dcp': those that patches or the image elect, 'top_n': the best "
+        "of every patch.",
+        choices=RULES,
+    ),
+    "top_n": _Spec(_DEFAULTS.top_n, "How many categories a patch elects, with the rule top_n.", 1, 65535),
     "suppression": _Spec(
         _DEFAULTS.suppression,
         "How a category that dominates the image is held back in the selection.",
         choices=SUPPRESSIONS,
     ),
     "temperature": _Spec(
-        _DEFAULTS.temperature, "The higher, the less sure every decision is.", 0.001, 1000.0
+        _DEFAULTS.temperature,
+        "The higher, the lower all confidences; 1 is calibrated as shipped.",
+        0.001,
+        1000.0,
+    ),
+    "validation": _Spec(
+        _DEFAULTS.validation,
+        "What happens to regions whose features do not bear their name out: 'relabel' gives them the best "
+        "name, 'reject' makes them unknown.",
+        choices=VALIDATIONS,
+    ),
+    "validation_top_k": _Spec(
+        _DEFAULTS.validation_top_k,
+        "A region keeps its name if it is among this many best ones.",
+        1,
+        65535,
+    ),
+    "validation_region": _Spec(
+        _DEFAULTS.validation_region,
+        "What a region is: each connected part of a category, or all of a category's pixels.",
+        choices=REGIONS,
+    ),
+    "validate_seen": _Spec(
+        _DEFAULTS.validate_seen, "Check regions of names too that the model was trained with."
     ),
     "confidence": _Spec(True, "Publish semantic/confidence."),
     "overlay_alpha": _Spec(0.5, "How much the colours cover in semantic/overlay.", 0.0, 1.0),
@@ -159,8 +189,14 @@ _OPTIONS = (
     "theta",
     "max_categories",
     "shortlist",
+    "rule",
+    "top_n",
     "suppression",
     "temperature",
+    "validation",
+    "validation_top_k",
+    "validation_region",
+    "validate_seen",
 )
 _OTHERS = ("confidence", "overlay_alpha", "points", "smoothing", "smoothing_time")
 _NOT_OURS = ("use_sim_time", "start_type_description_service", "qos_overrides.")
