@@ -2,18 +2,26 @@
 
 import hashlib
 from dataclasses import dataclass
-from math import isqrt
+from math import inf, isqrt
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from ovs_ros.encoders.patches import PatchGrid, place
 from ovs_ros.runtime.onnx import open_session
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
+_CANNOT_RUN = (
+    ort_errors.Fail,
+    ort_errors.InvalidArgument,
+    ort_errors.InvalidGraph,
+    ort_errors.InvalidProtobuf,
+    ort_errors.NotImplemented,
+    ort_errors.RuntimeException,
+)
 _MOST_PREFIX_TOKENS = 16
 """How many class and register tokens may stand before the patches' tokens."""
 
@@ -27,12 +35,24 @@ class MapInput:
         mean, std: RGB in 0 to 255, subtracted and divided by where the network takes floats; ImageNet's by
             default, which SAM and DINOv2 want too. A network that takes uint8 gets pixels as they are.
         output: which output is the map; None: the only one.
+
+    Raises:
+        ValueError: a size or a number that cannot be.
     """
 
     size: tuple[int, int] | None = None
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     output: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.size is not None and min(self.size) < 1:
+            raise ValueError(f"expected a size (H, W) of positive pixels, got {self.size}")
+        if not all(0 <= value <= 255 for value in self.mean) or not all(0 < s < inf for s in self.std):
+            raise ValueError(
+                f"expected a mean of 0 to 255 and a positive std for each of R, G and B, got {self.mean} and "
+                f"{self.std}; they are of pixels from 0 to 255"
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,14 +112,14 @@ class FeatureMapEncoder:
             raise FileNotFoundError(
                 f"expected the second encoder's ONNX file at {model}, found none; check the path"
             ) from error
-        except ort.capi.onnxruntime_pybind11_state.InvalidProtobuf as error:
+        except _CANNOT_RUN as error:
             raise ValueError(
-                f"expected an ONNX model in {model}, got something else; check the file"
+                f"expected an ONNX model that runs in {model}, got: {error}; check it"
             ) from error
         self._model = model
         self.wanted = wanted
         self.name = model.stem
-        self.digest = hashlib.sha256(model.read_bytes()).hexdigest()
+        self.digest = _digest(model)
         self._open_input(wanted)
         self._output = self._find_output(wanted.output)
         height, width = self._size
@@ -110,7 +130,12 @@ class FeatureMapEncoder:
         self._mean = np.array(wanted.mean, np.float32)
         self._scale = 1 / np.array(wanted.std, np.float32)
         self._padding = np.rint(self._mean if self._takes_floats else IMAGENET_MEAN).astype(np.uint8)
-        self._find_layout(self._raw(self.prepare(self._canvas)))
+        try:
+            self._find_layout(self._raw(self.prepare(np.zeros((height, width, 3), np.uint8))))
+        except _CANNOT_RUN as error:
+            raise ValueError(
+                f"expected {model} to take an input of {height}x{width}, got: {error}; give another size"
+            ) from error
 
     def prepare(self, image: NDArray[np.uint8]) -> PreparedMap:
         """Scale, pad and normalise an RGB image (H, W, 3) uint8 of any size."""
@@ -202,6 +227,14 @@ class FeatureMapEncoder:
             f"of {height}x{width} as output '{self._output}' of {self._model}, got {raw.shape}; "
             "name another output or cut the network before it pools"
         )
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while part := file.read(1 << 22):
+            digest.update(part)
+    return digest.hexdigest()
 
 
 def _names(shape: list[object]) -> list[str]:

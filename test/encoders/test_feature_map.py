@@ -84,7 +84,7 @@ def test_what_is_no_encoder_is_refused(tmp_path: Path) -> None:
         FeatureMapEncoder(tmp_path / "nothing.onnx")
     path = tmp_path / "e.onnx"
     path.write_text("no network")
-    with pytest.raises(ValueError, match="expected an ONNX model"):
+    with pytest.raises(ValueError, match="expected an ONNX model that runs in"):
         FeatureMapEncoder(path)
     save_encoder(path)
     with pytest.raises(ValueError, match="expected the size 64x64 that .* fixes, got 32x64"):
@@ -94,6 +94,22 @@ def test_what_is_no_encoder_is_refused(tmp_path: Path) -> None:
     keep_output(tmp_path / "wide.onnx", "pooled")
     with pytest.raises(ValueError, match=r"expected a map .* got \(1, 8, 1, 1\); name another output"):
         FeatureMapEncoder(tmp_path / "wide.onnx")
+
+
+def test_a_size_that_the_network_does_not_take_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "e.onnx"
+    save_encoder(path, size=("height", "width"))
+    with pytest.raises(ValueError, match="expected .* to take an input of 8x8, got: .*; give another size"):
+        FeatureMapEncoder(path, MapInput(size=(8, 8)))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"size": (0, 5)}, {"mean": (0.0, 256.0, 0.0)}, {"std": (1.0, 0.0, 1.0)}, {"std": (1, 1, np.nan)}],
+)
+def test_numbers_that_cannot_be_are_refused(wrong: dict) -> None:
+    with pytest.raises(ValueError, match="expected a (size|mean)"):
+        MapInput(**wrong)
 
 
 def test_another_input_is_refused(tmp_path: Path) -> None:

@@ -7,11 +7,14 @@ import numpy as np
 import pytest
 from fakes import COLORS, ColorImageEncoder, ColorTextEncoder, color_image
 from onnx_encoders import save_encoder
+from typer.testing import CliRunner
 
 torch = pytest.importorskip("torch", reason="training needs torch: pip install '.[train]'")
 
+from ovs_ros.cli import train  # noqa: E402
+from ovs_ros.encoders import embedded  # noqa: E402
 from ovs_ros.encoders.feature_map import FeatureMap, FeatureMapEncoder, MapInput  # noqa: E402
-from ovs_ros.encoders.fusion import FusedImageEncoder, FusionWeights  # noqa: E402
+from ovs_ros.encoders.fusion import FusedImageEncoder, FusionWeights, with_second  # noqa: E402
 from ovs_ros.training.networks.fusion import Fusion  # noqa: E402
 from ovs_ros.training.train_fusion import (  # noqa: E402
     FusionOptions,
@@ -147,6 +150,24 @@ def test_a_folder_becomes_weights_that_run_time_takes(labelled: Path, tmp_path: 
     assert len(losses) == 3 and np.isfinite(losses).all()
     weights.save(tmp_path / "f.npz")
     FusedImageEncoder(ColorImageEncoder(), second, FusionWeights.load(tmp_path / "f.npz"))
+
+
+def test_the_command_writes_what_run_time_takes(
+    labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_encoder(tmp_path / "e.onnx", size=("height", "width"), channels=CHANNELS)
+    monkeypatch.setattr(embedded, "load", lambda preset, models: (ColorImageEncoder(), ColorTextEncoder()))
+    monkeypatch.setattr(train, "find_spec", lambda name: object())
+    arguments = ["fusion", labelled, "--second", tmp_path / "e.onnx", "-o", tmp_path / "weights"]
+    more = ["--size", 32, 64, "--steps", 2, "--batch", 1, "--per-channel", "--mean", 0, 0, 0]
+    result = CliRunner().invoke(train.app, [str(argument) for argument in (*arguments, *more)])
+    assert result.exit_code == 0, result.output
+    weights = FusionWeights.load(tmp_path / "weights")
+    assert weights.weight.shape == (ColorImageEncoder.dim,)
+    assert (weights.wanted.size, weights.wanted.mean) == ((32, 64), (0.0, 0.0, 0.0))
+    with_second(ColorImageEncoder(), tmp_path / "e.onnx", tmp_path / "weights")
+    result = CliRunner().invoke(train.app, [str(argument) for argument in arguments])
+    assert result.exit_code == 2 and "expected a size (H, W)" in result.output
 
 
 def test_images_are_taken_at_even_distances_and_missing_files_are_named(labelled: Path) -> None:
