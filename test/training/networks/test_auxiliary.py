@@ -1,8 +1,16 @@
 """The auxiliary selection head, and the union of every patch's top N."""
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from ovs_ros.encoders.protocols import DenseFeatures
+from ovs_ros.encoders.upsampling import DensePixels
+from ovs_ros.segmentation.options import SegmenterOptions
+from ovs_ros.segmentation.selection import select
+from ovs_ros.vocabulary.embedded import EmbeddedVocabulary
+from ovs_ros.vocabulary.vocabulary import Vocabulary
 
 torch = pytest.importorskip("torch", reason="torch is not installed (pip install '.[train]')")
 
@@ -73,3 +81,31 @@ def test_more_n_than_categories_chooses_all() -> None:
 def test_nobody_to_choose_is_refused() -> None:
     with pytest.raises(ValueError, match="n of at least 1, got 0"):
         top_n_union(torch.randn(1, 3, 2, 2), torch.ones(1, 3, dtype=torch.bool), 0)
+
+
+@given(st.integers(0, 2**31), st.integers(1, 5), st.integers(0, 2))
+@settings(max_examples=30, deadline=None)
+def test_the_run_time_selects_the_same(seed, n, negatives) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    patches = normalize(torch.randn(1, 3, 4, 16, generator=generator), dim=-1)
+    words = normalize(torch.randn(1, 12, 1, 16, generator=generator), dim=-1)
+    categories = 12 - negatives
+    with torch.no_grad():
+        logits = AuxiliaryHead(16)(patches, words)  # untrained: scaled cosines, as at run time
+    named = top_n_union(logits, torch.ones(1, 12, dtype=torch.bool), n)[0, :categories]
+    vocabulary = Vocabulary.from_names(
+        [f"word {i}" for i in range(categories)], [f"negative {i}" for i in range(negatives)]
+    )
+    grid = patches[0].numpy()
+    chosen = select(
+        DenseFeatures(
+            image=np.ascontiguousarray(grid[0, 0]),
+            patches=grid,
+            upsampling=DensePixels(grid),
+            extent=(1.0, 1.0),
+        ),
+        EmbeddedVocabulary(vocabulary, words[0, :, 0].numpy()),
+        20.0,
+        SegmenterOptions(rule="top_n", top_n=n, max_categories=12),
+    )
+    assert chosen.columns.tolist() == named.nonzero()[:, 0].tolist()

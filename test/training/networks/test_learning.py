@@ -12,7 +12,10 @@ from torch.nn.functional import normalize  # noqa: E402
 from ovs_ros.training.networks import losses  # noqa: E402
 from ovs_ros.training.networks.auxiliary import AuxiliaryHead, top_n_union  # noqa: E402
 from ovs_ros.training.networks.candidates import Candidates, choose, present  # noqa: E402
+from ovs_ros.training.networks.config import NetworkConfig  # noqa: E402
+from ovs_ros.training.networks.features import ImageFeatures  # noqa: E402
 from ovs_ros.training.networks.local_kernels import LocalKernels  # noqa: E402
+from ovs_ros.training.networks.network import CoarseToFine  # noqa: E402
 from ovs_ros.training.networks.pixel_to_text import PixelToText  # noqa: E402
 
 CATEGORIES, DIM, PATCH, GRID = 8, 16, 4, 6
@@ -141,3 +144,28 @@ def test_the_whole_image_learns_to_rank(squares) -> None:
 
     before, after = train(layer.parameters(), loss)
     assert after < 0.3 * before
+
+
+@pytest.mark.parametrize(
+    "switches",
+    [{}, {"pixel_to_text": True}, {"local_kernels": 3}, {"pixel_to_text": True, "local_kernels": 3}],
+)
+def test_the_whole_network_learns_with_any_of_the_parts(squares, switches) -> None:
+    torch.manual_seed(0)
+    config = NetworkConfig(
+        dim=DIM, category_attention="linear", spatial="none", levels=1, width=16, text_width=16,
+        guide_width=16, heads=2, mlp_ratio=1, residual=False, **switches,
+    )  # fmt: skip
+    network, alignment = CoarseToFine(config), losses.TextPixelAlignment(DIM, DIM, width=8)
+    features = ImageFeatures(squares.patches, normalize(squares.patches.mean(dim=(1, 2)), dim=-1))
+
+    def loss() -> torch.Tensor:
+        output = network(features, squares.chosen_words, squares.candidates.mask)
+        aligned = alignment(output.words, output.patches, squares.labels, squares.candidates)
+        pixels = losses.binary_cross_entropy(output.logits, squares.labels, squares.candidates)
+        return pixels + losses.T2P_WEIGHT * aligned
+
+    before, after = train([*network.parameters(), *alignment.parameters()], loss)
+    silent = [n for n, p in network.named_parameters() if p.grad is None or not p.grad.any()]
+    assert silent == []
+    assert after < 0.8 * before
