@@ -50,6 +50,8 @@ THETA = 0.5
 """theta of DCP-CLIP's equation 4."""
 SELECTION_WEIGHT = 0.4
 """What the auxiliary selection loss is multiplied with."""
+BIAS_RATE = 0.02
+"""Peak learning rate of the pixel loss's bias: it has a long way to go, from 0 to some -10."""
 LONGEST_NORM = 1.0
 """Gradients are shortened to this norm."""
 SCHEDULES = ("poly", "cosine")
@@ -188,13 +190,18 @@ def elected(features: ImageFeatures, words: Tensor, known: Tensor, scale: float)
 
 
 class Objective(nn.Module):
-    """All that is trained, and its losses; one module, so that processes can share its gradients."""
+    """All that is trained, and its losses; one module, so that processes can share its gradients.
+
+    The pixel loss takes a learnt bias, the same for all categories, as sigmoids of scaled cosines need (Zhai
+    et al., "Sigmoid Loss for Language Image Pre-Training", ICCV 2023, section 3.2). It decides nothing.
+    """
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.network = CoarseToFine(config)
         self.auxiliary = AuxiliaryHead(config.dim, scale=config.logit_scale)
         self.alignment = TextPixelAlignment(config.dim, config.dim)
+        self.bias = nn.Parameter(torch.zeros(()))
 
     def forward(
         self, features: ImageFeatures, words: Tensor, labels: Tensor, candidates: Candidates
@@ -213,7 +220,7 @@ class Objective(nn.Module):
             self.auxiliary(features.patches, words), labels, candidates, ignore=IGNORE
         )
         return {
-            "pixels": binary_cross_entropy(output.logits, labels, candidates, ignore=IGNORE),
+            "pixels": binary_cross_entropy(output.logits + self.bias, labels, candidates, ignore=IGNORE),
             "alignment": T2P_WEIGHT * alignment,
             "selection": SELECTION_WEIGHT * selection,
         }
@@ -264,7 +271,7 @@ class FullTrainer:
         self.known = torch.from_numpy(self.sets.known).to(ranks.device)  # (sets, K)
         torch.manual_seed(options.seed)
         self.objective = Objective(config).to(ranks.device)
-        self.optimiser = torch.optim.AdamW(_groups(self.objective, options.decay), lr=options.rate)
+        self.optimiser = torch.optim.AdamW(_groups(self.objective, options))
         self.scaler = torch.amp.GradScaler(ranks.device.type, enabled=options.precision == "fp16")
         self.step, self.seconds = 0, 0.0
         self.folder = folder
@@ -380,7 +387,7 @@ class FullTrainer:
         options = self.options
         torch.manual_seed(_step_seed(options.seed, self.step, self.ranks.rank))
         for group in self.optimiser.param_groups:
-            group["lr"] = options.rate * rate_share(self.step, options)
+            group["lr"] = group["peak"] * rate_share(self.step, options)
         images, labels, which = (t.to(self.ranks.device, non_blocking=True) for t in (images, labels, which))
         features = self._features(images)
         known = self.known[which]  # (B, K)
@@ -472,10 +479,15 @@ def _step_seed(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
 
 
-def _groups(module: nn.Module, decay: float) -> list[dict[str, Any]]:
-    """Parameters with weight decay (matrices and kernels) and without (biases, norms, scales)."""
-    parameters = list(module.parameters())
+def _groups(objective: Objective, options: FullOptions) -> list[dict[str, Any]]:
+    """Matrices and kernels, which decay; biases, norms and scales, which do not; the pixel loss's bias."""
+    parameters = [p for p in objective.parameters() if p is not objective.bias]
     return [
-        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": decay},
-        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+        {
+            "params": [p for p in parameters if p.dim() > 1],
+            "peak": options.rate,
+            "weight_decay": options.decay,
+        },
+        {"params": [p for p in parameters if p.dim() <= 1], "peak": options.rate, "weight_decay": 0.0},
+        {"params": [objective.bias], "peak": BIAS_RATE, "weight_decay": 0.0},
     ]
