@@ -10,11 +10,14 @@ Vision-Language Models", 2024).
 
 import hashlib
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+logger = logging.getLogger(__name__)
 
 CALIBRATION_FILE = "calibration.json"
 """In the model's folder: what `ovs temperature` fitted for each preset."""
@@ -143,12 +146,15 @@ def model_digest(models: Path) -> str:
 
 
 def load_temperature(preset: str, models: Path) -> float:
-    """The fitted temperature of a preset.
+    """The fitted temperature of a preset; 1, with a warning, in a folder where none was fitted yet.
 
     Raises:
-        ValueError: the folder has no such file, or the file has no usable temperature for the preset.
+        ValueError: the folder's file cannot be read or has no usable temperature for the preset.
     """
     path = models / CALIBRATION_FILE
+    if not path.exists():
+        logger.warning("Confidences are not calibrated: there is no %s; fit it with 'ovs temperature'", path)
+        return 1.0
     try:
         temperature = float(json.loads(path.read_text(encoding="utf-8"))[preset]["temperature"])
     except (OSError, ValueError, KeyError, TypeError) as error:
