@@ -62,10 +62,10 @@ def user_errors() -> Iterator[None]:
         raise typer.Exit(2) from error
 
 
-def load_segmenter(preset: str, **options: object) -> Segmenter:
+def load_segmenter(preset: str, *, models: Path | None = None, **options: object) -> Segmenter:
     """The embedded model, with a note while it loads."""
     with console.status(f"Loading the model, preset {preset}"):
-        return Segmenter.load(preset, **options)
+        return Segmenter.load(preset, models=models, **options)
 
 
 def equip(

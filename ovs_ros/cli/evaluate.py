@@ -42,6 +42,7 @@ from ovs_ros.cli.measures import (
 from ovs_ros.cli.prediction_sets import evaluate_prediction_sets
 from ovs_ros.encoders.fusion import OFF
 from ovs_ros.segmentation.metrics import SelectionRecall
+from ovs_ros.segmentation.network import RefinementNetwork
 from ovs_ros.segmentation.options import REGIONS, RULES, SUPPRESSIONS, VALIDATIONS, SegmenterOptions
 from ovs_ros.segmentation.segmentation import Segmentation
 from ovs_ros.segmentation.segmenter import Segmenter
@@ -133,6 +134,12 @@ def evaluate(
             "with their true name. Half of the images calibrate them.",
         ),
     ] = None,
+    models: Annotated[
+        Path | None, typer.Option(help="Another folder with the model's files, as `ovs train` writes them.")
+    ] = None,
+    network: Annotated[
+        Path | None, typer.Option(help="Another network than the model's, as `ovs train network` exports it.")
+    ] = None,
     json_file: JsonOption = None,
 ) -> None:
     """Measure mean intersection over union (mIoU), pixel accuracy, selection, calibration, time and memory.
@@ -152,6 +159,7 @@ def evaluate(
             dataset = dataset.spread(images)
         segmenter = load_segmenter(
             preset,
+            models=models,
             select=not exhaustive,
             rule=rule,
             top_n=top_n,
@@ -165,6 +173,8 @@ def evaluate(
             validation_region=validation_region,
             validate_seen=validate_seen,
         )
+        if network is not None:
+            segmenter.network = RefinementNetwork(network)
         segmenter.seen_names -= {name_key(name) for name in held_out}
         equip(segmenter, attributes, attribute_reading, attribute_weight, second_encoder, fusion)
         words = embed_words(segmenter, vocabulary)

@@ -43,12 +43,15 @@ def temperature(
     presets: Annotated[
         list[str], typer.Option("--preset", help="Which presets to fit; may be given several times.")
     ] = [*embedded.PRESETS],  # noqa: B006  # typer wants a list and never changes it
+    models: Annotated[
+        Path, typer.Option(help="The folder with the model's files, as `ovs train` writes them.")
+    ] = embedded.MODELS,
     output: Annotated[
         Path | None,
         typer.Option(
             "--output",
             "-o",
-            help="Keep the result in this file; the shipped one is ovs_ros/models/calibration.json.",
+            help="Keep the result in this file: calibration.json in the model's folder is what counts.",
         ),
     ] = None,
 ) -> None:
@@ -66,7 +69,7 @@ def temperature(
         fitted: dict[str, object] = {}
         table = Table("preset", "temperature", "set", "ECE before", "ECE after")
         for preset in presets:
-            segmenter = load_segmenter(preset)
+            segmenter = load_segmenter(preset, models=models)
             segmenter.calibration = 1.0
             words = {
                 name: embed_words(segmenter, Vocabulary.from_names(dataset.names))
@@ -79,7 +82,7 @@ def temperature(
                 "data": list(sets),
                 "split": "fitted to the even images, errors from the odd ones",
                 "ece": {name: {"before": before, "after": after} for name, (before, after) in errors.items()},
-                "model": model_digest(embedded.MODELS),
+                "model": model_digest(models),
             }
             for name, (before, after) in errors.items():
                 table.add_row(preset, f"{found:.4f}", Text(name), f"{before:.4f}", f"{after:.4f}")

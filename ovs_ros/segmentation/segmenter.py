@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from time import perf_counter
 from typing import NamedTuple
 
@@ -99,11 +100,12 @@ class Segmenter:
         self.seen_names = seen_names
 
     @classmethod
-    def load(cls, preset: str = "stream", **options: object) -> "Segmenter":
+    def load(cls, preset: str = "stream", *, models: Path | None = None, **options: object) -> "Segmenter":
         """The embedded model, with embeddings cached on disk.
 
         Args:
             preset: 'stream' for speed or 'quality' for detail.
+            models: the folder with the model's files; None: those that come with the package.
             options: fields of SegmenterOptions that shall differ from their defaults.
 
         Raises:
@@ -113,9 +115,10 @@ class Segmenter:
         from ovs_ros.encoders import embedded
 
         checked = SegmenterOptions(**options)  # type: ignore[arg-type]  # checked at run time, field by field
-        image, text = embedded.load(preset)
-        temperature = load_temperature(preset, embedded.MODELS)
-        network, seen_names = embedded.load_network(), embedded.load_seen_names()
+        folder = models if models is not None else embedded.MODELS
+        image, text = embedded.load(preset, models=folder)
+        temperature = load_temperature(preset, folder)
+        network, seen_names = embedded.load_network(folder), embedded.load_seen_names(folder)
         return cls(image, text, checked, EmbeddingCache(), temperature, network, seen_names=seen_names)
 
     def embed(

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from ovs_ros.training.build_image_encoder import (
@@ -36,7 +35,7 @@ def read_encoder(models: Path) -> DinoWeights:
     graph = onnx.load(path).graph
     arrays = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
 
-    def take(kind: str, count: int) -> list[list[NDArray[np.generic]]]:
+    def take(kind: str, count: int) -> list[list[Array]]:
         found = [[arrays[i] for i in n.input if i in arrays] for n in graph.node if n.op_type == kind]
         if len(found) != count:
             raise ValueError(

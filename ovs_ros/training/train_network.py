@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ovs_ros.encoders.embedded import LOGIT_SCALE, MODELS, EmbeddedImageEncoder, EmbeddedTextEncoder
 from ovs_ros.training.data import IGNORE, labelled_images, read_image_names
-from ovs_ros.training.features import View, flipped, labelled_views, random_crop
+from ovs_ros.training.features import View, labelled_views, random_crop
 from ovs_ros.training.networks import checkpoint
 from ovs_ros.training.networks.auxiliary import AuxiliaryHead
 from ovs_ros.training.networks.candidates import Candidates, choose, present
@@ -43,7 +43,6 @@ ANIMALS = slice(0, 398)
 """Which of ImageNet's classes are animals."""
 VIEWS: dict[str, Callable[[np.random.Generator], Callable[[View], View]]] = {
     "full": lambda rng: lambda view: view,
-    "flip": lambda rng: flipped,
     "crop": lambda rng: lambda view: random_crop(view, rng, 0.4),
     "part": lambda rng: lambda view: random_crop(view, rng, 0.4),
 }

@@ -18,7 +18,7 @@ STRIPES = color_image([["red", "blue"]])
 def fake_model(monkeypatch):
     """Commands run with encoders that know colours; presets are refused as the real ones are."""
 
-    def load(preset, **options):
+    def load(preset, models=None, **options):
         if preset != "stream":
             raise ValueError(f"expected a preset out of stream, quality, got {preset!r}")
         return color_segmenter(**options)
@@ -270,7 +270,7 @@ def test_evaluate_hands_all_options_on(labelled, option, message):
 def test_evaluate_takes_held_out_words_as_unseen(labelled, tmp_path, monkeypatch):
     segmenter = color_segmenter()
     segmenter.seen_names = frozenset({"red", "blue"})
-    monkeypatch.setattr(evaluate, "load_segmenter", lambda preset, **options: segmenter)
+    monkeypatch.setattr(evaluate, "load_segmenter", lambda preset, models=None, **options: segmenter)
     (tmp_path / "held.txt").write_text("Blue\n")
     result = run(
         "evaluate", labelled, "--split-words", tmp_path / "held.txt", "--validate-seen", "--no-refine"
