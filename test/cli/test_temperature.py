@@ -15,7 +15,7 @@ from ovs_ros.segmentation.calibration import load_temperature
 
 @pytest.fixture(autouse=True)
 def fake_model(monkeypatch):
-    def load(preset):
+    def load(preset, models):
         segmenter = color_segmenter()
         segmenter.calibration = 7.0  # must not matter
         return segmenter
