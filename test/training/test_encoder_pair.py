@@ -1,0 +1,86 @@
+"""The frozen pairs say in torch what runs on a robot, or what open_clip itself says."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="torch is not installed (pip install '.[train]')")
+
+from ovs_ros.encoders.embedded import EmbeddedImageEncoder, EmbeddedTextEncoder  # noqa: E402
+from ovs_ros.training.encoder_pair import DinoMiniLM  # noqa: E402
+from ovs_ros.training.networks.config import NetworkConfig  # noqa: E402
+from ovs_ros.training.networks.network import CoarseToFine  # noqa: E402
+from ovs_ros.training.open_clip_pair import OpenClip  # noqa: E402
+
+
+@pytest.fixture(scope="module", params=["layers", "hidden"])
+def pair(request: pytest.FixtureRequest) -> DinoMiniLM:
+    return DinoMiniLM(request.param)
+
+
+@pytest.fixture(scope="module")
+def image() -> np.ndarray:
+    y, x = np.mgrid[:84, :112].astype(np.float32)
+    planes = [127 + 120 * np.sin(x / 9 + k) * np.cos(y / (7 + k)) for k in range(3)]
+    return np.stack(planes, axis=2).clip(0, 255).astype(np.uint8)
+
+
+def test_patches_and_image_are_those_of_the_run_time(pair: DinoMiniLM, image: np.ndarray) -> None:
+    encoder = EmbeddedImageEncoder(patches=48)
+    want = encoder.project(encoder.backbone(encoder.prepare(image)))
+    got = pair.features(torch.from_numpy(image).permute(2, 0, 1)[None].float())
+    assert got.patches.shape == (1, 6, 8, pair.dim)
+    assert (got.patches[0].numpy() * want.patches).sum(-1).mean() > 0.97
+    assert float((got.image[0].numpy() * want.image).sum()) > 0.97
+
+
+def test_words_are_those_of_the_run_time(pair: DinoMiniLM) -> None:
+    names = ["dog", "traffic light"]
+    got = pair.words(names)
+    encoder = EmbeddedTextEncoder()
+    want = encoder.encode([t.replace("{}", name) for name in names for t in encoder.templates])
+    np.testing.assert_allclose(got.flatten(0, 1).numpy(), want, atol=1e-5)
+
+
+def test_widths_are_what_a_network_is_told(pair: DinoMiniLM, image: np.ndarray) -> None:
+    features = pair.features(torch.from_numpy(image).permute(2, 0, 1)[None].float())
+    assert tuple(s.shape[-1] for s in features.shallow) == pair.shallow
+    channels = 0 if features.attention is None else features.attention.shape[-1]
+    assert channels == pair.attention
+    config = NetworkConfig.full(
+        pair.dim, prompts=pair.prompts, shallow=pair.shallow, attention=pair.attention, width=16, levels=1
+    )
+    with torch.no_grad():
+        logits = CoarseToFine(config)(features, pair.words(["dog", "cat"])[None]).logits
+    assert logits.shape == (1, 2, 12, 16)
+    assert not any(p.requires_grad for p in pair.parameters())
+
+
+def test_open_clip_says_what_it_says_itself(tmp_path: Path) -> None:
+    open_clip = pytest.importorskip(
+        "open_clip", reason="open_clip is not installed (pip install open_clip_torch)"
+    )
+    torch.manual_seed(0)
+    clip = open_clip.create_model("ViT-B-32").eval()
+    torch.save(clip.state_dict(), tmp_path / "weights.pt")
+    pair = OpenClip("ViT-B-32", tmp_path / "weights.pt")
+    images = torch.rand(1, 3, 224, 224) * 255
+    features = pair.features(images)
+    with torch.no_grad():
+        image = clip.encode_image((images - pair.mean) / pair.deviation)
+        text = clip.encode_text(open_clip.get_tokenizer("ViT-B-32")(["a photo of a dog."]))
+    assert float(torch.cosine_similarity(features.image, image)) > 0.9999
+    words = pair.words(["dog"])
+    assert words.shape == (1, 80, 512)
+    assert float(torch.cosine_similarity(words[0], text).max()) > 0.9999
+    torch.testing.assert_close(features.attention.sum((1, 2)), torch.ones(1, pair.attention))
+    assert pair.features(images[..., :96, :160]).patches.shape == (1, 3, 5, 512)
+
+
+def test_open_clip_is_asked_for_by_name_and_file(tmp_path: Path) -> None:
+    pytest.importorskip("open_clip", reason="open_clip is not installed (pip install open_clip_torch)")
+    with pytest.raises(ValueError, match="got 'ViT-Z'"):
+        OpenClip("ViT-Z", tmp_path / "weights.pt")
+    with pytest.raises(FileNotFoundError, match=r"weights\.pt"):
+        OpenClip("ViT-B-32", tmp_path / "weights.pt")
