@@ -38,7 +38,9 @@ from ovs_ros.vocabulary.embedded import EmbeddedVocabulary
 
 SCREEN_CELLS = (6, 8)
 """Into how many cells (down, across) patches are pooled to screen a vocabulary beyond the shortlist."""
-SKETCH_LISTS = 4
+SKETCH_CELLS = (3, 4)
+"""The same where a sketch of the vocabulary is screened."""
+SKETCH_LISTS = 6
 """How many times as long as the shortlist the list is that a vocabulary's sketch leaves for screening."""
 
 
@@ -79,8 +81,9 @@ def select(
     patches = grid.reshape(-1, grid.shape[2])  # (n, D)
     negatives = np.arange(count, total)
     if count > options.shortlist:
-        parts = np.concatenate((_pooled(grid), features.image[None]))  # (p, D)
-        listed = nearest(parts, words, options.shortlist)
+        parts = _parts(grid, features.image, SCREEN_CELLS)
+        fewer = _parts(grid, features.image, SKETCH_CELLS)
+        listed = nearest(parts, words, options.shortlist, fewer)
         embeddings = words.embeddings[np.concatenate((listed, negatives))]
     else:
         listed = np.arange(count)
@@ -106,7 +109,9 @@ def select(
     return Selection(columns, scores, np.concatenate((columns, negatives)))
 
 
-def nearest(parts: NDArray[np.float32], words: EmbeddedVocabulary, count: int) -> NDArray[np.intp]:
+def nearest(
+    parts: NDArray[np.float32], words: EmbeddedVocabulary, count: int, fewer: NDArray[np.float32]
+) -> NDArray[np.intp]:
     """The `count` categories (ascending) that come nearest to being the best of a part of the image.
 
     A category counts by how little it lacks to the best category of a part, not by its cosine: else one part
@@ -117,11 +122,12 @@ def nearest(parts: NDArray[np.float32], words: EmbeddedVocabulary, count: int) -
         parts: (p, D) unit embeddings.
         words: K categories, more than `count`.
         count: the length of the list.
+        fewer: (q, D) unit embeddings that stand for the parts where they are compared with a sketch.
     """
     longer = SKETCH_LISTS * count
     if words.sketch is None or len(words.ids) <= longer:
         return _nearest(parts, words.embeddings[: len(words.ids)], count)
-    listed = _nearest(parts @ words.sketch.axes, words.sketch.words, longer)
+    listed = _nearest(fewer @ words.sketch.axes, words.sketch.words, longer)
     return listed[_nearest(parts, words.embeddings[listed], count)]
 
 
@@ -132,20 +138,22 @@ def _nearest(parts: NDArray[np.float32], embeddings: NDArray[np.float32], count:
     return np.sort(np.argpartition(-lacks, count)[:count])
 
 
-def _pooled(grid: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Patches (rows, cols, D) pooled to cells: (cells, D) unit rows."""
+def _parts(
+    grid: NDArray[np.float32], image: NDArray[np.float32], cells: tuple[int, int]
+) -> NDArray[np.float32]:
+    """Patches (rows, cols, D) pooled to at most `cells`, and the whole image: (p, D) unit rows."""
     rows, cols, dim = grid.shape
-    pooled = _pooling(rows, cols) @ grid.reshape(-1, dim)
+    pooled = _pooling(rows, cols, cells) @ grid.reshape(-1, dim)
     pooled /= np.maximum(np.linalg.norm(pooled, axis=1, keepdims=True), 1e-12)
-    return pooled
+    return np.concatenate((pooled, image[None]))
 
 
-@lru_cache(maxsize=8)
-def _pooling(rows: int, cols: int) -> NDArray[np.float32]:
+@lru_cache(maxsize=16)
+def _pooling(rows: int, cols: int, cells: tuple[int, int]) -> NDArray[np.float32]:
     """The matrix (cells, rows * cols) that adds up the patches of each cell."""
     down, across = (
-        (np.arange(size) * cells // size == np.arange(cells)[:, None]).astype(np.float32)
-        for size, cells in ((rows, min(SCREEN_CELLS[0], rows)), (cols, min(SCREEN_CELLS[1], cols)))
+        (np.arange(size) * count // size == np.arange(count)[:, None]).astype(np.float32)
+        for size, count in ((rows, min(cells[0], rows)), (cols, min(cells[1], cols)))
     )
     matrix = np.kron(down, across)
     matrix.setflags(write=False)

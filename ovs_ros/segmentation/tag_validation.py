@@ -140,7 +140,7 @@ def _listed(
     count, total = len(words.ids), len(words.embeddings)
     if words.sketch is None or count <= options.shortlist:
         return np.arange(total)
-    return np.concatenate((nearest(means, words, options.shortlist), np.arange(count, total)))
+    return np.concatenate((nearest(means, words, options.shortlist, means), np.arange(count, total)))
 
 
 def _best_probability(logits: NDArray[np.float32]) -> NDArray[np.float32]:
