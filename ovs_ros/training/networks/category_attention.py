@@ -30,9 +30,9 @@ class CategoryAttention(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.guide = nn.Linear(dim, guide_width)
         self.guide_norm = nn.LayerNorm(guide_width)
-        self.from_cost = nn.Linear(width, 3 * width)
+        self.from_cost = nn.Linear(width, 3 * width, bias=False)
         self.from_guide = nn.Linear(guide_width, 3 * width, bias=False)
-        self.out = zero(nn.Linear(width, width))
+        self.out = zero(nn.Linear(width, width, bias=False))
         self.mlp = Mlp(width, mlp_ratio * width) if mlp_ratio else None
 
     def forward(self, cost: Tensor, patches: Tensor) -> Tensor:

@@ -16,29 +16,28 @@ class ClassAttention(nn.Module):
         super().__init__()
         self.heads = heads
         self.norm = nn.LayerNorm(width)
-        self.from_cost = nn.Linear(width, 3 * width)
+        self.from_cost = nn.Linear(width, 3 * width, bias=False)
         self.from_words = nn.Linear(dim, 2 * width, bias=False)
-        self.out = zero(nn.Linear(width, width))
+        self.out = zero(nn.Linear(width, width, bias=False))
         self.mlp = Mlp(width, mlp_ratio * width) if mlp_ratio else None
 
     def forward(self, cost: Tensor, words: Tensor, mask: Tensor | None) -> Tensor:
         """Attend.
 
         Args:
-            cost: (B, M, h, w, width); words: (B, M, D) unit.
+            cost: (B, h, w, M, width); words: (B, M, D) unit.
             mask: (B, M) bool, False where a category is only padding; None: none is.
 
         Returns:
-            (B, M, h, w, width).
+            (B, h, w, M, width).
         """
-        text = self.from_words(words * words.shape[-1] ** 0.5)[:, :, None, None]  # (B, M, 1, 1, 2 * width)
+        text = self.from_words(words * words.shape[-1] ** 0.5)[:, None, None]  # (B, 1, 1, M, 2 * width)
         query, key, value = self.from_cost(self.norm(cost)).chunk(3, dim=-1)
         more_query, more_key = text.chunk(2, dim=-1)
         query, key, value = (
-            split_heads(x.flatten(2, 3).transpose(1, 2), self.heads)  # (B, N, heads, M, width / heads)
+            split_heads(x, self.heads)  # (B, h, w, heads, M, width / heads)
             for x in (query + more_query, key + more_key, value)
         )
-        there = None if mask is None else mask[:, None, None, :, None].to(key.dtype)
-        attended = join_heads(linear_attention(query, key, value, there))  # (B, N, M, width)
-        cost = cost + self.out(attended).transpose(1, 2).reshape_as(cost)
+        there = None if mask is None else mask[:, None, None, None, :, None].to(key.dtype)
+        cost = cost + self.out(join_heads(linear_attention(query, key, value, there)))
         return cost if self.mlp is None else cost + self.mlp(cost)

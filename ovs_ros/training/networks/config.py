@@ -152,7 +152,7 @@ class NetworkConfig:
             "text_width": 64,
             "guide_width": 32,
             "shallow_width": 64,
-            "heads": 2,
+            "heads": 1,
             "window": 7,
             "mlp_ratio": 2,
         }

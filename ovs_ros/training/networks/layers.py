@@ -9,7 +9,10 @@ MASKED = -1e9
 
 
 class Mlp(nn.Module):
-    """The residual branch LayerNorm, linear, GELU, linear; it starts as zero."""
+    """The residual branch LayerNorm, linear, ReLU, linear; it starts as zero.
+
+    ReLU, because over categories and patches GELU takes as long as the matrix products around it.
+    """
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
@@ -19,7 +22,7 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, width) to the same shape."""
-        return self.narrow(F.gelu(self.widen(self.norm(x))))
+        return self.narrow(F.relu(self.widen(self.norm(x))))
 
 
 def zero(layer: nn.Linear) -> nn.Linear:
@@ -41,11 +44,15 @@ def split_axis(x: Tensor, axis: int, *sizes: int) -> Tensor:
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
     """(…, L, C) to (…, heads, L, C / heads)."""
+    if heads == 1:
+        return x.unsqueeze(-3)  # no copy
     return split_axis(x, -1, heads, -1).transpose(-2, -3)
 
 
 def join_heads(x: Tensor) -> Tensor:
     """(…, heads, L, C) to (…, L, heads * C)."""
+    if x.shape[-3] == 1:
+        return x.squeeze(-3)  # no copy
     return x.transpose(-2, -3).flatten(-2)
 
 
@@ -61,11 +68,16 @@ def linear_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | N
     Returns:
         (…, L, E).
     """
-    query, key = F.elu(query) + 1, F.elu(key) + 1
+    query, key = _elu_plus_one(query), _elu_plus_one(key)
     if mask is not None:
         key = key * mask
     sums = query @ key.sum(dim=-2).unsqueeze(-1)  # (…, L, 1)
     return query @ (key.transpose(-1, -2) @ value) / (sums + 1e-6)
+
+
+def _elu_plus_one(x: Tensor) -> Tensor:
+    # The sum of its two halves: half the time of ELU itself in ONNX Runtime.
+    return x.clamp(min=0) + x.clamp(max=0).exp()
 
 
 def softmax_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -126,6 +126,7 @@ class CoarseToFine(nn.Module):
         z = self.cost(cost)  # (B, M, h, w, width)
         if self.category_attention is not None:
             z = self.category_attention(z, patches)
+        z = z.permute(0, 2, 3, 1, 4)  # (B, h, w, M, width)
         if self.class_attention is not None:
             z = self.class_attention(z, mean, mask)
         if self.context is not None and self.spatial is not None:
@@ -135,4 +136,4 @@ class CoarseToFine(nn.Module):
                 features.shallow[max(len(features.shallow) - 1 - level, 0)] if features.shallow else None
             )
             z = doubling(z, skip, shallow)
-        return self.head(self.norm(z)).squeeze(-1)
+        return self.head(self.norm(z)).squeeze(-1).permute(0, 3, 1, 2)

@@ -55,27 +55,25 @@ class SharedWindowAttention(nn.Module):
         self.context_norm = nn.LayerNorm(context)
         self.query_key = nn.Linear(context, 2 * width)
         self.norm = nn.LayerNorm(width)
-        self.value = nn.Linear(width, width)
-        self.out = zero(nn.Linear(width, width))
+        self.value = nn.Linear(width, width, bias=False)
+        self.out = zero(nn.Linear(width, width, bias=False))
         self.bias = WindowBias(window, offset, heads)
 
     def forward(self, cost: Tensor, context: Tensor) -> Tensor:
-        """(B, M, h, w, width) and (B, h, w, context) to what is added to the former."""
-        batch, _, h, w, width = cost.shape
+        """(B, h, w, M, width) and (B, h, w, context) to what is added to the former."""
+        batch, h, w, _, width = cost.shape
         context = self.query_key(self.context_norm(context))  # (B, h, w, 2 * width)
         query, key = (
             split_heads(x, self.heads)  # (B, windows, heads, window**2, width / heads)
             for x in cut(context, self.window, self.offset).chunk(2, dim=-1)
         )
-        value = split_axis(
-            self.value(self.norm(cost)), -1, self.heads, -1
-        )  # (B, M, h, w, heads, width / heads)
-        value = value.permute(0, 2, 3, 4, 1, 5).flatten(3)  # (B, h, w, heads * M * width / heads)
+        value = split_axis(self.value(self.norm(cost)), -1, self.heads, -1)
+        value = value.transpose(3, 4).flatten(3)  # (B, h, w, heads * M * width / heads)
         value = split_heads(cut(value, self.window, self.offset), self.heads)
         seen = softmax_attention(query, key, value, self.bias(context).to(query.dtype))
         seen = join(join_heads(seen), h, w, self.window, self.offset)  # (B, h, w, heads * M * width / heads)
         seen = seen.reshape(batch, h, w, self.heads, -1, width // self.heads)
-        return self.out(seen.permute(0, 4, 1, 2, 3, 5).flatten(4))
+        return self.out(seen.transpose(3, 4).flatten(4))
 
 
 class CategoryWindowAttention(nn.Module):
@@ -85,16 +83,16 @@ class CategoryWindowAttention(nn.Module):
         super().__init__()
         self.heads, self.window, self.offset = heads, window, offset
         self.norm = nn.LayerNorm(width)
-        self.from_cost = nn.Linear(width, 3 * width)
+        self.from_cost = nn.Linear(width, 3 * width, bias=False)
         # The linear layer of [Z ‖ E ‖ A] is one of Z plus one of the rest, which all categories share.
         self.from_context = nn.Linear(context, 2 * width, bias=False) if context else None
-        self.out = zero(nn.Linear(width, width))
+        self.out = zero(nn.Linear(width, width, bias=False))
         self.bias = WindowBias(window, offset, heads)
 
     def forward(self, cost: Tensor, context: Tensor) -> Tensor:
-        """(B, M, h, w, width) and (B, h, w, context) to what is added to the former."""
-        batch, _, h, w, width = cost.shape
-        both = self.from_cost(self.norm(cost))  # (B, M, h, w, 3 * width)
+        """(B, h, w, M, width) and (B, h, w, context) to what is added to the former."""
+        batch, h, w, _, width = cost.shape
+        both = self.from_cost(self.norm(cost)).permute(0, 3, 1, 2, 4)  # (B, M, h, w, 3 * width)
         if self.from_context is not None:
             both = both + F.pad(self.from_context(context), (0, width)).unsqueeze(1)
         query, key, value = (
@@ -103,7 +101,7 @@ class CategoryWindowAttention(nn.Module):
         )
         seen = softmax_attention(query, key, value, self.bias(both[:, 0]).to(query.dtype))
         seen = join(join_heads(seen), h, w, self.window, self.offset)  # (B * M, h, w, width)
-        return split_axis(self.out(seen), 0, batch, -1)
+        return split_axis(self.out(seen), 0, batch, -1).permute(0, 2, 3, 1, 4)
 
 
 class SpatialPair(nn.Module):
@@ -118,7 +116,7 @@ class SpatialPair(nn.Module):
         self.mlps = nn.ModuleList(Mlp(width, mlp_ratio * width) for _ in range(2 if mlp_ratio else 0))
 
     def forward(self, cost: Tensor, context: Tensor) -> Tensor:
-        """(B, M, h, w, width) and (B, h, w, context) to the former's shape."""
+        """(B, h, w, M, width) and (B, h, w, context) to the former's shape."""
         for index, attention in enumerate(self.attentions):
             cost = cost + attention(cost, context)
             if self.mlps:
@@ -147,14 +145,14 @@ class Doubling(nn.Module):
         """Double the grid.
 
         Args:
-            cost: (B, M, h, w, width); maps: (B, M, maps, h0, w0), on the patches' grid.
+            cost: (B, h, w, M, width); maps: (B, M, maps, h0, w0), on the patches' grid.
             shallow: (B, h0, w0, C), an earlier layer of the encoder, or None.
 
         Returns:
-            (B, M, 2h, 2w, out).
+            (B, 2h, 2w, M, out).
         """
         batch = cost.shape[0]
-        z = self.up(cost.flatten(0, 1).permute(0, 3, 1, 2))  # (B * M, out, 2h, 2w)
+        z = self.up(cost.permute(0, 3, 4, 1, 2).flatten(0, 1))  # (B * M, out, 2h, 2w)
         size = (z.shape[2], z.shape[3])
         raw = F.interpolate(maps.flatten(0, 1).to(z.dtype), size, mode="bilinear", align_corners=False)
         z = split_axis(self.from_cost(torch.cat([z, raw], dim=1)), 0, batch, -1)
@@ -164,4 +162,4 @@ class Doubling(nn.Module):
             z = z + e.unsqueeze(1)
         z = F.relu(self.norm1(z.flatten(0, 1)))
         z = F.relu(self.norm2(self.conv(z)))
-        return split_axis(z.permute(0, 2, 3, 1), 0, batch, -1)
+        return split_axis(z, 0, batch, -1).permute(0, 3, 4, 1, 2)
