@@ -70,8 +70,7 @@ class AttributePrompts:
             ValueError: another reading, or a weight out of range.
         """
         attributes = load_attributes(setting)
-        # Checked by __post_init__, even where attributes are off.
-        prompts = cls(attributes or Attributes(()), reading, weight)  # type: ignore[arg-type]
+        prompts = cls(attributes or Attributes(()), reading, weight)  # type: ignore[arg-type]  # checked there
         return prompts if attributes else None
 
     def texts(self, name: str) -> tuple[str, ...]:
