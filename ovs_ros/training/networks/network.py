@@ -53,8 +53,10 @@ class CoarseToFine(nn.Module):
         self.context: EncoderContext | None = None
         self.spatial: SpatialPair | None = None
         if c.spatial != "none":
-            self.context = EncoderContext(c.shallow, c.shallow_width, c.attention)
-            self.spatial = SpatialPair(c.spatial, c.width, self.context.width, c.heads, c.window, c.mlp_ratio)
+            if c.shallow or c.attention:
+                self.context = EncoderContext(c.shallow, c.shallow_width, c.attention)
+            context = self.context.width if self.context is not None else 0
+            self.spatial = SpatialPair(c.spatial, c.width, context, c.heads, c.window, c.mlp_ratio)
         self.doublings = nn.ModuleList()
         width = c.width
         for level in range(c.levels):
@@ -129,8 +131,9 @@ class CoarseToFine(nn.Module):
         z = z.permute(0, 2, 3, 1, 4)  # (B, h, w, M, width)
         if self.class_attention is not None:
             z = self.class_attention(z, mean, mask)
-        if self.context is not None and self.spatial is not None:
-            z = self.spatial(z, self.context(features.shallow, features.attention))
+        if self.spatial is not None:
+            context = self.context(features.shallow, features.attention) if self.context is not None else None
+            z = self.spatial(z, context)
         for level, doubling in enumerate(self.doublings):
             shallow = (
                 features.shallow[max(len(features.shallow) - 1 - level, 0)] if features.shallow else None

@@ -89,11 +89,11 @@ class CategoryWindowAttention(nn.Module):
         self.out = zero(nn.Linear(width, width, bias=False))
         self.bias = WindowBias(window, offset, heads)
 
-    def forward(self, cost: Tensor, context: Tensor) -> Tensor:
-        """(B, h, w, M, width) and (B, h, w, context) to what is added to the former."""
+    def forward(self, cost: Tensor, context: Tensor | None) -> Tensor:
+        """(B, h, w, M, width) and (B, h, w, context), if there is any, to what is added to the former."""
         batch, h, w, _, width = cost.shape
         both = self.from_cost(self.norm(cost)).permute(0, 3, 1, 2, 4)  # (B, M, h, w, 3 * width)
-        if self.from_context is not None:
+        if self.from_context is not None and context is not None:
             both = both + F.pad(self.from_context(context), (0, width)).unsqueeze(1)
         query, key, value = (
             split_heads(x, self.heads)  # (B * M, windows, heads, window**2, width / heads)
@@ -115,8 +115,8 @@ class SpatialPair(nn.Module):
         )
         self.mlps = nn.ModuleList(Mlp(width, mlp_ratio * width) for _ in range(2 if mlp_ratio else 0))
 
-    def forward(self, cost: Tensor, context: Tensor) -> Tensor:
-        """(B, h, w, M, width) and (B, h, w, context) to the former's shape."""
+    def forward(self, cost: Tensor, context: Tensor | None) -> Tensor:
+        """(B, h, w, M, width) and (B, h, w, context), if there is any, to the former's shape."""
         for index, attention in enumerate(self.attentions):
             cost = cost + attention(cost, context)
             if self.mlps:

@@ -1,0 +1,65 @@
+"""Networks on disk."""
+
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="torch is not installed (pip install '.[train]')")
+
+from training.networks.nets import CONFIGS, image, network, words  # noqa: E402
+
+from ovs_ros.training.networks.checkpoint import load, save  # noqa: E402
+
+CONFIG = CONFIGS["embedded"]
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> Path:
+    save(network(CONFIG), tmp_path / "network.pt")
+    return tmp_path / "network.pt"
+
+
+def change(path: Path, part: str, remove: str, add: str) -> None:
+    content = torch.load(path, weights_only=True)
+    content[part][add] = content[part].pop(remove)
+    torch.save(content, path)
+
+
+def test_a_network_comes_back_as_it_was(stored: Path) -> None:
+    features, texts = image(CONFIG, 3, 4), words(CONFIG, 2)
+    loaded = load(stored)
+    assert loaded.config == CONFIG and not loaded.training
+    with torch.no_grad():
+        assert torch.equal(loaded(features, texts).logits, network(CONFIG)(features, texts).logits)
+
+
+def test_missing_and_foreign_weights_are_listed_together(stored: Path) -> None:
+    change(stored, "state", "head.weight", "head.heavy")
+    change(stored, "state", "norm.bias", "norm.bios")
+    with pytest.raises(
+        ValueError, match=r"missing: head\.weight, norm\.bias; foreign: head\.heavy, norm\.bios"
+    ):
+        load(stored)
+
+
+def test_weights_of_another_shape_are_listed(stored: Path) -> None:
+    content = torch.load(stored, weights_only=True)
+    content["state"]["head.bias"] = torch.zeros(7)
+    torch.save(content, stored)
+    with pytest.raises(ValueError, match=r"head\.bias \(7,\) for \(1,\)"):
+        load(stored)
+
+
+def test_missing_and_foreign_fields_of_the_configuration_are_listed_together(stored: Path) -> None:
+    change(stored, "config", "levels", "floors")
+    with pytest.raises(ValueError, match="the configuration in .*; missing: levels; foreign: floors"):
+        load(stored)
+
+
+def test_another_file_is_refused(tmp_path: Path) -> None:
+    torch.save({"head": {}}, tmp_path / "head.pt")
+    with pytest.raises(ValueError, match="missing: config, state; foreign: head"):
+        load(tmp_path / "head.pt")
+    torch.save([1], tmp_path / "list.pt")
+    with pytest.raises(ValueError, match="to be a dictionary, got list"):
+        load(tmp_path / "list.pt")

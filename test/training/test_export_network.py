@@ -1,0 +1,37 @@
+"""That the network's ONNX file computes what torch does, on other sizes than it was traced with."""
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+torch = pytest.importorskip("torch", reason="torch is not installed (pip install '.[train]')")
+
+from training.networks.nets import CONFIGS, image, network, words  # noqa: E402
+
+from ovs_ros.training.export_network import export_network  # noqa: E402
+from ovs_ros.training.networks.config import NetworkConfig  # noqa: E402
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
+def test_exported_network_computes_the_same(config: NetworkConfig, tmp_path: Path) -> None:
+    net, path = network(config).train(), tmp_path / "network.onnx"
+    export_network(net, path)
+    assert net.training
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    wanted = {i.name for i in session.get_inputs()}
+    for h, w, categories in ((8, 7, 5), (4, 9, 1)):
+        features, texts = image(config, h, w), words(config, categories)
+        with torch.no_grad():
+            expected = net.eval()(features, texts).logits[0].permute(1, 2, 0).numpy()
+        given = {"patches": features.patches, "image": features.image, "words": texts}
+        if config.shallow:
+            given["shallow"] = torch.cat(features.shallow, dim=-1)
+        if features.attention is not None:
+            given["attention"] = features.attention
+        got = session.run(None, {name: x[0].numpy() for name, x in given.items() if name in wanted})[0]
+        assert got.dtype == np.float32 and got.shape == expected.shape
+        np.testing.assert_allclose(got, expected, atol=2e-4)
