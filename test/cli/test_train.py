@@ -46,15 +46,41 @@ def test_full_says_what_is_wrong_with_its_sets(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+def labelled_tree(root: Path) -> None:
+    """Two classes beside each other, in the project's own form."""
+    root.mkdir(exist_ok=True)
+    (root / "classes.txt").write_text("floor\nwall\n")
+    label = np.zeros((60, 80), np.uint8)
+    label[:, 40:] = 1
+    for split in ("train", "val"):
+        for kind, content in (("image", label[..., None].repeat(3, axis=2) * 200), ("label", label)):
+            folder = root / split / kind
+            folder.mkdir(parents=True)
+            cv2.imwrite(str(folder / "a.png"), content)
+
+
+def test_full_trains_measures_and_goes_on(tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="torch is not installed (pip install '.[train]')")
+    pytest.importorskip("tensorboard", reason="tensorboard is not installed (pip install '.[train]')")
+    tree, run = tmp_path / "tree", tmp_path / "run"
+    labelled_tree(tree)
+    command = ["full", f"folder={tree}", "-o", str(run), "--evaluate", f"folder={tree}", "--size", "embedded"]
+    command += ["--batch", "2", "--crop", "4", "--workers", "0", "--device", "cpu", "--log-every", "1"]
+    result = CliRunner().invoke(train.app, [*command, "--steps", "2"])
+    assert result.exit_code == 0, result.output
+    assert "step 2, tree: mIoU" in result.output
+    assert len((run / "losses.csv").read_text().splitlines()) == 3
+    assert (run / "network.pt").is_file() and (run / "last.pt").is_file()
+    result = CliRunner().invoke(train.app, [*command, "--steps", "3"])
+    assert result.exit_code == 2
+    assert "got others: steps;" in " ".join(result.output.split())
+
+
 def test_full_names_the_package_that_clip_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("tensorboard", reason="tensorboard is not installed (pip install '.[train]')")
     pair = pytest.importorskip("ovs_ros.training.open_clip_pair", reason="torch is not installed")
     monkeypatch.setattr(pair, "find_spec", lambda name: None)
-    (tmp_path / "classes.txt").write_text("floor\n")
-    for kind in ("image", "label"):
-        folder = tmp_path / "train" / kind
-        folder.mkdir(parents=True)
-        cv2.imwrite(str(folder / "a.png"), np.zeros((4, 4), np.uint8))
+    labelled_tree(tmp_path)
     weights = tmp_path / "weights.pt"
     weights.touch()
     command = ["full", f"folder={tmp_path}", "-o", str(tmp_path / "run"), "--clip", "ViT-B-16"]
