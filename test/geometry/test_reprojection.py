@@ -62,7 +62,8 @@ def test_depths_of_one_point_may_differ_by_the_tolerance(now, seen):
 
 
 def test_what_lies_behind_the_earlier_camera_is_not_found_in_its_image():
-    turned = reproject(sight(where=pose((0, np.pi, 0))), sight(), tolerance=np.inf)
+    # Without depth there, nothing but the direction tells.
+    turned = reproject(sight(where=pose((0, np.pi, 0))), sight(np.nan))
     values = turned.take(np.ones((48, 64), np.uint8), 0)
     assert values.mean() < 0.05  # A few pixels fall on the horizon between before and behind.
 
@@ -79,6 +80,17 @@ def test_holes_move_with_what_is_around_them_if_asked_for():
     unknown_now, unknown_before = np.isin(depth, 2.0, invert=True), np.zeros((48, 64), bool)
     unknown_before[20:24, 26:30] = unknown_before[40:42, 6:8] = True
     assert ((strict.x < -1e3) == (unknown_now | unknown_before))[:, :59].all()
+
+
+def test_what_either_sight_did_not_measure_is_trusted_if_asked_for():
+    depth = np.full((48, 64), 2.0, np.float32)
+    depth[20:24, 30:34] = np.nan
+    near = np.full((48, 64), 2.0, np.float32)
+    near[18:26, 28:36] = 1.0
+    hole, measured = Sight(CAMERA, depth, pose()), Sight(CAMERA, near, pose())
+    trusted = reproject(hole, measured).x > -1
+    assert trusted[20:24, 30:34].all() and not trusted[19, 29]
+    assert (reproject(measured, hole).x > -1)[20:24, 30:34].all()
 
 
 def test_values_of_nearest_pixels_are_taken_and_the_rest_is_outside():
