@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ovs_ros.encoders.fusion import OFF, with_second
+from ovs_ros.segmentation.options import VALIDATIONS
 from ovs_ros.segmentation.segmenter import Segmenter
 from ovs_ros.vocabulary.embedded import EmbeddedVocabulary
 from ovs_ros.vocabulary.prompts import ATTRIBUTE_READINGS, ATTRIBUTE_WEIGHT, AttributePrompts
@@ -30,6 +31,13 @@ PresetOption = Annotated[
 JsonOption = Annotated[Path | None, typer.Option("--json", help="Write the results to this file as JSON.")]
 ExhaustiveOption = Annotated[
     bool, typer.Option("--exhaustive", help="Decide among all words in every frame: no selection.")
+]
+ValidationOption = Annotated[
+    str,
+    typer.Option(
+        "--validation",
+        help=f"What happens to regions that do not bear their name out: {', '.join(VALIDATIONS)}.",
+    ),
 ]
 AttributesOption = Annotated[
     str,

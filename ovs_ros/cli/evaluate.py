@@ -21,6 +21,7 @@ from ovs_ros.cli.common import (
     JsonOption,
     PresetOption,
     SecondEncoderOption,
+    ValidationOption,
     console,
     embed_words,
     equip,
@@ -43,7 +44,7 @@ from ovs_ros.cli.prediction_sets import evaluate_prediction_sets
 from ovs_ros.encoders.fusion import OFF
 from ovs_ros.segmentation.metrics import SelectionRecall
 from ovs_ros.segmentation.network import RefinementNetwork
-from ovs_ros.segmentation.options import REGIONS, RULES, SUPPRESSIONS, VALIDATIONS, SegmenterOptions
+from ovs_ros.segmentation.options import REGIONS, RULES, SUPPRESSIONS, SegmenterOptions
 from ovs_ros.segmentation.segmentation import Segmentation
 from ovs_ros.segmentation.segmenter import Segmenter
 from ovs_ros.vocabulary.embedded import EmbeddedVocabulary
@@ -108,10 +109,7 @@ def evaluate(
     refine: Annotated[
         bool, typer.Option(help="Let the trained network refine the cosines.")
     ] = DEFAULTS.refine,
-    validation: Annotated[
-        str,
-        typer.Option(help=f"Regions that do not bear their name out: {', '.join(VALIDATIONS)}."),
-    ] = DEFAULTS.validation,
+    validation: ValidationOption = DEFAULTS.validation,
     validation_top_k: Annotated[
         int, typer.Option(help="A region keeps its name if it is among this many best ones.")
     ] = DEFAULTS.validation_top_k,

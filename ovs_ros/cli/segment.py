@@ -21,6 +21,7 @@ from ovs_ros.cli.common import (
     JsonOption,
     PresetOption,
     SecondEncoderOption,
+    ValidationOption,
     console,
     embed_words,
     equip,
@@ -59,6 +60,7 @@ def segment(
     threshold: Annotated[float, typer.Option(help="Probability below which a pixel is unknown.")] = 0.0,
     alpha: Annotated[float, typer.Option(min=0, max=1, help="How much colours cover the image.")] = 0.5,
     exhaustive: ExhaustiveOption = False,
+    validation: ValidationOption = "off",
     attributes: AttributesOption = "off",
     attribute_reading: AttributeReadingOption = "average",
     attribute_weight: AttributeWeightOption = ATTRIBUTE_WEIGHT,
@@ -89,7 +91,7 @@ def segment(
         smoother = flow_smoother(smoothing_time) if smoothing == "flow" else None
         total = _count(source)
         rate = _video_rate(source) or rate
-        segmenter = load_segmenter(preset, threshold=threshold, select=not exhaustive)
+        segmenter = load_segmenter(preset, threshold=threshold, select=not exhaustive, validation=validation)
         equip(segmenter, attributes, attribute_reading, attribute_weight, second_encoder, fusion)
         embedded = embed_words(segmenter, asked)
         output.mkdir(parents=True, exist_ok=True)

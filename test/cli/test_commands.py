@@ -89,6 +89,7 @@ def test_segment_numbers_the_frames_of_a_video(tmp_path):
         (["empty", "--words", "red"], "expected images in"),
         (["a.png", "--words", "red", "--preset", "fast"], "expected a preset out of"),
         (["a.png", "--words", "red", "--threshold", "2"], "expected threshold from 0 to 1"),
+        (["a.png", "--words", "red", "--validation", "on"], "expected validation to be one of"),
     ],
 )
 def test_segment_says_what_is_wrong(tmp_path, monkeypatch, arguments, message):
