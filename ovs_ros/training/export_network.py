@@ -3,7 +3,9 @@
 import warnings
 from pathlib import Path
 
+import onnx
 import torch
+from onnx import TensorProto, helper
 from torch import Tensor, nn
 
 from ovs_ros.training.networks.features import ImageFeatures
@@ -34,8 +36,8 @@ def export_network(network: CoarseToFine, path: Path) -> None:
 
     Inputs, all float32: `patches` (h, w, D) and `image` (D), unit norm; if the configuration has them,
     `shallow` (h, w, sum of its widths), the earlier layers side by side, and `attention` (h, w, heads);
-    `words` (M, P, D), unit norm. Output: `logits` (s*h, s*w, M) float32. h, w and M are free. An input that
-    no part of the configuration uses is not there.
+    `words` (M, P, D), unit norm. Output: `logits` (s*h, s*w, M) float32. h, w and M are free. An input is
+    there even if no part of the network looks at it.
 
     Args:
         network: trained; its mode and weights stay as they are.
@@ -43,15 +45,15 @@ def export_network(network: CoarseToFine, path: Path) -> None:
     """
     config = network.config
     h, w, m = 5, 6, 3
-    inputs = {"patches": torch.randn(h, w, config.dim), "image": torch.randn(config.dim)}
+    inputs = {"patches": torch.ones(h, w, config.dim), "image": torch.ones(config.dim)}
     axes = {"patches": {0: "rows", 1: "columns"}, "words": {0: "categories"}}
     if config.shallow:
-        inputs["shallow"] = torch.randn(h, w, sum(config.shallow))
+        inputs["shallow"] = torch.ones(h, w, sum(config.shallow))
         axes["shallow"] = {0: "rows", 1: "columns"}
     if config.attention:
-        inputs["attention"] = torch.rand(h, w, config.attention)
+        inputs["attention"] = torch.ones(h, w, config.attention)
         axes["attention"] = {0: "rows", 1: "columns"}
-    inputs["words"] = torch.randn(m, config.prompts, config.dim)
+    inputs["words"] = torch.ones(m, config.prompts, config.dim)
     axes["logits"] = {0: "fine rows", 1: "fine columns", 2: "categories"}
     training = network.training
     with warnings.catch_warnings(), torch.no_grad():
@@ -69,3 +71,10 @@ def export_network(network: CoarseToFine, path: Path) -> None:
             dynamo=False,
         )
     network.train(training)
+    model = onnx.load(path)
+    there = {value.name for value in model.graph.input}
+    for name, example in inputs.items():
+        if name not in there:
+            shape = [axes.get(name, {}).get(axis, size) for axis, size in enumerate(example.shape)]
+            model.graph.input.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
+    onnx.save(model, path)

@@ -22,7 +22,6 @@ def test_exported_network_computes_the_same(config: NetworkConfig, tmp_path: Pat
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    wanted = {i.name for i in session.get_inputs()}
     for h, w, categories in ((8, 7, 5), (4, 9, 1)):
         features, texts = image(config, h, w), words(config, categories)
         with torch.no_grad():
@@ -32,6 +31,7 @@ def test_exported_network_computes_the_same(config: NetworkConfig, tmp_path: Pat
             given["shallow"] = torch.cat(features.shallow, dim=-1)
         if features.attention is not None:
             given["attention"] = features.attention
-        got = session.run(None, {name: x[0].numpy() for name, x in given.items() if name in wanted})[0]
+        assert {i.name for i in session.get_inputs()} == set(given)
+        got = session.run(None, {name: x[0].numpy() for name, x in given.items()})[0]
         assert got.dtype == np.float32 and got.shape == expected.shape
         np.testing.assert_allclose(got, expected, atol=2e-4)
