@@ -79,7 +79,7 @@ def temperature(
             errors = {name: _errors(segmenter, dataset, words[name], found) for name, dataset in sets.items()}
             fitted[preset] = {
                 "temperature": round(found, 4),
-                "data": list(sets),
+                "images": {name: len(dataset) for name, dataset in sets.items()},
                 "split": "fitted to the even images, errors from the odd ones",
                 "ece": {name: {"before": before, "after": after} for name, (before, after) in errors.items()},
                 "model": model_digest(models),

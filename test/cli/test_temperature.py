@@ -49,7 +49,7 @@ def test_an_overconfident_model_gets_a_temperature_that_helps_on_other_images(tm
     kept = json.loads(file.read_text())
     assert kept["quality"] == {"temperature": 3}
     fitted = kept["stream"]
-    assert fitted["temperature"] > 2 and fitted["data"] == ["some/val"] and len(fitted["model"]) == 16
+    assert fitted["temperature"] > 2 and fitted["images"] == {"some/val": 8} and len(fitted["model"]) == 16
     error = fitted["ece"]["some/val"]
     assert error["before"] == pytest.approx(0.25, abs=0.03) and error["after"] < 0.05
     assert load_temperature("stream", tmp_path) == fitted["temperature"]
