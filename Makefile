@@ -41,6 +41,11 @@ $(STAMPS)/originals: $(STAMPS)/package requirements/originals.txt
 	@$(PIP) --no-deps -r requirements/originals.txt
 	@touch $@
 
+$(STAMPS)/train: $(STAMPS)/package requirements/train.txt
+	@echo "==> Installing torch, for the tests of training"
+	@$(PIP) -r requirements/train.txt
+	@touch $@
+
 $(STAMPS)/interfaces: $(STAMPS)/package $(INTERFACE_SOURCES)
 	@echo "==> Building the ROS interfaces with colcon"
 	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" AMENT_PREFIX_PATH="$(CURDIR)/$(VENV)" \
@@ -58,7 +63,7 @@ lint: $(STAMPS)/package
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy
 
-test: setup $(STAMPS)/originals lint
+test: setup $(STAMPS)/originals $(STAMPS)/train lint
 	@$(ROS_ENV) && python -m pytest
 
 clean:
