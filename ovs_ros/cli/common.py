@@ -17,7 +17,12 @@ from ovs_ros.encoders.fusion import OFF, with_second
 from ovs_ros.segmentation.options import VALIDATIONS
 from ovs_ros.segmentation.segmenter import Segmenter
 from ovs_ros.vocabulary.embedded import EmbeddedVocabulary
-from ovs_ros.vocabulary.prompts import ATTRIBUTE_READINGS, ATTRIBUTE_WEIGHT, AttributePrompts
+from ovs_ros.vocabulary.prompts import (
+    ATTRIBUTE_READING,
+    ATTRIBUTE_READINGS,
+    ATTRIBUTE_WEIGHT,
+    AttributePrompts,
+)
 from ovs_ros.vocabulary.vocabulary import Vocabulary
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"})
@@ -79,7 +84,7 @@ def load_segmenter(preset: str, *, models: Path | None = None, **options: object
 def equip(
     segmenter: Segmenter,
     attributes: str,
-    reading: str = "average",
+    reading: str = ATTRIBUTE_READING,
     weight: float = ATTRIBUTE_WEIGHT,
     second_encoder: str = OFF,
     fusion: str = OFF,

@@ -48,7 +48,7 @@ from ovs_ros.segmentation.options import REGIONS, RULES, SUPPRESSIONS, Segmenter
 from ovs_ros.segmentation.segmentation import Segmentation
 from ovs_ros.segmentation.segmenter import Segmenter
 from ovs_ros.vocabulary.embedded import EmbeddedVocabulary
-from ovs_ros.vocabulary.prompts import ATTRIBUTE_WEIGHT
+from ovs_ros.vocabulary.prompts import ATTRIBUTE_READING, ATTRIBUTE_WEIGHT
 from ovs_ros.vocabulary.vocabulary import Vocabulary, name_key
 from ovs_ros.vocabulary.yaml_io import load_class_names
 
@@ -120,7 +120,7 @@ def evaluate(
         bool, typer.Option("--validate-seen", help="Check names too that the model was trained with.")
     ] = False,
     attributes: AttributesOption = "off",
-    attribute_reading: AttributeReadingOption = "average",
+    attribute_reading: AttributeReadingOption = ATTRIBUTE_READING,
     attribute_weight: AttributeWeightOption = ATTRIBUTE_WEIGHT,
     second_encoder: SecondEncoderOption = OFF,
     fusion: FusionOption = OFF,

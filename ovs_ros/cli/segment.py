@@ -38,7 +38,7 @@ from ovs_ros.geometry.flow import Glance
 from ovs_ros.segmentation.render import overlay, with_legend
 from ovs_ros.segmentation.segmentation import Segmentation
 from ovs_ros.segmentation.temporal import TIME_CONSTANT_S, flow_smoother
-from ovs_ros.vocabulary.prompts import ATTRIBUTE_WEIGHT
+from ovs_ros.vocabulary.prompts import ATTRIBUTE_READING, ATTRIBUTE_WEIGHT
 from ovs_ros.vocabulary.vocabulary import Vocabulary
 from ovs_ros.vocabulary.yaml_io import load_vocabulary
 
@@ -62,7 +62,7 @@ def segment(
     exhaustive: ExhaustiveOption = False,
     validation: ValidationOption = "off",
     attributes: AttributesOption = "off",
-    attribute_reading: AttributeReadingOption = "average",
+    attribute_reading: AttributeReadingOption = ATTRIBUTE_READING,
     attribute_weight: AttributeWeightOption = ATTRIBUTE_WEIGHT,
     second_encoder: SecondEncoderOption = OFF,
     fusion: FusionOption = OFF,

@@ -16,7 +16,7 @@ from rclpy.parameter import Parameter
 
 from ovs_ros.segmentation.options import REGIONS, RULES, SUPPRESSIONS, VALIDATIONS, SegmenterOptions
 from ovs_ros.segmentation.temporal import SMOOTHINGS, TIME_CONSTANT_S
-from ovs_ros.vocabulary.prompts import ATTRIBUTE_READINGS, ATTRIBUTE_WEIGHT
+from ovs_ros.vocabulary.prompts import ATTRIBUTE_READING, ATTRIBUTE_READINGS, ATTRIBUTE_WEIGHT
 
 POINTS = ("auto", "always", "never")
 _DEFAULTS = SegmenterOptions()
@@ -85,7 +85,7 @@ _SPECS: dict[str, _Spec] = {
         read_only=True,
     ),
     "attribute_reading": _Spec(
-        "average",
+        ATTRIBUTE_READING,
         "How attributes come into a word's embedding: one text for each, or one sentence.",
         choices=ATTRIBUTE_READINGS,
         read_only=True,
