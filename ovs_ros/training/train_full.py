@@ -50,8 +50,8 @@ THETA = 0.5
 """theta of DCP-CLIP's equation 4."""
 SELECTION_WEIGHT = 0.4
 """What the auxiliary selection loss is multiplied with."""
-BIAS_RATE = 0.02
-"""Peak learning rate of the pixel loss's bias: it has a long way to go, from 0 to some -10."""
+BIAS_IMAGES = 8
+"""How many views the pixel loss's bias is fitted on before the first step."""
 LONGEST_NORM = 1.0
 """Gradients are shortened to this norm."""
 SCHEDULES = ("poly", "cosine")
@@ -282,8 +282,12 @@ class FullTrainer:
             "names": self.sets.names,
             "images": sum(len(dataset) for dataset in training),
         }
+        side = options.crop * pair.patch
+        self.samples = Samples(self.sets, (side, side), options.seed)
         if (folder / "last.pt").is_file():
             self._resume(folder / "last.pt")
+        else:
+            self._fit_bias()
         self.shared: nn.Module = self.objective
         if ranks.world > 1:
             own = [ranks.device] if ranks.device.type == "cuda" else None
@@ -299,9 +303,8 @@ class FullTrainer:
             RuntimeError: a loss is no longer a finite number.
         """
         last = self.options.steps
-        side = self.options.crop * self.pair.patch
         batches = load_batches(
-            Samples(self.sets, (side, side), self.options.seed),
+            self.samples,
             Places(self.step, last, self.options.batch, self.ranks.rank, self.ranks.world),
             workers=self.workers,
             pinned=self.ranks.device.type == "cuda",
@@ -388,18 +391,7 @@ class FullTrainer:
         torch.manual_seed(_step_seed(options.seed, self.step, self.ranks.rank))
         for group in self.optimiser.param_groups:
             group["lr"] = group["peak"] * rate_share(self.step, options)
-        images, labels, which = (t.to(self.ranks.device, non_blocking=True) for t in (images, labels, which))
-        features = self._features(images)
-        known = self.known[which]  # (B, K)
-        means = F.normalize(self.words.mean(1), dim=-1)
-        true = present(labels, len(self.words), ignore=IGNORE)
-        candidates = choose(
-            true,
-            elected(features, means, known, self.pair.logit_scale),
-            distractors=options.distractors,
-            pool=known,
-            most=max(options.candidates, int(true.sum(1).max())),
-        )
+        features, labels, candidates = self._look(images, labels, which)
         with self._autocast():
             losses: dict[str, Tensor] = self.shared(features, candidates.pick(self.words), labels, candidates)
         loss = torch.stack(list(losses.values())).sum()
@@ -411,6 +403,49 @@ class FullTrainer:
         self.scaler.update()
         self.step += 1
         return {"loss": loss.detach(), **{name: value.detach() for name, value in losses.items()}}
+
+    def _look(
+        self, images: Tensor, labels: Tensor, which: Tensor
+    ) -> tuple[ImageFeatures, Tensor, Candidates]:
+        """Features, labels and candidates of a batch, on the device."""
+        images, labels, which = (t.to(self.ranks.device, non_blocking=True) for t in (images, labels, which))
+        features = self._features(images)
+        known = self.known[which]  # (B, K)
+        means = F.normalize(self.words.mean(1), dim=-1)
+        true = present(labels, len(self.words), ignore=IGNORE)
+        candidates = choose(
+            true,
+            elected(features, means, known, self.pair.logit_scale),
+            distractors=self.options.distractors,
+            pool=known,
+            most=max(self.options.candidates, int(true.sum(1).max())),
+        )
+        return features, labels, candidates
+
+    def _fit_bias(self) -> None:
+        """Start the pixel loss's bias where the mean probability is the share of right candidates.
+
+        Scaled cosines are far from it, and all parts of the network would first learn to give the same large
+        number everywhere, which drowns what they should tell apart.
+        """
+        found = []
+        with torch.no_grad():
+            for index in range(BIAS_IMAGES):
+                image, labels, which = self.samples[index]
+                features, _, candidates = self._look(image[None], labels[None], torch.tensor([which]))
+                with self._autocast():
+                    output = self.objective.network(features, candidates.pick(self.words), candidates.mask)
+                found.append(output.logits[0].flatten(1))  # (M, h * w), one of M is right at a position
+            logits = torch.cat([one.flatten() for one in found])
+            share = sum(one.shape[1] for one in found) / len(logits)
+            low, high = -logits.max() - 20.0, -logits.min() + 20.0
+            for _ in range(50):
+                middle = (low + high) / 2
+                if (logits + middle).sigmoid().mean() > share:
+                    high = middle
+                else:
+                    low = middle
+            self.objective.bias.copy_((low + high) / 2)
 
     def _features(self, images: Tensor) -> ImageFeatures:
         with self._autocast():
@@ -480,8 +515,8 @@ def _step_seed(*numbers: int) -> int:
 
 
 def _groups(objective: Objective, options: FullOptions) -> list[dict[str, Any]]:
-    """Matrices and kernels, which decay; biases, norms and scales, which do not; the pixel loss's bias."""
-    parameters = [p for p in objective.parameters() if p is not objective.bias]
+    """Matrices and kernels, which decay; biases, norms and scales, which do not."""
+    parameters = list(objective.parameters())
     return [
         {
             "params": [p for p in parameters if p.dim() > 1],
@@ -489,5 +524,4 @@ def _groups(objective: Objective, options: FullOptions) -> list[dict[str, Any]]:
             "weight_decay": options.decay,
         },
         {"params": [p for p in parameters if p.dim() <= 1], "peak": options.rate, "weight_decay": 0.0},
-        {"params": [objective.bias], "peak": BIAS_RATE, "weight_decay": 0.0},
     ]

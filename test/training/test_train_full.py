@@ -26,6 +26,7 @@ from ovs_ros.training.networks import checkpoint  # noqa: E402
 from ovs_ros.training.networks.features import ImageFeatures  # noqa: E402
 from ovs_ros.training.samples import Places, Samples, join_sets  # noqa: E402
 from ovs_ros.training.train_full import (  # noqa: E402
+    BIAS_IMAGES,
     Every,
     FullOptions,
     FullTrainer,
@@ -88,6 +89,18 @@ def test_the_loss_falls_and_the_network_comes_back_from_disk(tree: Path, tmp_pat
     for name, value in run.objective.network.state_dict().items():
         assert torch.equal(value, network.state_dict()[name]), name
     assert any((tmp_path / "events").iterdir())
+
+
+def test_the_bias_is_fitted_before_the_first_step(tree: Path, tmp_path: Path) -> None:
+    """With it the mean probability of the four categories is a quarter, without it far from that."""
+    run = trainer(tree, tmp_path, distractors=4)
+    views, labels, which = zip(*(run.samples[place] for place in range(BIAS_IMAGES)), strict=True)
+    features, _, candidates = run._look(torch.stack(views), torch.stack(labels), torch.tensor(which))
+    assert candidates.mask.shape == (BIAS_IMAGES, 4) and candidates.mask.all()
+    with torch.no_grad():
+        logits = run.objective.network(features, candidates.pick(run.words), candidates.mask).logits
+        assert abs(logits.sigmoid().mean() - 0.25) > 0.1
+        assert abs((logits + run.objective.bias).sigmoid().mean() - 0.25) < 0.001
 
 
 def test_a_stopped_run_goes_on_as_if_it_had_not_been(
