@@ -316,7 +316,7 @@ def fusion(
     images: Annotated[int | None, typer.Option(min=1, help="At most so many, at even distances.")] = None,
     steps: Annotated[int, typer.Option(min=1, help="Steps of one batch each.")] = 600,
     batch: Annotated[int, typer.Option(min=1, help="Images a step.")] = 8,
-    rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 1e-3,
+    rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 3e-4,
     models: Models = MODELS,
 ) -> None:
     """Learn to fuse a second image encoder into the first: LMSeg's w and projection, all else frozen."""

@@ -47,7 +47,7 @@ class FusionOptions:
 
     steps: int = 600
     batch: int = 8
-    rate: float = 1e-3
+    rate: float = 3e-4
     decay: float = 0.05
     per_channel: bool = False
     seed: int = 0
@@ -211,11 +211,14 @@ def _loss(
 
 
 def _statistics(samples: Sequence[FusionSample]) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation (C,) of the second map."""
+    """What the second map is shifted and divided by, (C,) each, to have about unit norm, as the first has.
+
+    Otherwise one step of Adam on hundreds of channels would drown the first map.
+    """
     means = np.stack([s.second.mean(axis=(0, 1), dtype=np.float64) for s in samples])
     squares = np.stack([np.square(s.second.astype(np.float32)).mean(axis=(0, 1)) for s in samples])
     mean = means.mean(axis=0)
-    std = np.sqrt(np.maximum(squares.mean(axis=0) - mean**2, 1e-6))
+    std = np.sqrt(np.maximum(squares.mean(axis=0) - mean**2, 1e-6) * len(mean))
     return torch.from_numpy(mean.astype(np.float32)), torch.from_numpy(std.astype(np.float32))
 
 
