@@ -342,28 +342,48 @@ def fusion(
 @app.command()
 def export(
     weights: Annotated[
-        list[Path],
-        typer.Argument(help="What `ovs train head` or `ovs train tune` wrote; several are averaged."),
+        list[str],
+        typer.Argument(
+            metavar="FILE[=SHARE]...",
+            help="What `ovs train head` or `ovs train tune` wrote; the mean of several, by their shares.",
+        ),
     ],
     models: Models = MODELS,
 ) -> None:
-    """Write a trained head, and the encoder if it was tuned, into the model's folder; runs are averaged."""
+    """Write a trained head, and the encoder if it was tuned, into the model's folder.
+
+    In a mean with tuned weights, a head that was trained over the original encoder counts with that one.
+    """
     import onnx
 
     from ovs_ros.training import build_image_encoder, originals
     from ovs_ros.training.export_head import build_image_head, load_mean, save_text_head
     from ovs_ros.training.train_head import is_tuned, mean_state
-    from ovs_ros.training.tune import with_tail
+    from ovs_ros.training.tune import Tail, with_tail
 
     with user_errors():
-        tuned = [is_tuned(path) for path in weights]
-        if any(tuned) and not all(tuned):
-            raise ValueError("expected either tuned or untuned weights, got both; they cannot be averaged")
-        trained = load_mean(weights)
+        paths, shares = zip(*(_shared(text) for text in weights), strict=True)
+        trained = load_mean(paths, shares)
         onnx.save(build_image_head(trained, int8=True), models / "image_head.onnx")
         save_text_head(trained, models / "text_head.npz")
-        if all(tuned):
+        tuned = any(is_tuned(path) for path in paths)
+        if tuned:
             original = build_image_encoder.read_weights(originals.image_model())
-            encoder = with_tail(original, mean_state(weights, "tail"))
-            onnx.save(build_image_encoder.build(encoder, int8=True), models / "image_encoder.onnx")
-    Console().print(f"wrote the head{' and the encoder' if all(tuned) else ''} to {models}")
+            tail = mean_state(paths, "tail", shares, Tail(original).state_dict())
+            encoder = build_image_encoder.build(with_tail(original, tail), int8=True)
+            onnx.save(encoder, models / "image_encoder.onnx")
+    Console().print(f"wrote the head{' and the encoder' if tuned else ''} to {models}")
+
+
+def _shared(text: str) -> tuple[Path, float]:
+    """FILE or FILE=SHARE."""
+    name, sign, share = text.partition("=")
+    try:
+        count = float(share) if sign else 1.0
+    except ValueError:
+        count = 0.0
+    if not count > 0:
+        raise ValueError(f"expected FILE or FILE=SHARE with a share above 0, got {text!r}")
+    if not Path(name).is_file():
+        raise ValueError(f"expected weights at {name}, and there are none")
+    return Path(name), count

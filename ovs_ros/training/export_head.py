@@ -16,10 +16,10 @@ from ovs_ros.training.train_head import mean_state
 Array = NDArray[np.float32]
 
 
-def load_mean(paths: Sequence[Path]) -> Head:
-    """The head whose weights are the mean of those that `ovs train head` wrote into each file."""
+def load_mean(paths: Sequence[Path], shares: Sequence[float] | None = None) -> Head:
+    """The head whose weights are the mean of those that runs wrote; `shares`: how much each counts."""
     head = Head()
-    head.load_state_dict(mean_state(paths, "head"))
+    head.load_state_dict(mean_state(paths, "head", shares))
     return head.eval()
 
 

@@ -441,7 +441,24 @@ def is_tuned(path: Path) -> bool:
     return "tail" in torch.load(path, weights_only=True)
 
 
-def mean_state(paths: Sequence[Path], part: str) -> dict[str, Tensor]:
-    """The mean of the weights that several runs saved under one name."""
-    states = [torch.load(path, weights_only=True)[part] for path in paths]
-    return {key: sum(state[key] for state in states) / len(states) for key in states[0]}
+def mean_state(
+    paths: Sequence[Path],
+    part: str,
+    shares: Sequence[float] | None = None,
+    untrained: dict[str, Tensor] | None = None,
+) -> dict[str, Tensor]:
+    """The mean of the weights that several runs saved under one name.
+
+    Args:
+        paths: of the runs.
+        part: 'head' or 'tail'.
+        shares: how much each run counts; None: all the same.
+        untrained: what a run without that part counts as.
+    """
+    files = [torch.load(path, weights_only=True) for path in paths]
+    states = [file[part] if untrained is None else file.get(part, untrained) for file in files]
+    counts = [1.0] * len(states) if shares is None else list(shares)
+    return {
+        key: sum(count * state[key] for count, state in zip(counts, states, strict=True)) / sum(counts)
+        for key in states[0]
+    }

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from ovs_ros.cli import train
 from ovs_ros.encoders.embedded import MODELS
+from ovs_ros.training.read_encoder import read_encoder
 
 
 def test_missing_packages_are_named_with_the_way_to_get_them(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -23,12 +24,18 @@ def test_encoders_rebuild_to_what_is_shipped(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(train, "find_spec", lambda name: object())
     result = CliRunner().invoke(train.app, ["encoders", "--models", str(tmp_path)])
     assert result.exit_code == 0, result.output
-    for name in ("image_encoder.onnx", "text_encoder.onnx"):
-        assert onnx.load(tmp_path / name) == onnx.load(MODELS / name), name
+    assert onnx.load(tmp_path / "text_encoder.onnx") == onnx.load(MODELS / "text_encoder.onnx")
     assert (tmp_path / "tokenizer.json").read_bytes() == (MODELS / "tokenizer.json").read_bytes()
     np.testing.assert_array_equal(
         np.load(tmp_path / "position_table.npy"), np.load(MODELS / "position_table.npy")
     )
+    original, shipped = read_encoder(tmp_path), read_encoder(MODELS)
+    np.testing.assert_array_equal(original.patch[0], shipped.patch[0])
+    # The last three of the twelve blocks are tuned.
+    for ours, theirs in zip(original.blocks[:9], shipped.blocks[:9], strict=True):
+        for name in ("norm1", "qkv", "attention_out", "norm2", "fc1", "fc2"):
+            for a, b in zip(getattr(ours, name), getattr(theirs, name), strict=True):
+                np.testing.assert_array_equal(a, b, err_msg=name)
 
 
 def test_full_says_what_is_wrong_with_its_sets(tmp_path: Path) -> None:
