@@ -20,9 +20,9 @@ from ovs_ros.segmentation.network import RefinementNetwork
 from ovs_ros.vocabulary.category import name_key
 
 MODELS = Path(__file__).parents[1] / "models"
-PRESETS = {"stream": (540,), "quality": (588, 1008)}
+PRESETS = {"stream": (540,), "quality": (432, 768, 1350)}
 """How many patches an image is cut into at most, at each scale: for one of 640 x 480 pixels 540 gives
-20 x 27, 588 gives 21 x 28 and 1008 gives 27 x 36."""
+20 x 27, 432 gives 18 x 24, 768 gives 24 x 32 and 1350 gives 32 x 42."""
 GUIDE = 8
 """Positions a patch side in the small RGB image that guides the head's upsampling."""
 LOGIT_SCALE = 20.0
@@ -173,7 +173,7 @@ def load(
     """Open the embedded pair.
 
     Args:
-        preset: "stream" (fast, the default) or "quality" (two scales).
+        preset: "stream" (fast, the default) or "quality" (three scales).
         models: the folder with the model's files.
         threads: for one call; 0 means one for each core.
 
