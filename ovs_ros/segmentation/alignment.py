@@ -14,6 +14,7 @@ def align(
     logit_scale: float,
     temperature: float = 1.0,
     network: RefinementNetwork | None = None,
+    most_refined: int = MOST_WORDS,
 ) -> NDArray[np.float32]:
     """The logits of a softmax over words: scaled cosines of the fine grid, refined by a network if any.
 
@@ -26,6 +27,7 @@ def align(
         logit_scale: what cosines are multiplied with.
         temperature: what logits are divided by.
         network: refines the cosines; None: they stay as they are.
+        most_refined: how many words it refines at most.
 
     Returns:
         (rows, cols, C) float32, for the nodes that the image covers.
@@ -33,7 +35,7 @@ def align(
     scale = np.float32(logit_scale / temperature)
     added = None
     if network is not None and len(embeddings) <= MOST_WORDS:
-        added = network.residual(features, embeddings, logit_scale)  # (h, w, C)
+        added = network.residual(features, embeddings, logit_scale, most_refined)  # (h, w, C)
         added /= np.float32(temperature)
     logits = features.upsampling.cosines(embeddings * scale, added)  # (ph, pw, C)
     return crop(logits, features.extent)

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from ovs_ros.encoders.protocols import DenseFeatures
 from ovs_ros.runtime.onnx import open_session
 
+REFINED = 16
+"""How many of a frame's selected words it refines, so that its time hardly depends on the vocabulary."""
 MOST_WORDS = 1024
 """How many words it refines at once at most: its memory grows with them, by megabytes a word."""
 _INPUTS = {"patches", "image", "words"}
@@ -52,14 +54,18 @@ class RefinementNetwork:
         self.dim = int(inputs["words"][2])
 
     def residual(
-        self, features: DenseFeatures, words: NDArray[np.float32], logit_scale: float
+        self, features: DenseFeatures, words: NDArray[np.float32], logit_scale: float, most: int = MOST_WORDS
     ) -> NDArray[np.float32]:
         """What the network adds to each patch's scaled cosines.
+
+        Of more than `most` words, it refines those that lack the least to be the best of some patch. The
+        others, which hardly win anything, get the mean of what these get, so that the comparison stays fair.
 
         Args:
             features: of one image.
             words: (M, D) float32 unit rows.
             logit_scale: the scale of the encoder pair.
+            most: how many words are refined.
 
         Returns:
             (h, w, M) float32, in logits at that scale.
@@ -67,15 +73,28 @@ class RefinementNetwork:
         Raises:
             ValueError: the network needs what the encoder does not give.
         """
+        if self._sees_hidden and features.hidden is None:
+            raise ValueError(
+                "expected an image encoder that gives hidden features, got one without; "
+                "use the network with the encoder that it was trained with"
+            )
+        h, w, dim = features.patches.shape
+        cosines = features.patches.reshape(-1, dim) @ words.T  # (h*w, M)
+        if len(words) <= most:
+            return self._run(features, words) - (cosines * np.float32(logit_scale)).reshape(h, w, -1)
+        lacks = (cosines - cosines.max(axis=1, keepdims=True)).max(axis=0)  # (M,)
+        best = np.sort(np.argpartition(-lacks, most)[:most])
+        refined = self._run(features, words[best])
+        refined -= (cosines[:, best] * np.float32(logit_scale)).reshape(h, w, -1)  # (h, w, most)
+        residual = np.repeat(refined.mean(axis=2, keepdims=True), len(words), axis=2)  # (h, w, M)
+        residual[..., best] = refined
+        return residual
+
+    def _run(self, features: DenseFeatures, words: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Refined logits, (h, w, M)."""
         given = {"patches": features.patches, "image": features.image, "words": words[:, None]}
         if self._sees_hidden:
-            if features.hidden is None:
-                raise ValueError(
-                    "expected an image encoder that gives hidden features, got one without; "
-                    "use the network with the encoder that it was trained with"
-                )
+            assert features.hidden is not None
             given["shallow"] = features.hidden
-        logits: NDArray[np.float32] = self._session.run(None, given)[0]  # (h, w, M)
-        h, w, dim = features.patches.shape
-        cosines = (features.patches.reshape(-1, dim) @ words.T).reshape(h, w, -1)
-        return logits - cosines * np.float32(logit_scale)
+        logits: NDArray[np.float32] = self._session.run(None, given)[0]
+        return logits

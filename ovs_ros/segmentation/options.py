@@ -26,7 +26,7 @@ class SegmenterOptions:
 
     Attributes:
         select: choose for every frame the few categories that it can hold; False: decide among all of them.
-        refine: let the trained network refine the cosines, where the model has one.
+        refine: let the trained network refine the cosines (docs/method.md tells what that gains and loses).
         rule: 'dcp': patches elect the category that they fit best, and the image those above `theta`;
             'top_n': each patch elects its `top_n` best categories.
         top_n: how many categories, at least 1, a patch elects; counts with the rule 'top_n' alone.
@@ -49,7 +49,7 @@ class SegmenterOptions:
     """
 
     select: bool = True
-    refine: bool = True
+    refine: bool = False
     rule: Rule = "dcp"
     top_n: int = 1
     suppression: Suppression = "multiplicative"

@@ -14,7 +14,7 @@ from ovs_ros.encoders.protocols import DenseFeatures, ImageEncoder, TextEncoder
 from ovs_ros.segmentation.alignment import align
 from ovs_ros.segmentation.calibration import load_temperature
 from ovs_ros.segmentation.decoder import decode
-from ovs_ros.segmentation.network import RefinementNetwork
+from ovs_ros.segmentation.network import MOST_WORDS, REFINED, RefinementNetwork
 from ovs_ros.segmentation.options import SegmenterOptions
 from ovs_ros.segmentation.segmentation import Segmentation
 from ovs_ros.segmentation.selection import Selection, everything, select
@@ -218,7 +218,8 @@ class Segmenter:
             clock.stage("select")
             temperature = options.temperature * self.calibration
             network = self.network if options.refine else None
-            logits = align(features, words.embeddings[selection.rows], scale, temperature, network)
+            most = REFINED if options.select else MOST_WORDS
+            logits = align(features, words.embeddings[selection.rows], scale, temperature, network, most)
         clock.stage("align")
         return Scored(features, selection, logits)
 

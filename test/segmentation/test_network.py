@@ -77,6 +77,17 @@ def test_residual_is_what_the_network_adds_to_the_cosines(tmp_path: Path) -> Non
     np.testing.assert_allclose(residual[..., 1:], 0.0, atol=1e-4)
 
 
+def test_only_the_words_that_matter_are_refined(tmp_path: Path) -> None:
+    """The network adds to the first word it is given; words far from every patch are not among them."""
+    network = RefinementNetwork(write_network(tmp_path / "n.onnx", added=3.0))
+    features = features_of(4, h=1, w=3)
+    words = np.concatenate((-features.patches[0, :2], features.patches[0]))  # two far, three near
+    residual = network.residual(features, words, SCALE, most=3)
+    np.testing.assert_allclose(residual[..., 2], 3.0, atol=1e-4)
+    np.testing.assert_allclose(residual[..., 3:], 0.0, atol=1e-4)
+    np.testing.assert_allclose(residual[..., :2], 1.0, atol=1e-4)
+
+
 def test_alignment_adds_it_and_divides_by_the_temperature(tmp_path: Path) -> None:
     network = RefinementNetwork(write_network(tmp_path / "n.onnx", added=3.0))
     features = features_of(1)
@@ -98,12 +109,12 @@ def test_the_option_switches_it_off(tmp_path: Path) -> None:
     """The network makes everything the first word; without it the picture is what it is."""
     network = RefinementNetwork(write_network(tmp_path / "n.onnx", added=1e3))
     segmenter = Segmenter(
-        ColorImageEncoder(), ColorTextEncoder(), SegmenterOptions(select=False), network=network
+        ColorImageEncoder(), ColorTextEncoder(), SegmenterOptions(select=False, refine=True), network=network
     )
     words = segmenter.embed(Vocabulary.from_names(["red", "blue"]))
     image = color_image([["red", "blue"]], size=32)
     assert set(np.unique(segmenter(image, words).labels)) == {0}
-    segmenter.options = SegmenterOptions(select=False, refine=False)
+    segmenter.options = SegmenterOptions(select=False)
     assert set(np.unique(segmenter(image, words).labels)) == {0, 1}
 
 
