@@ -16,7 +16,6 @@ from ovs_ros.encoders.patches import PatchGrid, blank, fit_grid, place
 from ovs_ros.encoders.protocols import DenseFeatures, ImageEncoder
 from ovs_ros.encoders.upsampling import ConvexUpsampling
 from ovs_ros.runtime.onnx import open_session
-from ovs_ros.segmentation.network import RefinementNetwork
 from ovs_ros.vocabulary.category import name_key
 
 MODELS = Path(__file__).parents[1] / "models"
@@ -139,19 +138,6 @@ class EmbeddedTextEncoder:
         words = self._sentences.encode(texts) @ self._weight + self._bias
         words /= np.linalg.norm(words, axis=1, keepdims=True)
         return words
-
-
-def load_network(models: Path = MODELS, *, threads: int = 0) -> RefinementNetwork:
-    """Open the network that refines the embedded pair's cosines.
-
-    Args:
-        models: the folder with the model's files.
-        threads: for one call; 0 means one for each core.
-
-    Raises:
-        FileNotFoundError: it is missing.
-    """
-    return RefinementNetwork(models / "network.onnx", threads=threads)
 
 
 def load_seen_names(models: Path = MODELS) -> frozenset[str]:

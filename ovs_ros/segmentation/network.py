@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from ovs_ros.encoders.protocols import DenseFeatures
 from ovs_ros.runtime.onnx import open_session
 
+NETWORK_FILE = "network.onnx"
+"""Its name in a model's folder."""
 REFINED = 16
 """How many of a frame's selected words it refines, so that its time hardly depends on the vocabulary."""
 MOST_WORDS = 1024

@@ -14,7 +14,7 @@ from ovs_ros.encoders.protocols import DenseFeatures, ImageEncoder, TextEncoder
 from ovs_ros.segmentation.alignment import align
 from ovs_ros.segmentation.calibration import load_temperature
 from ovs_ros.segmentation.decoder import decode
-from ovs_ros.segmentation.network import MOST_WORDS, REFINED, RefinementNetwork
+from ovs_ros.segmentation.network import MOST_WORDS, NETWORK_FILE, REFINED, RefinementNetwork
 from ovs_ros.segmentation.options import SegmenterOptions
 from ovs_ros.segmentation.segmentation import Segmentation
 from ovs_ros.segmentation.selection import Selection, everything, select
@@ -118,7 +118,8 @@ class Segmenter:
         folder = models if models is not None else embedded.MODELS
         image, text = embedded.load(preset, models=folder)
         temperature = load_temperature(preset, folder)
-        network, seen_names = embedded.load_network(folder), embedded.load_seen_names(folder)
+        network = RefinementNetwork(folder / NETWORK_FILE)
+        seen_names = embedded.load_seen_names(folder)
         return cls(image, text, checked, EmbeddingCache(), temperature, network, seen_names=seen_names)
 
     def embed(
