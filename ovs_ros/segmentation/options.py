@@ -54,7 +54,7 @@ class SegmenterOptions:
     top_n: int = 1
     suppression: Suppression = "multiplicative"
     theta: float = 0.5
-    max_categories: int = 24
+    max_categories: int = 40
     shortlist: int = 256
     threshold: float = 0.0
     temperature: float = 1.0
