@@ -13,7 +13,7 @@ from ovs_ros.runtime.onnx import open_session
 
 NETWORK_FILE = "network.onnx"
 """Its name in a model's folder."""
-REFINED = 16
+REFINED = 12
 """How many of a frame's selected words it refines, so that its time hardly depends on the vocabulary."""
 MOST_WORDS = 1024
 """How many words it refines at once at most: its memory grows with them, by megabytes a word."""

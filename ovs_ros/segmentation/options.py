@@ -49,7 +49,7 @@ class SegmenterOptions:
     """
 
     select: bool = True
-    refine: bool = False
+    refine: bool = True
     rule: Rule = "dcp"
     top_n: int = 1
     suppression: Suppression = "multiplicative"

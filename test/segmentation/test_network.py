@@ -109,12 +109,12 @@ def test_the_option_switches_it_off(tmp_path: Path) -> None:
     """The network makes everything the first word; without it the picture is what it is."""
     network = RefinementNetwork(write_network(tmp_path / "n.onnx", added=1e3))
     segmenter = Segmenter(
-        ColorImageEncoder(), ColorTextEncoder(), SegmenterOptions(select=False, refine=True), network=network
+        ColorImageEncoder(), ColorTextEncoder(), SegmenterOptions(select=False), network=network
     )
     words = segmenter.embed(Vocabulary.from_names(["red", "blue"]))
     image = color_image([["red", "blue"]], size=32)
     assert set(np.unique(segmenter(image, words).labels)) == {0}
-    segmenter.options = SegmenterOptions(select=False)
+    segmenter.options = SegmenterOptions(select=False, refine=False)
     assert set(np.unique(segmenter(image, words).labels)) == {0, 1}
 
 
