@@ -54,8 +54,8 @@ class SegmenterOptions:
     top_n: int = 1
     suppression: Suppression = "multiplicative"
     theta: float = 0.5
-    max_categories: int = 40
-    shortlist: int = 256
+    max_categories: int = 32
+    shortlist: int = 192
     threshold: float = 0.0
     temperature: float = 1.0
     validation: Validation = "off"

@@ -9,9 +9,9 @@ torch = pytest.importorskip("torch", reason="torch is not installed (pip install
 
 from ovs_ros.encoders.embedded import GUIDE, MODELS  # noqa: E402
 from ovs_ros.encoders.resample import resample_grid  # noqa: E402
-from ovs_ros.training.build_image_encoder import DinoWeights, build, read_weights  # noqa: E402
+from ovs_ros.training.build_image_encoder import DinoWeights, build  # noqa: E402
 from ovs_ros.training.dino_torch import DinoTokens, DinoV2  # noqa: E402
-from ovs_ros.training.originals import image_model  # noqa: E402
+from ovs_ros.training.read_encoder import read_encoder  # noqa: E402
 from ovs_ros.training.read_head import read_head  # noqa: E402
 
 GRID = (5, 7)
@@ -19,10 +19,7 @@ GRID = (5, 7)
 
 @pytest.fixture(scope="module")
 def weights() -> DinoWeights:
-    try:
-        return read_weights(image_model())
-    except FileNotFoundError as error:
-        pytest.skip(str(error))
+    return read_encoder(MODELS)
 
 
 @pytest.fixture(scope="module")
