@@ -260,6 +260,7 @@ def network(
     sets: Annotated[str, typer.Option(help="Labelled sets to learn from, with commas.")] = "nyuv2,camvid",
     loss: Annotated[str, typer.Option(help="Of pixels: 'softmax' or 'bce'.")] = "softmax",
     alignment: Annotated[bool, typer.Option(help="Add FGAseg's text-pixel alignment loss.")] = True,
+    seed: Annotated[int, typer.Option(help="Of all chance.")] = 0,
     hold_out: Annotated[
         bool, typer.Option(help="Hide some fine names of NYUv2 from the pixel labels.")
     ] = False,
@@ -283,6 +284,7 @@ def network(
             steps=steps,
             pixel_loss=loss,
             alignment=alignment,
+            seed=seed,
         )
         project_views(data, caches, options.sets, models)
         trainer = NetworkTrainer(config, options, data, caches, models)

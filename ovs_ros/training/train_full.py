@@ -39,6 +39,7 @@ from ovs_ros.training.networks.losses import (
     T2P_WEIGHT,
     TextPixelAlignment,
     binary_cross_entropy,
+    even_bias,
     patch_cross_entropy,
 )
 from ovs_ros.training.networks.network import CoarseToFine
@@ -423,11 +424,7 @@ class FullTrainer:
         return features, labels, candidates
 
     def _fit_bias(self) -> None:
-        """Start the pixel loss's bias where the mean probability is the share of right candidates.
-
-        Scaled cosines are far from it, and all parts of the network would first learn to give the same large
-        number everywhere, which drowns what they should tell apart.
-        """
+        """Start the pixel loss's bias where the mean probability is the share of right candidates."""
         found = []
         with torch.no_grad():
             for index in range(BIAS_IMAGES):
@@ -438,14 +435,7 @@ class FullTrainer:
                 found.append(output.logits[0].flatten(1))  # (M, h * w), one of M is right at a position
             logits = torch.cat([one.flatten() for one in found])
             share = sum(one.shape[1] for one in found) / len(logits)
-            low, high = -logits.max() - 20.0, -logits.min() + 20.0
-            for _ in range(50):
-                middle = (low + high) / 2
-                if (logits + middle).sigmoid().mean() > share:
-                    high = middle
-                else:
-                    low = middle
-            self.objective.bias.copy_((low + high) / 2)
+            self.objective.bias.copy_(even_bias(logits, share))
 
     def _features(self, images: Tensor) -> ImageFeatures:
         with self._autocast():

@@ -32,6 +32,7 @@ from ovs_ros.training.networks.losses import (
     TextPixelAlignment,
     binary_cross_entropy,
     cross_entropy,
+    even_bias,
     patch_cross_entropy,
 )
 from ovs_ros.training.networks.network import CoarseToFine
@@ -125,7 +126,8 @@ class NetworkTrainer:
         models: the folder of the shipped encoders and head.
 
     Raises:
-        ValueError: the configuration is for more than one prompt, or upsamples itself.
+        ValueError: the configuration is for more than one prompt, or upsamples itself; or there is no such
+            pixel loss.
     """
 
     def __init__(
@@ -136,6 +138,8 @@ class NetworkTrainer:
                 f"expected a network over 1 prompt with 0 levels, got {config.prompts} and {config.levels}; "
                 "the run time averages prompts and upsamples by itself"
             )
+        if options.pixel_loss not in ("softmax", "bce"):
+            raise ValueError(f"expected the pixel loss to be softmax or bce, got {options.pixel_loss!r}")
         torch.manual_seed(options.seed)
         self.config, self.options = config, options
         self.rng = np.random.default_rng(options.seed)
@@ -158,6 +162,8 @@ class NetworkTrainer:
         self.alignment = TextPixelAlignment(config.dim, config.dim)
         modules = (self.network, self.auxiliary, self.alignment)
         self.parameters = [parameter for module in modules for parameter in module.parameters()]
+        # What sigmoids of scaled cosines need, fitted to the first batch and then learnt.
+        self.bias: torch.nn.Parameter | None = None
         self.average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
 
     def losses(self) -> dict[str, Tensor]:
@@ -209,8 +215,12 @@ class NetworkTrainer:
             chosen @ self.detail_words,
             LOGIT_SCALE,
         )
-        loss = cross_entropy if self.options.pixel_loss == "softmax" else binary_cross_entropy
-        losses = {"pixels": loss(logits, labels, candidates, weights=weights, ignore=IGNORE)}
+        if self.options.pixel_loss == "bce":
+            logits = logits + self._bias(logits, candidates)
+            pixels = binary_cross_entropy(logits, labels, candidates, weights=weights, ignore=IGNORE)
+        else:
+            pixels = cross_entropy(logits, labels, candidates, weights=weights, ignore=IGNORE)
+        losses = {"pixels": pixels}
         if self.options.alignment:
             patches = output.patches.float()
             losses["alignment"] = T2P_WEIGHT * self.alignment(
@@ -222,9 +232,21 @@ class NetworkTrainer:
             )
         return losses
 
+    def _bias(self, logits: Tensor, candidates: Candidates) -> Tensor:
+        """The learnt bias of sigmoids; the first call fits it to logits (B, M, H, W)."""
+        if self.bias is None:
+            there = candidates.mask[:, :, None, None].expand_as(logits)
+            right = len(logits) / int(candidates.mask.sum())  # one of an image's candidates is right at a pixel
+            self.bias = torch.nn.Parameter(even_bias(logits.detach()[there], right))
+        return self.bias
+
     def train(self, log: Path, console: Console) -> None:
         """Run all steps; writes a line of losses every 25 steps to `log` (CSV)."""
         options = self.options
+        if options.pixel_loss == "bce":
+            self.losses()  # the bias exists after it
+            assert self.bias is not None
+            self.parameters.append(self.bias)
         optimiser = torch.optim.AdamW(self.parameters, lr=options.rate, weight_decay=0.02)
         started = time.perf_counter()
         sums: dict[str, float] = {}

@@ -83,8 +83,11 @@ def test_logits_are_upsampled_as_the_run_time_does_it() -> None:
     np.testing.assert_allclose(got[0].permute(1, 2, 0).numpy(), want, atol=1e-4)
 
 
-def test_steps_change_the_network_and_the_file_runs(data: Path, caches: Path, tmp_path: Path) -> None:
-    options = NetworkOptions(sets=("rooms",), steps=3, batch=2, distractors=1, animals=2)
+@pytest.mark.parametrize("loss", ["softmax", "bce"])
+def test_steps_change_the_network_and_the_file_runs(
+    data: Path, caches: Path, tmp_path: Path, loss: str
+) -> None:
+    options = NetworkOptions(sets=("rooms",), steps=3, batch=2, distractors=1, animals=2, pixel_loss=loss)
     trainer = NetworkTrainer(NetworkConfig.embedded(prompts=1), options, data, caches)
     before = {key: value.clone() for key, value in trainer.network.state_dict().items()}
     losses = trainer.losses()
@@ -93,6 +96,7 @@ def test_steps_change_the_network_and_the_file_runs(data: Path, caches: Path, tm
     trainer.train(tmp_path / "log.csv", Console(quiet=True))
     changed = [key for key, value in trainer.network.state_dict().items() if not value.equal(before[key])]
     assert "head.weight" in changed
+    assert (trainer.bias is not None) == (loss == "bce")
     trainer.save(tmp_path / "network.pt")
     loaded = checkpoint.load(tmp_path / "network.pt")
     export_network(loaded, tmp_path / "network.onnx")
@@ -104,3 +108,9 @@ def test_a_network_that_upsamples_itself_is_refused(data: Path, caches: Path) ->
         NetworkTrainer(
             NetworkConfig.embedded(prompts=1, levels=1), NetworkOptions(sets=("rooms",)), data, caches
         )
+
+
+def test_an_unknown_pixel_loss_is_refused(data: Path, caches: Path) -> None:
+    options = NetworkOptions(sets=("rooms",), pixel_loss="dice")
+    with pytest.raises(ValueError, match="softmax or bce, got 'dice'"):
+        NetworkTrainer(NetworkConfig.embedded(prompts=1), options, data, caches)

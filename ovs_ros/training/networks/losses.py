@@ -3,7 +3,6 @@
 - `binary_cross_entropy`: per-pixel BCE over the candidates, the loss of DCP-CLIP, FGAseg and LMSeg.
 - `cross_entropy`: a softmax over the candidates instead; `patch_cross_entropy`: the same at patch resolution,
   from which the auxiliary selection head learns (FGAseg, SED).
-- `ranking`: which categories an image has, on the whole image's scores.
 - `TextPixelAlignment`: FGAseg's T2P loss.
 
 In all of them padding counts for nothing, and categories may stand in any order.
@@ -85,24 +84,27 @@ def patch_cross_entropy(
     return -(log * share * known[:, None]).sum() / known.sum().clamp(min=1e-6)
 
 
-def ranking(scores: Tensor, true: Tensor, mask: Tensor) -> Tensor:
-    """Multi-label loss of whole images: every category that is there above every one that is not.
+def even_bias(logits: Tensor, share: float) -> Tensor:
+    """The number that, added to all logits, brings their mean probability to `share`.
 
-    log(1 + sum over there and not of exp(s_not - s_there)), the log-sum-exp pairwise loss (Li, Song, Luo,
-    "Improving Pairwise Ranking for Multi-label Image Classification", CVPR 2017, eq. 4). Like the softmax S_i
-    of DCP-CLIP's equation 1, which it is to improve, it does not see a number added to all scores.
+    With it a binary cross entropy starts: scaled cosines are far from right probabilities, and all parts of a
+    network would first learn to give the same large number everywhere, which drowns what they should tell apart.
 
     Args:
-        scores: (B, M) scaled cosines of whole images with categories.
-        true: (B, M) bool, the category is there.
-        mask: (B, M) bool, False in padding.
+        logits: of any shape.
+        share: of right answers among them, in (0, 1).
 
     Returns:
-        A scalar, the mean over the images, 0 for a perfect answer.
+        A scalar of the logits' dtype, by bisection.
     """
-    there = (-scores).masked_fill(~(true & mask), FAR).logsumexp(dim=1)  # (B,)
-    absent = scores.masked_fill(true | ~mask, FAR).logsumexp(dim=1)
-    return F.softplus(there + absent).mean()
+    low, high = -logits.max() - 20.0, -logits.min() + 20.0
+    for _ in range(50):
+        middle = (low + high) / 2
+        if (logits + middle).sigmoid().mean() > share:
+            high = middle
+        else:
+            low = middle
+    return (low + high) / 2
 
 
 class TextPixelAlignment(nn.Module):

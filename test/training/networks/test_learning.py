@@ -132,20 +132,6 @@ def test_the_auxiliary_head_learns_to_select(squares) -> None:
     assert (chosen() == true).float().mean() > 0.95
 
 
-def test_the_whole_image_learns_to_rank(squares) -> None:
-    torch.manual_seed(0)
-    layer = torch.nn.Linear(DIM, DIM)
-    mean = squares.patches.mean(dim=(1, 2))
-    true = present(squares.labels, CATEGORIES)
-
-    def loss() -> torch.Tensor:
-        scores = 20 * normalize(layer(mean), dim=-1) @ squares.words[:, 0].mT
-        return losses.ranking(scores, true, torch.ones_like(true))
-
-    before, after = train(layer.parameters(), loss)
-    assert after < 0.3 * before
-
-
 @pytest.mark.parametrize(
     "switches",
     [{}, {"pixel_to_text": True}, {"local_kernels": 3}, {"pixel_to_text": True, "local_kernels": 3}],

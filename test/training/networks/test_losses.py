@@ -11,8 +11,8 @@ from ovs_ros.training.networks.losses import (  # noqa: E402
     TextPixelAlignment,
     binary_cross_entropy,
     cross_entropy,
+    even_bias,
     patch_cross_entropy,
-    ranking,
 )
 
 PIXEL_LOSSES = [binary_cross_entropy, cross_entropy, patch_cross_entropy]
@@ -122,31 +122,11 @@ def test_patches_of_several_categories_are_told_their_shares() -> None:
     assert at(0.75) < min(at(0.7), at(0.8), at(0.99))
 
 
-def test_a_right_ranking_costs_nothing_and_a_wrong_one_much() -> None:
-    scores = torch.tensor([[30.0, 35.0, -30.0, 90.0]])
-    true = torch.tensor([[True, True, False, False]])
-    mask = torch.tensor([[True, True, True, False]])
-    assert ranking(scores, true, mask) == pytest.approx(0.0, abs=1e-6)
-    assert ranking(-scores, true, mask) > 60
-
-
-@given(st.permutations(range(5)), st.floats(-5, 5))
+@given(st.floats(0.01, 0.9), st.floats(-30, 30))
 @settings(max_examples=20, deadline=None)
-def test_ranking_sees_neither_padding_nor_order_nor_a_common_shift(order, shift) -> None:
-    scores = torch.tensor([[0.3, -1.0, 2.0, 0.1, 5.0]])
-    true = torch.tensor([[True, False, True, False, False]])
-    mask = torch.tensor([[True, True, True, True, False]])
-    want = ranking(scores[:, :4], true[:, :4], mask[:, :4])
-    torch.testing.assert_close(ranking(scores[:, order] + shift, true[:, order], mask[:, order]), want)
-
-
-@pytest.mark.parametrize("true", [[True, True], [False, False]])
-def test_ranking_of_an_image_with_nothing_to_rank_is_zero(true) -> None:
-    scores = torch.zeros(1, 2, requires_grad=True)
-    value = ranking(scores, torch.tensor([true]), torch.ones(1, 2, dtype=torch.bool))
-    value.backward()
-    assert value == 0
-    assert not scores.grad.any()
+def test_the_bias_brings_the_mean_probability_to_the_share_of_right_answers(share, shift) -> None:
+    logits = 3 * torch.randn(200, generator=torch.Generator().manual_seed(0)) + shift
+    assert (logits + even_bias(logits, share)).sigmoid().mean() == pytest.approx(share, abs=1e-3)
 
 
 @pytest.fixture
