@@ -236,7 +236,7 @@ class NetworkTrainer:
         """The learnt bias of sigmoids; the first call fits it to logits (B, M, H, W)."""
         if self.bias is None:
             there = candidates.mask[:, :, None, None].expand_as(logits)
-            right = len(logits) / int(candidates.mask.sum())  # one of an image's candidates is right at a pixel
+            right = len(logits) / int(candidates.mask.sum())  # of an image's candidates, one
             self.bias = torch.nn.Parameter(even_bias(logits.detach()[there], right))
         return self.bias
 

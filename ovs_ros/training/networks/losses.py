@@ -88,7 +88,8 @@ def even_bias(logits: Tensor, share: float) -> Tensor:
     """The number that, added to all logits, brings their mean probability to `share`.
 
     With it a binary cross entropy starts: scaled cosines are far from right probabilities, and all parts of a
-    network would first learn to give the same large number everywhere, which drowns what they should tell apart.
+    network would first learn to give the same large number everywhere, which drowns
+    what they should tell apart.
 
     Args:
         logits: of any shape.
