@@ -21,6 +21,7 @@ setup(
     package_data={
         "ovs_ros": [
             "models/*",
+            "models/files/*",
             "training/nouns.txt",
             "training/synonyms.yaml",
             "training/datasets/names/*.txt",

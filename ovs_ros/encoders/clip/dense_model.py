@@ -1,0 +1,70 @@
+"""What a torch model offers so that it can name pixels: dense features, and perhaps a decoder of its own."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class TorchFeatures:
+    """B images in the space that they share with words.
+
+    Attributes:
+        patches: (B, h, w, D), unit L2 norm over D.
+        image: (B, D), unit L2 norm.
+        decoding: what the model's own `decode` needs beside them; empty where there is none.
+    """
+
+    patches: Tensor
+    image: Tensor
+    decoding: tuple[Tensor, ...] = ()
+
+
+class DenseModel(nn.Module):
+    """A frozen image encoder whose patches share a space with words; subclasses give the forward pass.
+
+    Weights are float32 on the CPU when it is made; `TorchImageEncoder` brings it to a device and a precision.
+
+    Attributes:
+        name: identifies architecture, weights and variant, for reports and cache keys.
+        dim: D, the width of the shared space.
+        stride: a patch's side in pixels.
+        logit_scale: what cosines are multiplied with before a softmax over categories.
+        mean, std: of RGB in [0, 1], what the input is normalised with.
+        decodes: whether `decode` turns features and words into logits; False: cosines are all there is.
+    """
+
+    name: str
+    dim: int
+    stride: int
+    logit_scale: float
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    decodes: bool = False
+
+    def dense(self, images: Tensor) -> TorchFeatures:
+        """Encode images.
+
+        Args:
+            images: (B, 3, H, W) normalised RGB, H and W multiples of `stride`, on the model's device and in
+                its dtype.
+        """
+        raise NotImplementedError
+
+    def decode(self, features: TorchFeatures, words: Tensor) -> Tensor:
+        """Logits of one image's pixels for words, where `decodes` is True.
+
+        Args:
+            features: of one image (B = 1).
+            words: (M, P, D) unit embeddings of P prompts for each of M words; P = 1 where the model asks for
+                the mean over prompts.
+
+        Returns:
+            (M, h', w') logits on a grid of the model's choice that covers the same area as the patches.
+        """
+        raise NotImplementedError
+
+    def embed_texts(self, texts: Sequence[str]) -> Tensor:
+        """Embed texts with the model's own text tower, in one batch: (len(texts), D) unit rows."""
+        raise NotImplementedError

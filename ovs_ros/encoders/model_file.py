@@ -1,0 +1,137 @@
+"""A model in a YAML file: which network, which weights, and how it runs. One file serves every machine."""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml
+
+Attention = Literal["naclip", "maskclip", "sclip", "clearclip", "proxyclip", "scclip", "dinoiser", "plain"]
+"""How the last layer's patches see each other (see clip/attention.py)."""
+Refinement = Literal["none", "propagation", "pamr", "guided"]
+"""What makes the patches' scores follow the picture (see segmentation/refinement/)."""
+Device = Literal["auto", "cpu", "cuda"]
+Precision = Literal["auto", "fp32", "fp16", "bf16"]
+
+MODEL_FILES = Path(__file__).parents[1] / "models" / "files"
+"""The model files that come with the package."""
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "attention": get_args(Attention),
+    "refinement": get_args(Refinement),
+    "precision": get_args(Precision),
+}
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """What a model file says; each field is a key of the YAML.
+
+    Attributes:
+        model: an architecture that open_clip knows, 'cat-seg-b', 'cat-seg-l', 'sed-b', 'sed-l', 'san-b',
+            'san-l', 'radio', or a folder that `ovs export` wrote.
+        weights: a tag of open_clip such as 'openai', or a file; relative paths are the model file's.
+        cache: a folder where weights by tag are looked for first; '' for the usual places.
+        attention: the last layer's, for ViTs.
+        outliers: repair outlier patches before the last layer (SC-CLIP).
+        patches: how many patches an image is cut into at most.
+        window: side of the sliding windows in pixels; 0: one pass over the whole image.
+        stride: from one window to the next, in pixels; 0: half a window.
+        refinement: of the scores, after the network.
+        templates: prompt templates, each with one '{}'; empty: those that suit the model.
+        proxy: an ONNX file or 'embedded', the encoder whose affinities 'proxyclip' takes.
+        heads: a file with CLIP-DINOiser's heads, for 'dinoiser'.
+        adaptor: of RADIO models, the adaptor whose space words share, with `adaptor_model` its text tower.
+        device: 'auto' (a GPU where there is one), 'cpu', 'cuda' or 'cuda:N'.
+        precision: 'auto' (fp16 on a GPU, fp32 else), 'fp32', 'fp16' or 'bf16'.
+
+    Raises:
+        ValueError: a field is out of its range.
+        TypeError: a field is of another type.
+    """
+
+    model: str
+    weights: str = ""
+    cache: str = ""
+    attention: Attention = "naclip"
+    outliers: bool = False
+    patches: int = 1036
+    window: int = 0
+    stride: int = 0
+    refinement: Refinement = "none"
+    templates: tuple[str, ...] = ()
+    proxy: str = "embedded"
+    heads: str = ""
+    adaptor: str = ""
+    adaptor_model: str = ""
+    device: str = "auto"
+    precision: Precision = "auto"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "templates", tuple(self.templates))
+        for field in fields(self):
+            value, default = getattr(self, field.name), getattr(type(self), field.name, "")
+            if not isinstance(value, type(default)) or isinstance(value, bool) != isinstance(default, bool):
+                raise TypeError(
+                    f"expected {field.name} to be of type {type(default).__name__}, got {value!r}"
+                )
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(
+                    f"expected {name} to be one of {', '.join(choices)}, got {getattr(self, name)!r}"
+                )
+        kind, _, number = self.device.partition(":")
+        if kind not in get_args(Device) or (number and not (kind == "cuda" and number.isdigit())):
+            raise ValueError(f"expected device to be auto, cpu, cuda or cuda:N, got {self.device!r}")
+        for name, least in (("patches", 1), ("window", 0), ("stride", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"expected {name} to be at least {least}, got {getattr(self, name)}")
+        if not self.model:
+            raise ValueError("expected model to name an architecture or a folder, got nothing")
+        for template in self.templates:
+            if not isinstance(template, str) or template.count("{}") != 1:
+                raise ValueError(f"expected templates with one '{{}}' each, got {template!r}")
+
+
+def find_model_file(name: str) -> Path:
+    """The file that a preset names: a path, or the name of a shipped one, with or without '.yaml'.
+
+    Raises:
+        ValueError: there is no such file.
+    """
+    for candidate in (Path(name).expanduser(), MODEL_FILES / name, MODEL_FILES / f"{name}.yaml"):
+        if name and candidate.is_file():
+            return candidate
+    known = ", ".join(sorted(path.stem for path in MODEL_FILES.glob("*.yaml")))
+    raise ValueError(
+        f"expected the preset to be stream, quality, a model file (YAML) or one of {known}, got {name!r}"
+    )
+
+
+def read_model_file(path: Path) -> ModelFile:
+    """Read a model file; relative paths in it are taken from its folder.
+
+    Raises:
+        ValueError: it is no YAML mapping, or has keys that no model file has, or values out of range.
+        FileNotFoundError: there is no such file.
+    """
+    try:
+        loaded: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"expected YAML in {path}, got something else: {error}") from error
+    known = {field.name for field in fields(ModelFile)}
+    if not isinstance(loaded, dict) or "model" not in loaded:
+        raise ValueError(f"expected a mapping with at least the key model in {path}, got {loaded!r}")
+    if foreign := sorted(str(key) for key in set(loaded) - known):
+        raise ValueError(
+            f"expected keys out of {', '.join(sorted(known))} in {path}, got {', '.join(foreign)}"
+        )
+    for name in ("model", "weights", "cache", "proxy", "heads"):
+        value = loaded.get(name)
+        if isinstance(value, str) and value:
+            beside = path.parent / Path(value).expanduser()
+            if beside.exists():
+                loaded[name] = str(beside)
+    try:
+        return ModelFile(**loaded)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{error} (in {path})") from error
