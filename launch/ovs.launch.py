@@ -49,8 +49,8 @@ ARGUMENTS = [
     DeclareLaunchArgument(
         "preset",
         default_value="",
-        choices=["", "stream", "quality"],
-        description="The model: 'stream' for speed, 'quality' for detail. Empty: as params_file says.",
+        description="The model: 'stream' for speed, 'quality' for detail, or a model file. Empty: as "
+        "params_file says.",
     ),
     DeclareLaunchArgument(
         "params_file",

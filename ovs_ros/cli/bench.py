@@ -1,6 +1,7 @@
 """`ovs bench`: how long a frame takes, and what the size of the vocabulary has to do with it."""
 
 from itertools import product
+from pathlib import Path
 from time import perf_counter
 from typing import Annotated
 
@@ -37,6 +38,9 @@ def bench(
         int, typer.Option(min=20, help="Frames timed for each size; medians are reported.")
     ] = 60,
     exhaustive: ExhaustiveOption = False,
+    models: Annotated[
+        Path | None, typer.Option(help="Another folder with the model's files, as `ovs train` writes them.")
+    ] = None,
     json_file: JsonOption = None,
 ) -> None:
     """Time one 640x480 frame for vocabularies of 20 to 20,000 names, and the image encoder alone.
@@ -44,7 +48,7 @@ def bench(
     All are timed in turn, frame by frame, so that a machine that slows down slows all of them alike.
     """
     with user_errors():
-        segmenter = load_segmenter(preset, select=not exhaustive)
+        segmenter = load_segmenter(preset, models=models, select=not exhaustive)
         with console.status("Embedding words"):
             vocabularies = compose_vocabularies(segmenter, SIZES)
         encoder_ms, frame_ms, stages_ms = measure(segmenter, vocabularies, draw_scene(), frames)

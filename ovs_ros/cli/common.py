@@ -31,7 +31,11 @@ console = Console()
 _errors = Console(stderr=True)
 
 PresetOption = Annotated[
-    str, typer.Option("--preset", help="The model: 'stream' (fast) or 'quality' (detailed).")
+    str,
+    typer.Option(
+        "--preset",
+        help="The model: 'stream' (fast), 'quality' (detailed), or a model file, as docs/models.md.",
+    ),
 ]
 JsonOption = Annotated[Path | None, typer.Option("--json", help="Write the results to this file as JSON.")]
 ExhaustiveOption = Annotated[
@@ -70,13 +74,13 @@ def user_errors() -> Iterator[None]:
     """End the command with code 2 and one line for what its user can put right: bad values and files."""
     try:
         yield
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ModuleNotFoundError) as error:
         _errors.print(f"Error: {error}", style="red", markup=False, highlight=False)
         raise typer.Exit(2) from error
 
 
 def load_segmenter(preset: str, *, models: Path | None = None, **options: object) -> Segmenter:
-    """The embedded model, with a note while it loads."""
+    """A preset's model, with a note while it loads."""
     with console.status(f"Loading the model, preset {preset}"):
         return Segmenter.load(preset, models=models, **options)
 

@@ -8,8 +8,6 @@ import yaml
 
 Attention = Literal["naclip", "maskclip", "sclip", "clearclip", "proxyclip", "scclip", "dinoiser", "plain"]
 """How the last layer's patches see each other (see clip/attention.py)."""
-Refinement = Literal["none", "propagation", "pamr", "guided"]
-"""What makes the patches' scores follow the picture (see segmentation/refinement/)."""
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "fp16", "bf16"]
 
@@ -17,7 +15,6 @@ MODEL_FILES = Path(__file__).parents[1] / "models" / "files"
 """The model files that come with the package."""
 _CHOICES: dict[str, tuple[str, ...]] = {
     "attention": get_args(Attention),
-    "refinement": get_args(Refinement),
     "precision": get_args(Precision),
 }
 
@@ -36,7 +33,6 @@ class ModelFile:
         patches: how many patches an image is cut into at most.
         window: side of the sliding windows in pixels; 0: one pass over the whole image.
         stride: from one window to the next, in pixels; 0: half a window.
-        refinement: of the scores, after the network.
         templates: prompt templates, each with one '{}'; empty: those that suit the model.
         proxy: an ONNX file or 'embedded', the encoder whose affinities 'proxyclip' takes.
         heads: a file with CLIP-DINOiser's heads, for 'dinoiser'.
@@ -57,7 +53,6 @@ class ModelFile:
     patches: int = 1036
     window: int = 0
     stride: int = 0
-    refinement: Refinement = "none"
     templates: tuple[str, ...] = ()
     proxy: str = "embedded"
     heads: str = ""

@@ -68,7 +68,11 @@ class _Spec:
 
 _SPECS: dict[str, _Spec] = {
     "autostart": _Spec(True, "Configure and activate without being told to.", read_only=True),
-    "preset": _Spec("stream", "The model: 'stream' for speed, 'quality' for detail.", read_only=True),
+    "preset": _Spec(
+        "stream",
+        "The model: 'stream' for speed, 'quality' for detail, or a model file (docs/models.md).",
+        read_only=True,
+    ),
     "vocabulary": _Spec(
         "office",
         "The words at the start, and after reset_vocabulary: a YAML file, or the name of one that comes with "

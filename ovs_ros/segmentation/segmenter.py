@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
+from ovs_ros.encoders.load_model import load_model
+from ovs_ros.encoders.model_file import find_model_file, read_model_file
 from ovs_ros.encoders.protocols import DenseFeatures, ImageEncoder, TextEncoder
 from ovs_ros.segmentation.alignment import align
 from ovs_ros.segmentation.calibration import load_temperature
@@ -101,20 +103,26 @@ class Segmenter:
 
     @classmethod
     def load(cls, preset: str = "stream", *, models: Path | None = None, **options: object) -> "Segmenter":
-        """The embedded model, with embeddings cached on disk.
+        """A model, with embeddings cached on disk.
 
         Args:
-            preset: 'stream' for speed or 'quality' for detail.
-            models: the folder with the model's files; None: those that come with the package.
+            preset: 'stream' for speed or 'quality' for detail: the embedded model; or a model file, or the
+                name of one that comes with the package (see encoders/model_file.py).
+            models: the folder with the embedded model's files; None: those that come with the package.
             options: fields of SegmenterOptions that shall differ from their defaults.
 
         Raises:
             TypeError: an option that does not exist, or of another type.
-            ValueError: an unknown preset, an option out of range, or a preset without a fitted temperature.
+            ValueError: an unknown preset, an option out of range, a preset without a fitted temperature, or
+                weights that do not fit the model.
+            FileNotFoundError: weights are missing.
+            ModuleNotFoundError: a package that the model needs is not installed.
         """
         from ovs_ros.encoders import embedded
 
         checked = SegmenterOptions(**options)  # type: ignore[arg-type]  # checked at run time, field by field
+        if preset not in embedded.PRESETS:
+            return cls(*load_model(read_model_file(find_model_file(preset))), checked, EmbeddingCache())
         folder = models if models is not None else embedded.MODELS
         image, text = embedded.load(preset, models=folder)
         temperature = load_temperature(preset, folder)

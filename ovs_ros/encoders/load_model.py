@@ -1,0 +1,34 @@
+"""From a model file to a pair of encoders. The packages that a model needs are imported only for it."""
+
+from pathlib import Path
+
+from ovs_ros.encoders.model_file import ModelFile
+from ovs_ros.encoders.protocols import ImageEncoder, TextEncoder
+
+
+def load_model(file: ModelFile) -> tuple[ImageEncoder, TextEncoder]:
+    """Open the model that a file describes.
+
+    Raises:
+        ValueError: no such model, or weights that do not fit it.
+        FileNotFoundError: weights are missing; the message says how to get them.
+        ModuleNotFoundError: a package that it needs is not installed.
+    """
+    if Path(file.model).is_dir():
+        from ovs_ros.encoders.exported import load_exported
+
+        return load_exported(Path(file.model), device=file.device)
+    from ovs_ros.encoders.clip.image_encoder import TorchImageEncoder
+    from ovs_ros.encoders.clip.load_dense_model import load_dense_model
+    from ovs_ros.encoders.clip.text_encoder import ClipTextEncoder
+
+    model = load_dense_model(file)
+    image = TorchImageEncoder(
+        model,
+        patches=file.patches,
+        device=file.device,
+        precision=file.precision,
+        window=file.window,
+        stride=file.stride,
+    )
+    return image, ClipTextEncoder(model, file.templates)
