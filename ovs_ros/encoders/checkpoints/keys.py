@@ -1,0 +1,204 @@
+"""From an official checkpoint to the state dict of a module that names its parts otherwise, strictly."""
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_ZIP = b"PK\x03\x04"
+_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+"""How files of torch.save begin: since torch 1.6, and before."""
+_WRAPPERS = ("model", "state_dict")
+"""Under what trainers (detectron2, Lightning) put the weights beside the optimiser's state."""
+_SHOWN = 12
+"""How many keys of a kind an error names."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The tensors of a file.
+
+    Attributes:
+        path: of the file.
+        sha256: of the file's bytes, in hexadecimal; its first digits belong in the model's name.
+        tensors: by the checkpoint's own keys, on the CPU.
+    """
+
+    path: Path
+    sha256: str
+    tensors: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Where a tensor of a checkpoint goes.
+
+    Attributes:
+        pattern: a regular expression that matches the whole key of the checkpoint.
+        target: the module's key, with the pattern's groups as '\\1', '\\2', …
+        block: (i, n): the tensor is the i-th of n blocks whose rows, one below the other, are the module's
+            tensor, as separate q, k and v projections are of a joint one. (0, 1): it is the whole.
+    """
+
+    pattern: str
+    target: str
+    block: tuple[int, int] = (0, 1)
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read a file of tensors: .safetensors, or what torch.save wrote; no code in it is ever run.
+
+    Weights under 'model' or 'state_dict' are taken from there; what lies beside them is left.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it holds something else than tensors, or is broken.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"expected a checkpoint at {path}, got no file; check the model file's weights"
+        )
+    loaded = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    for wrapper in _WRAPPERS:
+        if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):
+            loaded = loaded[wrapper]
+            break
+    if not isinstance(loaded, Mapping) or not loaded:
+        raise ValueError(f"expected tensors by name in {path}, got {type(loaded).__name__}")
+    if others := [str(key) for key, value in loaded.items() if not isinstance(value, Tensor)]:
+        raise ValueError(f"expected nothing but tensors in {path}, got something else as {_listed(others)}")
+    return Checkpoint(path, _sha256(path), dict(loaded))
+
+
+def map_keys(
+    checkpoint: Checkpoint,
+    expected: Mapping[str, Tensor],
+    rules: Sequence[Rule],
+    ignored: Sequence[str] = (),
+) -> dict[str, Tensor]:
+    """Rename a checkpoint's tensors for a module, each exactly once, or say all that does not fit.
+
+    Args:
+        checkpoint: the tensors.
+        expected: the module's `state_dict()`, which may lie on the device 'meta'; its values are not read.
+        rules: the first whose pattern matches a key says where its tensor goes.
+        ignored: regular expressions of whole keys that inference does not need.
+
+    Returns:
+        a state dict that has exactly the keys of `expected`, in their dtypes.
+
+    Raises:
+        ValueError: a key of the module gets no tensor, a key of the checkpoint has no place, or a shape is
+            another; one message names them all.
+    """
+    blocks: dict[str, dict[int, Tensor]] = {}
+    counts: dict[str, int] = {}
+    foreign, wrong = [], []
+    for key, tensor in checkpoint.tensors.items():
+        if any(re.fullmatch(pattern, key) for pattern in ignored):
+            continue
+        target, (index, count) = _place(key, rules)
+        if target is None or target not in expected:
+            foreign.append(key)
+        elif index in blocks.setdefault(target, {}):
+            wrong.append(f"{key} (a second tensor for {target})")
+        else:
+            blocks[target][index], counts[target] = tensor, count
+
+    missing, state = [], {}
+    for target, wanted in expected.items():
+        parts = blocks.get(target, {})
+        lacking = [index for index in range(counts.get(target, 1)) if index not in parts]
+        if lacking:
+            of = f" (blocks {lacking} of {counts[target]})" if target in counts else ""
+            missing.append(target + of)
+            continue
+        ordered = [parts[index] for index in sorted(parts)]
+        if (tensor := _joined(ordered)) is None or tensor.shape != wanted.shape:
+            shapes = " + ".join(str(tuple(part.shape)) for part in ordered)
+            wrong.append(f"{target} (expected {tuple(wanted.shape)}, got {shapes})")
+        else:
+            state[target] = tensor.to(wanted.dtype)
+
+    report = [
+        f"{what}: {_listed(keys)}"
+        for what, keys in (("missing", missing), ("foreign", foreign), ("of another shape", wrong))
+        if keys
+    ]
+    if report:
+        raise ValueError(
+            f"expected the weights of this model in {checkpoint.path}, got others; {'; '.join(report)}. "
+            "Check that model and weights in the model file belong together"
+        )
+    return state
+
+
+def _joined(blocks: Sequence[Tensor]) -> Tensor | None:
+    """Blocks of rows, one below the other; None where their rows differ in shape."""
+    if len(blocks) == 1:
+        return blocks[0]
+    if len({block.shape[1:] for block in blocks}) > 1 or blocks[0].ndim == 0:
+        return None
+    return torch.cat(list(blocks))
+
+
+def _place(key: str, rules: Iterable[Rule]) -> tuple[str | None, tuple[int, int]]:
+    """Where the first rule that matches sends a key, and as which block."""
+    for rule in rules:
+        if match := re.fullmatch(rule.pattern, key):
+            return match.expand(rule.target), rule.block
+    return None, (0, 1)
+
+
+def _read_safetensors(path: Path) -> Any:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"expected a safetensors file at {path}, got a broken one: {error}") from error
+
+
+def _read_torch(path: Path) -> Any:
+    """What torch.save wrote, if it is made of tensors and plain containers alone."""
+    with path.open("rb") as file:
+        start = file.read(len(_LEGACY))
+    if not start.startswith((_ZIP, _LEGACY)):
+        raise ValueError(
+            f"expected a file of torch.save or .safetensors at {path}, got another kind; a pickle (.pkl of "
+            "detectron2 with NumPy arrays) can run code when it is read and is refused: on a machine where "
+            "you trust it, save its arrays with safetensors.torch.save_file and give that file"
+        )
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        found = re.search(r"GLOBAL (\S+)", str(error))
+        what = found.group(1) if found else "objects of Python"
+        raise ValueError(
+            f"expected nothing but tensors in {path}, got {what} beside them, which could run code and is "
+            "refused: on a machine where you trust the file, save its weights alone with "
+            "safetensors.torch.save_file and give that file"
+        ) from error
+    except (RuntimeError, EOFError) as error:
+        raise ValueError(f"expected a file of torch.save at {path}, got a broken one: {error}") from error
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _listed(keys: Sequence[str]) -> str:
+    """The first keys by name and the others by number."""
+    more = f" and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else ""
+    return ", ".join(keys[:_SHOWN]) + more
