@@ -1,6 +1,7 @@
-"""A few lines of sugar over onnx.helper, to write a network down as an ONNX graph."""
+"""A few lines of sugar over onnx.helper: to write a network down as an ONNX graph, and to read it again."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -109,3 +110,39 @@ def quantise_columns(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDA
     """
     scale = np.maximum(np.abs(weight).max(axis=0), 1e-12) / 127.0
     return np.round(weight / scale).astype(np.int8), scale.astype(np.float32)
+
+
+class GraphWeights:
+    """The weights of a graph that `ovs train` wrote, node by node.
+
+    Attributes:
+        arrays: by name, all constants of the graph.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        graph = onnx.load(path).graph
+        self.arrays: dict[str, NDArray] = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
+        self._inputs: dict[str, list[list[str]]] = {}
+        for node in graph.node:
+            self._inputs.setdefault(node.op_type, []).append(list(node.input))
+
+    def count(self, kind: str) -> int:
+        """How many nodes of an operator there are."""
+        return len(self._inputs.get(kind, []))
+
+    def take(self, kind: str, count: int) -> list[list[NDArray]]:
+        """The constants of each node of an operator, in the order of the graph.
+
+        Raises:
+            ValueError: there are more or fewer than `count` nodes.
+        """
+        if self.count(kind) != count:
+            raise ValueError(
+                f"expected {count} nodes {kind} in {self.path}, got {self.count(kind)}; was it written by "
+                "'ovs train'? A head in torch can be given with --head"
+            )
+        return [[self.arrays[i] for i in one if i in self.arrays] for one in self._inputs.get(kind, [])]

@@ -7,8 +7,6 @@ trained over.
 from pathlib import Path
 
 import numpy as np
-import onnx
-from onnx import numpy_helper
 
 from ovs_ros.training.build_image_encoder import (
     DEPTH,
@@ -19,6 +17,7 @@ from ovs_ros.training.build_image_encoder import (
     DinoWeights,
     unfold_normalisation,
 )
+from ovs_ros.training.onnx_graph import GraphWeights
 
 
 def read_encoder(models: Path) -> DinoWeights:
@@ -32,24 +31,14 @@ def read_encoder(models: Path) -> DinoWeights:
         ValueError: the graph is not laid out as `build_image_encoder.build` lays it out.
     """
     path = models / "image_encoder.onnx"
-    graph = onnx.load(path).graph
-    arrays = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
-
-    def take(kind: str, count: int) -> list[list[Array]]:
-        found = [[arrays[i] for i in n.input if i in arrays] for n in graph.node if n.op_type == kind]
-        if len(found) != count:
-            raise ValueError(
-                f"expected {count} nodes {kind} in {path}, got {len(found)}; was it written by 'ovs train'?"
-            )
-        return found
-
+    weights = GraphWeights(path)
     linears = [
         (quantised.astype(np.float32) * scale, bias.astype(np.float32))
-        for quantised, scale, _, bias in take("DynamicQuantizeMatMul", 4 * DEPTH)
+        for quantised, scale, _, bias in weights.take("DynamicQuantizeMatMul", 4 * DEPTH)
     ]
     norms: list[tuple[Array, Array]] = [
         (scale.astype(np.float32), bias.astype(np.float32))
-        for scale, bias in take("LayerNormalization", 2 * DEPTH + len(LAYERS))
+        for scale, bias in weights.take("LayerNormalization", 2 * DEPTH + len(LAYERS))
     ]
     blocks, taps = [], []
     for index in range(DEPTH):
@@ -58,8 +47,8 @@ def read_encoder(models: Path) -> DinoWeights:
             taps.append(norms.pop(0))
         qkv, out, fc1, fc2 = linears[4 * index : 4 * index + 4]
         blocks.append(Block(norm1=norm1, qkv=qkv, attention_out=out, norm2=norm2, fc1=fc1, fc2=fc2))
-    kernel, bias = take("Conv", 1)[0]
-    tokens = [a for a in arrays.values() if a.shape == (1, 1, WIDTH)]
+    kernel, bias = weights.take("Conv", 1)[0]
+    tokens = [a for a in weights.arrays.values() if a.shape == (1, 1, WIDTH)]
     if len(tokens) != 1:
         raise ValueError(f"expected one class token in {path}, got {len(tokens)}")
     return DinoWeights(

@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import onnx
 import torch
 from numpy.typing import NDArray
-from onnx import numpy_helper
 
 from ovs_ros.training.head import Head
+from ovs_ros.training.onnx_graph import GraphWeights
 
 Array = NDArray[np.float32]
 
@@ -24,13 +23,8 @@ def read_head(models: Path) -> Head:
         FileNotFoundError: a file is missing.
         ValueError: the graph is not laid out as `export_head.build_image_head` lays it out.
     """
-    path = models / "image_head.onnx"
-    graph = onnx.load(path).graph
-    arrays = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
-    nodes: dict[str, list[list[str]]] = {}
-    for node in graph.node:
-        nodes.setdefault(node.op_type, []).append(list(node.input))
-    mixers = len(nodes.get("LayerNormalization", []))
+    weights = GraphWeights(models / "image_head.onnx")
+    mixers = weights.count("LayerNormalization")
     # The order in which build_image_head writes its layers down.
     linears = ["reduce", *(f"mixers.{i}.{part}" for i in range(mixers) for part in ("widen", "narrow"))]
     linears += ["spread", "image", "patch"]
@@ -39,13 +33,7 @@ def read_head(models: Path) -> Head:
     state: dict[str, Array] = {}
 
     def take(kind: str, names: Sequence[str]) -> list[tuple[str, list[Array]]]:
-        found = nodes.get(kind, [])
-        if len(found) != len(names):
-            raise ValueError(
-                f"expected {len(names)} nodes {kind} in {path}, got {len(found)}; was it written by"
-                " 'ovs train export'? A head in torch can be given with --head"
-            )
-        return [(n, [arrays[i] for i in one if i in arrays]) for n, one in zip(names, found, strict=True)]
+        return list(zip(names, weights.take(kind, len(names)), strict=True))
 
     for name, (quantised, scale, _, bias) in take("DynamicQuantizeMatMul", linears):
         state[f"{name}.weight"] = (quantised.astype(np.float32) * scale).T
