@@ -34,4 +34,6 @@ def small_clip(seed: int = 0, **visual: Any) -> tuple[Any, Any]:
         torch.manual_seed(seed)
         clip = open_clip.CLIP(32, vision, text)
     clip.requires_grad_(False).eval()
+    mean, std = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
+    open_clip.model.set_model_preprocess_cfg(clip, {"size": vision["image_size"], "mean": mean, "std": std})
     return clip, open_clip.SimpleTokenizer(context_length=text["context_length"])
