@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,6 +41,8 @@ from ovs_ros.training.projected import GRID, Projected, pixel_logits, write_proj
 from ovs_ros.training.train_full import SELECTION_WEIGHT, elected
 from ovs_ros.training.vocabularies import LabelVocabulary, label_vocabularies
 
+BIAS_RATE = 0.05
+"""Peak learning rate of the bias of sigmoids: fast, or the network turns into one number everywhere."""
 ANIMALS = slice(0, 398)
 """Which of ImageNet's classes are animals."""
 VIEWS: dict[str, Callable[[np.random.Generator], Callable[[View], View]]] = {
@@ -243,11 +246,11 @@ class NetworkTrainer:
     def train(self, log: Path, console: Console) -> None:
         """Run all steps; writes a line of losses every 25 steps to `log` (CSV)."""
         options = self.options
+        groups: list[dict[str, Any]] = [{"params": self.parameters, "peak": options.rate}]
         if options.pixel_loss == "bce":
             self.losses()  # the bias exists after it
-            assert self.bias is not None
-            self.parameters.append(self.bias)
-        optimiser = torch.optim.AdamW(self.parameters, lr=options.rate, weight_decay=0.02)
+            groups.append({"params": [self.bias], "peak": BIAS_RATE, "weight_decay": 0.0})
+        optimiser = torch.optim.AdamW(groups, weight_decay=0.02)
         started = time.perf_counter()
         sums: dict[str, float] = {}
         with log.open("w", newline="") as file:
@@ -255,7 +258,7 @@ class NetworkTrainer:
             for step in range(1, options.steps + 1):
                 share = min(step / 40, 0.5 * (1 + math.cos(math.pi * step / options.steps)) + 0.005)
                 for group in optimiser.param_groups:
-                    group["lr"] = options.rate * share
+                    group["lr"] = group["peak"] * share
                 losses = self.losses()
                 optimiser.zero_grad()
                 torch.stack(list(losses.values())).sum().backward()
