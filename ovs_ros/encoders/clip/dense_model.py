@@ -13,7 +13,8 @@ class TorchFeatures:
     Attributes:
         patches: (B, h, w, D), unit L2 norm over D.
         image: (B, D), unit L2 norm.
-        decoding: what the model's own `decode` needs beside them; empty where there is none.
+        decoding: what the model's own `decode` needs beside them, the B images first in each; empty where
+            there is none.
     """
 
     patches: Tensor
@@ -25,6 +26,9 @@ class DenseModel(nn.Module):
     """A frozen image encoder whose patches share a space with words; subclasses give the forward pass.
 
     Weights are float32 on the CPU when it is made; `TorchImageEncoder` brings it to a device and a precision.
+    In lower precision `dense` and `decode` run under autocast, and the matrices that `dense` uses are cast;
+    the text tower stays in float32. For a CUDA graph `dense` must not wait for the device: no `.item()`, no
+    shapes that depend on values. It may keep what depends on the images' shape alone.
 
     Attributes:
         name: identifies architecture, weights and variant, for reports and cache keys.
@@ -33,6 +37,8 @@ class DenseModel(nn.Module):
         logit_scale: what cosines are multiplied with before a softmax over categories.
         mean, std: of RGB in [0, 1], what the input is normalised with.
         decodes: whether `decode` turns features and words into logits; False: cosines are all there is.
+        decode_scale: how many logits a patch's side has where the model decodes: 4 for CAT-Seg. What `decode`
+            gives on another grid is resampled bilinearly to this one.
     """
 
     name: str
@@ -42,6 +48,7 @@ class DenseModel(nn.Module):
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     decodes: bool = False
+    decode_scale: int = 1
 
     def dense(self, images: Tensor) -> TorchFeatures:
         """Encode images.

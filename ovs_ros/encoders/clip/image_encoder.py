@@ -1,0 +1,348 @@
+"""Any torch model behind the numpy protocol of an image encoder."""
+
+import logging
+import math
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from ovs_ros.encoders.clip.decoding import TorchDecoding
+from ovs_ros.encoders.clip.dense_model import DenseModel, TorchFeatures
+from ovs_ros.encoders.clip.windows import Windows, crops, lay_windows, merge
+from ovs_ros.encoders.patches import PatchGrid, fit_grid, place
+from ovs_ros.encoders.protocols import DenseFeatures
+from ovs_ros.encoders.upsampling import DensePixels
+from ovs_ros.runtime.torch_device import (
+    cast_matrices,
+    computing,
+    is_out_of_memory,
+    resolve_device,
+    resolve_precision,
+)
+from ovs_ros.runtime.torch_graph import StaticCall
+
+LOG = logging.getLogger(__name__)
+FEWEST_PATCHES = 64
+"""Below this many patches a picture says too little: rather than that, the CPU."""
+_SHAPES = 4
+"""For how many shapes of images buffers and CUDA graphs are kept."""
+_PROBE = 8
+"""Rows and columns of patches in the image that shows which weights the image's side uses."""
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What decides how much memory a frame takes.
+
+    Attributes:
+        device: where the model runs.
+        patches: how many patches an image is cut into at most.
+        together: whether all windows of an image run as one batch; else one by one.
+    """
+
+    device: torch.device
+    patches: int
+    together: bool = True
+
+    def smaller(self, windows: int, configured: int) -> "Footprint | None":
+        """The next one to try when memory is full; None where there is none.
+
+        First windows run one by one, then patches are halved, and below `FEWEST_PATCHES` the CPU takes over,
+        with as many patches as configured.
+
+        Args:
+            windows: how many windows the image has now.
+            configured: how many patches the user asked for.
+        """
+        if self.together and windows > 1:
+            return replace(self, together=False)
+        if self.patches // 2 >= FEWEST_PATCHES:
+            return replace(self, patches=self.patches // 2)
+        if self.device.type != "cpu":
+            return Footprint(torch.device("cpu"), configured)
+        return None
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedBuffers:
+    """What the device computes of one image, in buffers that the next image of its shape overwrites.
+
+    Attributes:
+        embeddings: (h*w + 1, D) float32 unit rows: the patches row by row, then the whole image.
+        windows: the features of each window, as the model gave them.
+    """
+
+    embeddings: Tensor
+    windows: TorchFeatures
+
+
+@dataclass(frozen=True, eq=False)
+class _Shape:
+    """What is kept for one shape of images.
+
+    Attributes:
+        grid, windows: how an image and its windows lie.
+        canvas: (rows*stride, columns*stride, 3) uint8 RGB, pinned beside a GPU; padding is filled.
+        pixels: the same on the device; the canvas itself on a CPU.
+        encode: from `pixels` to the embeddings.
+    """
+
+    grid: PatchGrid
+    windows: Windows
+    canvas: Tensor
+    pixels: Tensor
+    encode: StaticCall[EncodedBuffers]
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedFrame:
+    """An image in its grid, and as it came, for another try at a smaller size."""
+
+    image: NDArray[np.uint8]
+    shape: _Shape
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedFrame:
+    """What the device was told to compute, perhaps not yet done."""
+
+    buffers: EncodedBuffers
+    shape: _Shape
+
+
+class TorchImageEncoder:
+    """Dense features of a torch model; see `ImageEncoder` for the methods' contract.
+
+    On a GPU the network is one CUDA graph for each shape of images, frames travel from and to pinned memory,
+    and `project` waits for the device, nothing before it does. When its memory is full the encoder makes do
+    with less (see `Footprint`), and says so in `notices`.
+
+    Not safe to be used by two threads at once. Features of models that decode are good until the next frame.
+
+    Attributes:
+        name: the model, the patches that an image has at most, the windows' side, and the precision.
+        device: where it runs now: 'cpu', 'cuda:0', …
+        model: on its device and in its precision.
+        footprint: device and resolution now.
+        dtype: of matrix products now.
+        notices: what has been given up so far, one line for each step, each said once.
+
+    Args:
+        model: taken over: moved and cast.
+        patches: how many patches an image is cut into at most.
+        device: 'auto', 'cpu', 'cuda' or 'cuda:N' (see `resolve_device`).
+        precision: 'auto', 'fp32', 'fp16' or 'bf16' (see `resolve_precision`).
+        window: side of sliding windows in pixels, rounded up to whole patches; 0: one pass over the image.
+        stride: from one window to the next in pixels, rounded down to whole patches; 0: half a window.
+
+    Raises:
+        ValueError: a setting is out of its range, or the device is missing.
+    """
+
+    def __init__(
+        self,
+        model: DenseModel,
+        *,
+        patches: int,
+        device: str = "auto",
+        precision: str = "auto",
+        window: int = 0,
+        stride: int = 0,
+    ) -> None:
+        if patches < 1 or window < 0 or stride < 0:
+            raise ValueError(
+                "expected at least 1 patch, and a window and a stride of at least 0 pixels, got "
+                f"{patches}, {window} and {stride}"
+            )
+        if stride > window:
+            raise ValueError(f"expected a stride of at most the window's {window} pixels, got {stride}")
+        self.dim, self.logit_scale = model.dim, model.logit_scale
+        self.notices: list[str] = []
+        self.model = model.eval().requires_grad_(False)
+        self._configured = patches
+        self._precision = precision
+        self._window = math.ceil(window / model.stride)
+        self._stride = max(1, (stride // model.stride) if stride else self._window // 2)
+        self._shapes: OrderedDict[tuple[int, int], _Shape] = OrderedDict()
+        self.footprint = Footprint(resolve_device(device), patches)
+        self._settle()
+
+    def prepare(self, image: NDArray[np.uint8]) -> PreparedFrame:
+        """Scale an RGB image (H, W, 3) uint8 into its grid, without distortion."""
+        shape = self._shape(image.shape[0], image.shape[1])
+        if self.stream is not None:
+            self.stream.synchronize()  # Of a frame that nobody asked for, which may still read the canvas.
+        place(image, shape.grid, shape.canvas.numpy())
+        return PreparedFrame(image, shape)
+
+    def backbone(self, prepared: PreparedFrame) -> EncodedFrame:
+        """Run the model; on a GPU: launch it.
+
+        Raises:
+            RuntimeError: the device fails, or its memory is too small even for the last resort.
+        """
+        while True:
+            try:
+                shape = prepared.shape
+                with torch.cuda.stream(self.stream):
+                    if shape.pixels is not shape.canvas:
+                        shape.pixels.copy_(shape.canvas, non_blocking=True)
+                    return EncodedFrame(shape.encode(), shape)
+            except RuntimeError as error:
+                if not is_out_of_memory(error) or not self.make_do(len(prepared.shape.windows.corners)):
+                    raise
+            prepared = self.prepare(prepared.image)
+
+    def project(self, features: EncodedFrame) -> DenseFeatures:
+        """Bring the features here; waits for the device."""
+        grid, buffers = features.shape.grid, features.buffers
+        embeddings = self.fetch(buffers.embeddings)
+        patches = embeddings[:-1].reshape(grid.rows, grid.columns, -1)
+        return DenseFeatures(
+            image=embeddings[-1],
+            patches=patches,
+            upsampling=(
+                TorchDecoding(self, buffers.windows, features.shape.windows, patches)
+                if self.model.decodes
+                else DensePixels(patches)
+            ),
+            extent=grid.extent,
+        )
+
+    def fetch(self, values: Tensor) -> NDArray[np.float32]:
+        """A float32 tensor of the device as an array of its own; waits for the device."""
+        if self.stream is None:
+            return values.numpy()
+        with torch.cuda.stream(self.stream):
+            # torch keeps pinned memory that arrays have left, so that this costs no allocation.
+            pinned = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+            pinned.copy_(values, non_blocking=True)
+            self.stream.synchronize()
+        return pinned.numpy()
+
+    def make_do(self, windows: int) -> bool:
+        """After memory was full: take the next smaller footprint and say so. False: there is none.
+
+        Args:
+            windows: how many windows the image has that it was full with.
+        """
+        before, smaller = self.footprint, self.footprint.smaller(windows, self._configured)
+        if smaller is None:
+            return False
+        self.footprint = smaller
+        self._shapes.clear()
+        self._describe()
+        if smaller.device != before.device:
+            self._settle()
+            step = f"runs on {smaller.device} with {smaller.patches} patches"
+        elif smaller.patches != before.patches:
+            step = f"cuts images into {smaller.patches} patches in place of {before.patches}"
+        else:
+            step = "runs windows one by one"
+        if before.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self.notice(f"{step}, for the memory of {before.device} was full")
+        return True
+
+    def notice(self, text: str) -> None:
+        """Say something once, in `notices` and in the log."""
+        if text not in self.notices:
+            self.notices.append(text)
+            LOG.warning("%s %s", self.model.name, text)
+
+    def _settle(self) -> None:
+        """Bring the model to the footprint's device, in the precision that suits it."""
+        device = self.footprint.device
+        self.dtype = resolve_precision(self._precision, device)
+        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        try:
+            self._move(device)
+        except RuntimeError as error:
+            if device.type == "cpu" or not is_out_of_memory(error):
+                raise
+            self.footprint = Footprint(torch.device("cpu"), self._configured)
+            self._settle()
+            self.notice(f"runs on cpu, for the weights do not fit into the memory of {device}")
+            return
+        mean, std = (
+            torch.tensor(values, device=device).reshape(1, 3, 1, 1)
+            for values in (self.model.mean, self.model.std)
+        )
+        self._scale, self._shift = 1 / (255 * std), -mean / std
+        if self.stream is not None:
+            torch.cuda.synchronize(device)
+        self._describe()
+
+    def _move(self, device: torch.device) -> None:
+        # A model that was cast for another device comes back to float32, rounded as it is.
+        self.model.to(device, torch.float32, memory_format=torch.channels_last)
+        if self.dtype != torch.float32:
+            side = _PROBE * self.model.stride
+            probe = torch.zeros((1, 3, side, side), device=device)
+            cast_matrices(self.model, self.dtype, lambda: self.model.dense(probe))
+
+    def _describe(self) -> None:
+        window = f"w{self._window * self.model.stride}" if self._window else ""
+        precision = str(self.dtype).removeprefix("torch.")
+        self.name = f"{self.model.name}@{self.footprint.patches}{window}-{precision}"
+        self.device = str(self.footprint.device)
+
+    def _shape(self, height: int, width: int) -> _Shape:
+        """What is kept for images of this shape, made anew if need be."""
+        key = height, width
+        if key in self._shapes:
+            self._shapes.move_to_end(key)
+            return self._shapes[key]
+        model = self.model
+        grid = fit_grid(height, width, patches=self.footprint.patches, patch=model.stride)
+        windows = lay_windows(grid.rows, grid.columns, self._window, self._stride)
+        canvas = torch.empty(
+            (grid.rows * grid.patch, grid.columns * grid.patch, 3),
+            dtype=torch.uint8,
+            pin_memory=self.stream is not None,
+        )
+        canvas[:] = torch.tensor([round(255 * mean) for mean in model.mean], dtype=torch.uint8)
+        pixels = canvas if self.stream is None else torch.empty_like(canvas, device=self.footprint.device)
+        encode = StaticCall(lambda: self.encode(pixels, windows), self.stream, self.notice)
+        if len(self._shapes) == _SHAPES:
+            self._shapes.popitem(last=False)
+        self._shapes[key] = _Shape(grid, windows, canvas, pixels, encode)
+        return self._shapes[key]
+
+    def encode(self, pixels: Tensor, windows: Windows) -> EncodedBuffers:
+        """The device's part of a frame, without waiting for it.
+
+        Args:
+            pixels: (rows*stride, columns*stride, 3) uint8 RGB on the device.
+            windows: how the image is cut into windows.
+        """
+        with computing(self.footprint.device, self.dtype):
+            # (1, 3, H, W) in channels last, as it lies in memory
+            images = pixels.permute(2, 0, 1)[None].to(torch.float32)
+            images = torch.addcmul(self._shift, images, self._scale).to(self.dtype)
+            batch = crops(images, windows, self.model.stride)
+            features = _joined(
+                [self.model.dense(part) for part in batch.split(len(batch) if self.footprint.together else 1)]
+            )
+            patches = merge(features.patches.float(), windows)  # (h, w, D)
+            image = features.image.float().mean(0, keepdim=True)  # (1, D)
+            embeddings = torch.cat((patches.flatten(0, 1), image))
+            return EncodedBuffers(normalize(embeddings, dim=-1), features)
+
+
+def _joined(parts: list[TorchFeatures]) -> TorchFeatures:
+    """The features of several batches as those of one."""
+    if len(parts) == 1:
+        return parts[0]
+    return TorchFeatures(
+        patches=torch.cat([part.patches for part in parts]),
+        image=torch.cat([part.image for part in parts]),
+        decoding=tuple(
+            torch.cat(tensors) for tensors in zip(*(part.decoding for part in parts), strict=True)
+        ),
+    )
