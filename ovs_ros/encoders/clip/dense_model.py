@@ -39,6 +39,7 @@ class DenseModel(nn.Module):
         decodes: whether `decode` turns features and words into logits; False: cosines are all there is.
         decode_scale: how many logits a patch's side has where the model decodes: 4 for CAT-Seg. What `decode`
             gives on another grid is resampled bilinearly to this one.
+        keeps_prompts: whether `decode` wants the embedding of each prompt; False: their mean.
     """
 
     name: str
@@ -49,6 +50,7 @@ class DenseModel(nn.Module):
     std: tuple[float, float, float]
     decodes: bool = False
     decode_scale: int = 1
+    keeps_prompts: bool = False
 
     def dense(self, images: Tensor) -> TorchFeatures:
         """Encode images.
@@ -64,8 +66,8 @@ class DenseModel(nn.Module):
 
         Args:
             features: of one image (B = 1).
-            words: (M, P, D) unit embeddings of P prompts for each of M words; P = 1 where the model asks for
-                the mean over prompts.
+            words: (M, P, D) unit embeddings of P prompts for each of M words; P = 1, the mean over prompts,
+                unless the model keeps prompts.
 
         Returns:
             (M, h', w') logits on a grid of the model's choice that covers the same area as the patches.

@@ -1,0 +1,198 @@
+"""SED's gradual fusion decoder: from the cosines of patches with prompts to logits at a quarter of the image.
+
+Xie et al., "SED: A Simple Encoder-Decoder for Open-Vocabulary Semantic Segmentation", CVPR 2024, sections 3.3
+and 3.4, with the layers of the authors' code. Submodules bear the names of its checkpoints. A word is an item
+of the batch everywhere but in the class attention, so that the order of words never matters.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+WIDTHS = (128, 64, 32, 16)
+"""Channels of a word's map: of the cost at the patches, then after each of the three stages."""
+GUIDANCE = (32, 16, 8)
+"""Channels that each stage takes from the image encoder, and as many from the raw cost."""
+HEADS = 4
+KERNEL = 9
+REJECTED = -30.0
+"""The logit of a rejected word: its sigmoid is 0 in half precision too."""
+
+
+class SedDecoder(nn.Module):
+    """The decoder without its detached copies, which only training has.
+
+    Args:
+        prompts: P, how many prompts each word has.
+        stages: channels of the image encoder's maps at strides 16, 8 and 4.
+    """
+
+    def __init__(self, prompts: int, stages: Sequence[int]) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(prompts, WIDTHS[0], 7, padding=3)
+        self.decoder_guidance_projection = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(given, taken, 3, padding=1), nn.ReLU())
+            for given, taken in zip(stages, GUIDANCE, strict=True)
+        )
+        self.decoder_corr_guidance_projection = nn.ModuleList(
+            nn.Sequential(nn.ConvTranspose2d(given, taken, 2, stride=2), nn.ReLU())
+            for given, taken in zip((prompts, *GUIDANCE[:-1]), GUIDANCE, strict=True)
+        )
+        self.decoder1, self.decoder2, self.decoder3 = (
+            Stage(width, out, taken)
+            for width, out, taken in zip(WIDTHS[:-1], WIDTHS[1:], GUIDANCE, strict=True)
+        )
+        # Early rejection goes by the first three, the result comes from the last.
+        self.head0, self.head1, self.head2, self.head = (
+            nn.Conv2d(width, 1, 3, padding=1) for width in WIDTHS
+        )
+
+    def guidance(self, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """What the stages take from the image, whatever the words.
+
+        Args:
+            maps: the image encoder's (B, C, ., .) at strides 16, 8 and 4.
+
+        Returns:
+            (B, 32, 2h, 2w), (B, 16, 4h, 4w) and (B, 8, 8h, 8w).
+        """
+        return tuple(project(x) for project, x in zip(self.decoder_guidance_projection, maps, strict=True))
+
+    def forward(self, cost: Tensor, guidance: Sequence[Tensor], reject_top_k: int = 0) -> Tensor:
+        """Decode one image.
+
+        Args:
+            cost: (M, P, h, w), cosines of patches with each word's prompts.
+            guidance: of that image, see `guidance`.
+            reject_top_k: words that are nowhere among this many best are dropped before each stage (category
+                early rejection, section 3.4); 0: none is.
+
+        Returns:
+            (M, 8h, 8w) logits of a sigmoid; REJECTED throughout for words that were dropped.
+        """
+        words = len(cost)
+        kept = torch.arange(words, device=cost.device)
+        x = self.conv1(cost)  # (M, 128, h, w)
+        stages = (self.decoder1, self.decoder2, self.decoder3)
+        heads = (self.head0, self.head1, self.head2)
+        for stage, project, head, image in zip(
+            stages, self.decoder_corr_guidance_projection, heads, guidance, strict=True
+        ):
+            if reject_top_k:
+                best = head(x)[:, 0].topk(min(reject_top_k, len(x)), dim=0).indices.unique()
+                x, cost, kept = x[best], cost[best], kept[best]
+            cost = project(cost)  # (M, taken, 2h, 2w)
+            x = stage(x, image, cost)  # (M, out, 2h, 2w)
+        logits = self.head(x)[:, 0]  # (M, 8h, 8w)
+        if len(logits) == words:
+            return logits
+        return logits.new_full((words, *logits.shape[1:]), REJECTED).index_copy_(0, kept, logits)
+
+
+class Stage(nn.Module):
+    """One step of the decoder: look around, let words compete, double the grid, add what the image knows.
+
+    Args:
+        width: channels of the input.
+        out: channels of the result.
+        taken: channels of the image's guidance, and of the cost's.
+    """
+
+    def __init__(self, width: int, out: int, taken: int) -> None:
+        super().__init__()
+        self.cnext = ConvNextBlock(width)
+        self.attention = ClassAttention(width)
+        self.up = nn.ConvTranspose2d(width, width - taken, 2, stride=2)
+        self.conv = DoubleConv(width + taken, out)
+
+    def forward(self, x: Tensor, image: Tensor, cost: Tensor) -> Tensor:
+        """From x (M, width, h, w), image (1, taken, 2h, 2w) and cost (M, taken, 2h, 2w): (M, out, 2h, 2w)."""
+        return self.conv(self.up(self.attention(self.cnext(x))), image, cost)
+
+
+class ConvNextBlock(nn.Module):
+    """ConvNeXt's block (Liu et al. 2022) with a 9 x 9 kernel: each word's map looks around."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.dwconv = nn.Conv2d(width, width, KERNEL, padding=KERNEL // 2, groups=width)
+        self.norm = nn.LayerNorm(width, eps=1e-6)
+        self.pwconv1 = nn.Linear(width, 4 * width)
+        self.pwconv2 = nn.Linear(4 * width, width)
+        self.gamma = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(M, width, h, w) to the same shape."""
+        around = self.norm(self.dwconv(x).permute(0, 2, 3, 1))  # (M, h, w, width)
+        mixed = self.gamma * self.pwconv2(F.gelu(self.pwconv1(around)))
+        return x + mixed.permute(0, 3, 1, 2)
+
+
+class ClassAttention(nn.Module):
+    """Attention over the words at each square of 2 x 2 positions, which lets them compete."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.attention = LinearAttention(width)
+        self.MLP = nn.Sequential(nn.Linear(width, 4 * width), nn.ReLU(), nn.Linear(4 * width, width))
+        self.norm1 = nn.LayerNorm(width)
+        self.norm2 = nn.LayerNorm(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(M, width, h, w) to the same shape."""
+        # A last odd row or column, which the authors' 24 x 24 patches never have, makes squares of its own.
+        pooled = F.avg_pool2d(x, 2, ceil_mode=True).permute(2, 3, 0, 1)  # (a, b, M, width)
+        pooled = pooled + self.attention(self.norm1(pooled))
+        pooled = pooled + self.MLP(self.norm2(pooled))
+        pooled = pooled.permute(2, 3, 0, 1)  # (M, width, a, b)
+        return x + F.interpolate(pooled, size=x.shape[-2:], mode="bilinear", align_corners=True)
+
+
+class LinearAttention(nn.Module):
+    """Attention at a cost linear in the words (Katharopoulos et al. 2020), with the feature map elu + 1."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.q = nn.Linear(width, width)
+        self.k = nn.Linear(width, width)
+        self.v = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(…, M, width) to the same shape."""
+        query, key, value = (
+            part(x).unflatten(-1, (HEADS, -1)) for part in (self.q, self.k, self.v)
+        )  # (…, M, heads, d)
+        # Sums over hundreds of words leave the range of half precision.
+        with torch.autocast(x.device.type, enabled=False):
+            query, key, value = F.elu(query.float()) + 1, F.elu(key.float()) + 1, value.float()
+            summed = torch.einsum("...mhd,...mhe->...hde", key, value)
+            weight = torch.einsum("...mhd,...hd->...mh", query, key.sum(dim=-3)) + 1e-6
+            attended = torch.einsum("...mhd,...hde->...mhe", query, summed) / weight[..., None]
+        return attended.flatten(-2).to(x.dtype)
+
+
+class DoubleConv(nn.Module):
+    """Two 3 x 3 convolutions with GroupNorm over a word's map, the image's guidance and the cost's."""
+
+    def __init__(self, width: int, out: int) -> None:
+        super().__init__()
+        groups = out // 16
+        self.double_conv = nn.Sequential(
+            nn.Conv2d(width, out, 3, padding=1, bias=False),
+            nn.GroupNorm(groups, out),
+            nn.ReLU(),
+            nn.Conv2d(out, out, 3, padding=1, bias=False),
+            nn.GroupNorm(groups, out),
+            nn.ReLU(),
+        )
+
+    def forward(self, x: Tensor, image: Tensor, cost: Tensor) -> Tensor:
+        """(M, ., h, w), (1, ., h, w) and (M, ., h, w) to (M, out, h, w)."""
+        # The first convolution of all three side by side, without repeating the image for every word.
+        first = self.double_conv[0]
+        parts = (x, image, cost)
+        weights = first.weight.split([part.shape[1] for part in parts], dim=1)
+        joined = sum(F.conv2d(part, weight, padding=1) for part, weight in zip(parts, weights, strict=True))
+        return self.double_conv[1:](joined)
