@@ -1,19 +1,98 @@
-"""ONNX Runtime sessions on the CPU."""
+"""ONNX Runtime sessions: on the CPU, or on a GPU through TensorRT or CUDA, as far as the machine has them."""
 
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import onnxruntime as ort
+from numpy.typing import NDArray
+
+from ovs_ros.runtime.engine_cache import (
+    EngineKey,
+    describe_gpu,
+    engine_folder,
+    file_digest,
+    tensorrt_version,
+)
+from ovs_ros.runtime.parity import LEAST, ParityError, fixed_inputs, require, session_parity
+
+logger = logging.getLogger(__name__)
+
+CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
+VERDICT = "parity.json"
+"""What the check of an engine gave, beside the engine."""
+# ONNX Runtime's own errors derive from Exception directly.
+_state = ort.capi.onnxruntime_pybind11_state
+_FAILURES = (
+    RuntimeError,
+    ValueError,
+    OSError,
+    ImportError,
+    _state.Fail,
+    _state.EPFail,
+    _state.RuntimeException,
+    _state.InvalidArgument,
+    _state.NotImplemented,
+)
 
 
-def open_session(path: Path, *, threads: int = 0) -> ort.InferenceSession:
-    """Open a model for the CPU.
+def providers_for(device: str, available: Sequence[str]) -> tuple[str, ...]:
+    """The execution providers to try, best first.
+
+    Args:
+        device: 'auto' (the best there is), 'cpu', 'cuda' or 'cuda:N'.
+        available: what this build of ONNX Runtime has (`onnxruntime.get_available_providers()`).
+
+    Raises:
+        ValueError: the device is none of these, or this build cannot use a GPU and one is asked for.
+    """
+    kind, _, number = device.partition(":")
+    if kind not in ("auto", "cpu", "cuda") or (
+        device != kind and not (kind == "cuda" and number.isdecimal())
+    ):
+        raise ValueError(f"expected the device to be auto, cpu, cuda or cuda:N, got {device!r}")
+    if kind == "cpu":
+        return (CPU,)
+    found = tuple(provider for provider in (TENSORRT, CUDA) if provider in available)
+    if kind == "cuda" and not found:
+        raise ValueError(
+            f"expected a build of ONNX Runtime for {device}, got one that knows {', '.join(available)}; "
+            "replace the package onnxruntime by onnxruntime-gpu (see docs/models.md), or set the device to "
+            "auto or cpu"
+        )
+    return (*found, CPU)
+
+
+def open_session(
+    path: Path,
+    *,
+    threads: int = 0,
+    device: str = "cpu",
+    precision: str = "fp32",
+    reference: Path | None = None,
+) -> ort.InferenceSession:
+    """Open a model with the best execution provider that works; one that fails gives way with a warning.
+
+    On a GPU where TensorRT is installed, the first start builds an engine, which takes minutes; it is kept
+    (see engine_cache.py). A new engine runs once beside the CPU on a fixed picture, and where it gives
+    something else, CUDA takes its place, in all later starts too.
 
     Args:
         path: an .onnx file.
-        threads: how many threads one call may use; 0 means one for each core.
+        threads: how many threads one call may use on the CPU; 0 means one for each core.
+        device: 'cpu', 'auto', 'cuda' or 'cuda:N'.
+        precision: 'fp16' lets TensorRT compute in it; else the file's own counts.
+        reference: the same model in float32, which an engine must agree with; None: `path` itself.
 
     Raises:
         FileNotFoundError: there is no such file.
+        ValueError: the device is unknown, or needs another build of ONNX Runtime.
     """
     if not path.is_file():
         raise FileNotFoundError(
@@ -23,4 +102,185 @@ def open_session(path: Path, *, threads: int = 0) -> ort.InferenceSession:
     options.intra_op_num_threads = threads
     # Threads that spin between two frames take the cores from the camera driver and from DDS.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    *faster, _ = providers_for(device, ort.get_available_providers())
+    number = int(device.partition(":")[2] or 0)
+    for provider in faster:
+        try:
+            _load_libraries()
+            if provider == TENSORRT:
+                return _open_tensorrt(path, options, number, precision, reference or path)
+            return _open(path, options, [(CUDA, {"device_id": number})])
+        except _FAILURES as error:
+            logger.warning("%s runs without %s: %s", path.name, provider, str(error).partition("\n")[0])
+    return _open(path, options, [(CPU, {})])
+
+
+def tensorrt_options(folder: Path, *, device: int, precision: str) -> dict[str, Any]:
+    """What TensorRT's provider is told: where to keep its engine and its timings, and whether fp16 may be.
+
+    Args:
+        folder: from `engine_folder`.
+        device: the GPU's number.
+        precision: 'fp16' allows it.
+    """
+    return {
+        "device_id": device,
+        "trt_engine_cache_enable": True,
+        "trt_engine_cache_path": str(folder),
+        "trt_timing_cache_enable": True,
+        "trt_timing_cache_path": str(folder),
+        "trt_fp16_enable": precision == "fp16",
+        # The shape never changes, so that a slow search for kernels pays for itself.
+        "trt_builder_optimization_level": 4,
+    }
+
+
+class BoundSession:
+    """A session whose outputs stay on its device, so that the next one takes them without a copy.
+
+    Inputs have one kept buffer each; outputs are fresh for every run, out of ONNX Runtime's own pool.
+
+    Args:
+        session: from `open_session`.
+    """
+
+    def __init__(self, session: ort.InferenceSession) -> None:
+        first = session.get_providers()[0]
+        self.kind = "cpu" if first == CPU else "cuda"
+        options = session.get_provider_options().get(first, {})
+        self.number = 0 if self.kind == "cpu" else int(options.get("device_id", 0))
+        self.device = "cpu" if self.kind == "cpu" else f"cuda:{self.number}"
+        self.session = session
+        self._outputs = [output.name for output in session.get_outputs()]
+        self._binding = session.io_binding()
+        self._kept: dict[str, ort.OrtValue] = {}
+
+    def run(self, inputs: Mapping[str, NDArray[Any] | ort.OrtValue]) -> dict[str, ort.OrtValue]:
+        """Outputs by name, on the device; `.numpy()` brings one here.
+
+        Args:
+            inputs: by name: C-contiguous arrays, or outputs of a session on the same device.
+        """
+        for name, value in inputs.items():
+            self._binding.bind_ortvalue_input(
+                name, self._brought(name, value) if isinstance(value, np.ndarray) else value
+            )
+        # Else the last run's outputs would be written over.
+        self._binding.clear_binding_outputs()
+        for name in self._outputs:
+            self._binding.bind_output(name, self.kind, self.number)
+        self.session.run_with_iobinding(self._binding)
+        return dict(zip(self._outputs, self._binding.get_outputs(), strict=True))
+
+    def _brought(self, name: str, array: NDArray[Any]) -> ort.OrtValue:
+        """The array on the device; on the CPU the array itself."""
+        kept = self._kept.get(name)
+        if self.kind == "cpu" or kept is None or tuple(kept.shape()) != array.shape:
+            kept = self._kept[name] = ort.OrtValue.ortvalue_from_numpy(array, self.kind, self.number)
+        else:
+            kept.update_inplace(array)
+        return kept
+
+
+def _open(
+    path: Path, options: ort.SessionOptions, providers: list[tuple[str, dict[str, Any]]]
+) -> ort.InferenceSession:
+    """A session with these providers, and the CPU for what they lack.
+
+    Raises:
+        RuntimeError: the first of them does not work here.
+    """
+    first = providers[0][0]
+    if first not in ort.get_available_providers():
+        raise RuntimeError(f"this build of ONNX Runtime lacks {first}")
+    if first != CPU:
+        providers = [*providers, (CPU, {})]
+    session = ort.InferenceSession(path, options, providers=providers, enable_fallback=0)
+    # A provider whose libraries are missing is left out, and only ONNX Runtime's own log says so.
+    if session.get_providers()[0] != first:
+        raise RuntimeError("its libraries do not load, or it finds no GPU")
+    return session
+
+
+def _open_tensorrt(
+    path: Path, options: ort.SessionOptions, device: int, precision: str, reference: Path
+) -> ort.InferenceSession:
+    """A session whose engine has passed the check.
+
+    Raises:
+        ParityError: the engine gives something else than the CPU, now or when it was built.
+        RuntimeError, OSError: TensorRT does not work here.
+    """
+    inputs = ort.InferenceSession(path, options, providers=[CPU]).get_inputs()
+    shape = "_".join("x".join(str(axis) for axis in given.shape) for given in inputs)
+    key = EngineKey(file_digest(path), shape, precision, describe_gpu(device), tensorrt_version())
+    folder = engine_folder(key)
+    folder.mkdir(parents=True, exist_ok=True)
+    verdict = folder / VERDICT
+    if not verdict.is_file():
+        logger.info(
+            "TensorRT builds an engine of %s for %s; this takes minutes, once", path.name, key.gpu.name
+        )
+
+    def build() -> ort.InferenceSession:
+        given = tensorrt_options(folder, device=device, precision=precision)
+        return _open(path, options, [(TENSORRT, given), (CUDA, {"device_id": device})])
+
+    return accept(build, reference, verdict, LEAST[precision], path.name)
+
+
+def accept(
+    build: Callable[[], ort.InferenceSession], reference: Path, verdict: Path, least: float, name: str
+) -> ort.InferenceSession:
+    """A session that agrees with a reference; the verdict is kept, so that it is reached once.
+
+    Args:
+        build: opens the session.
+        reference: what it must agree with, run on the CPU.
+        verdict: the file that keeps the outcome.
+        least: what all cosines must reach.
+        name: of the model, for the message.
+
+    Raises:
+        ParityError: it does not agree, now or in an earlier start.
+    """
+    if (refused := _refusal(verdict)) is not None:
+        raise ParityError(refused)
+    session = build()
+    if verdict.is_file():
+        return session
+    on_cpu = ort.InferenceSession(reference, providers=[CPU])
+    parities = session_parity(session, on_cpu, fixed_inputs(on_cpu))
+    figures = {output: {"least": p.least, "mean": p.mean} for output, p in parities.items()}
+    try:
+        require(parities, least, f"TensorRT's engine of {name}")
+    except ParityError as error:
+        _write(verdict, {"refused": str(error), "cosines": figures})
+        raise
+    _write(verdict, {"cosines": figures})
+    return session
+
+
+def _refusal(verdict: Path) -> str | None:
+    """Why an engine was refused in an earlier start; None: it was not, or was never checked."""
+    try:
+        return json.loads(verdict.read_text(encoding="utf-8")).get("refused")
+    except FileNotFoundError:
+        return None
+    except (ValueError, AttributeError):
+        # Half written: as if it had never been checked.
+        verdict.unlink()
+        return None
+
+
+def _write(verdict: Path, outcome: dict[str, Any]) -> None:
+    verdict.write_text(json.dumps(outcome, indent=2) + "\n", encoding="utf-8")
+
+
+@lru_cache(1)
+def _load_libraries() -> None:
+    """Load the GPU libraries that pip installed, where ONNX Runtime does not look for them by itself."""
+    if hasattr(ort, "preload_dlls"):
+        ort.preload_dlls()
+    if find_spec("tensorrt") is not None:
+        import_module("tensorrt")

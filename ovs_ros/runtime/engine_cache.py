@@ -1,0 +1,114 @@
+"""Where TensorRT's engines lie. One is good for one model, one GPU, one driver and one TensorRT only."""
+
+import ctypes
+import hashlib
+import importlib.metadata
+import re
+from dataclasses import astuple, dataclass
+from pathlib import Path
+
+from ovs_ros.vocabulary.cache import default_directory
+
+_MAJOR, _MINOR = 75, 76
+"""CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR of the CUDA driver API."""
+_DRIVER = Path("/proc/driver/nvidia/version")
+_JETSON = Path("/etc/nv_tegra_release")
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A GPU and its driver.
+
+    Attributes:
+        name: such as 'NVIDIA H200' or 'Orin'.
+        capability: its compute capability, such as '9.0'.
+        driver: what CUDA version the driver speaks, and the driver's own release where the system tells.
+    """
+
+    name: str
+    capability: str
+    driver: str
+
+
+@dataclass(frozen=True)
+class EngineKey:
+    """All that an engine depends on.
+
+    Attributes:
+        model: SHA-256 of the ONNX file, hexadecimal.
+        shape: of all inputs, such as '1x448x592x3'.
+        precision: 'fp32', 'fp16'.
+        gpu: where it runs.
+        tensorrt: the library's version.
+    """
+
+    model: str
+    shape: str
+    precision: str
+    gpu: Gpu
+    tensorrt: str
+
+
+def engine_folder(key: EngineKey, root: Path | None = None) -> Path:
+    """The folder for one engine and its timing cache: one for each key.
+
+    Args:
+        key: what the engine depends on.
+        root: where all engines lie; None: 'engines' beside the cached embeddings.
+    """
+    digest = hashlib.sha256(repr(astuple(key)).encode()).hexdigest()[:16]
+    plain = "-".join((key.gpu.name, key.shape, key.precision))
+    readable = re.sub(r"[^A-Za-z0-9.]+", "-", plain).strip("-")[:80]
+    return (root if root is not None else default_directory() / "engines") / f"{readable}-{digest}"
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def describe_gpu(index: int = 0) -> Gpu:
+    """What the CUDA driver says of a GPU; a Jetson's too, which has no nvidia-smi.
+
+    Raises:
+        OSError: there is no driver, or no such GPU.
+    """
+    cuda = ctypes.CDLL("libcuda.so.1")
+    version, device, name = ctypes.c_int(), ctypes.c_int(), ctypes.create_string_buffer(256)
+    parts = []
+    _ask(cuda.cuInit(0), "cuInit")
+    _ask(cuda.cuDriverGetVersion(ctypes.byref(version)), "cuDriverGetVersion")
+    _ask(cuda.cuDeviceGet(ctypes.byref(device), index), "cuDeviceGet")
+    _ask(cuda.cuDeviceGetName(name, len(name), device), "cuDeviceGetName")
+    for attribute in (_MAJOR, _MINOR):
+        value = ctypes.c_int()
+        _ask(cuda.cuDeviceGetAttribute(ctypes.byref(value), attribute, device), "cuDeviceGetAttribute")
+        parts.append(str(value.value))
+    release = next((path.read_text().splitlines()[0] for path in (_DRIVER, _JETSON) if path.is_file()), "")
+    return Gpu(name.value.decode(), ".".join(parts), f"{version.value} {release}".strip())
+
+
+def tensorrt_version() -> str:
+    """The version of the TensorRT library on this machine; '' where there is none.
+
+    A Jetson has it from the system without the Python package, so that the library itself is asked too.
+    """
+    try:
+        return importlib.metadata.version("tensorrt")
+    except importlib.metadata.PackageNotFoundError:
+        pass
+    for library in ("libnvinfer.so", "libnvinfer.so.11", "libnvinfer.so.10", "libnvinfer.so.8"):
+        try:
+            return str(ctypes.CDLL(library).getInferLibVersion())
+        except (OSError, AttributeError):
+            continue
+    return ""
+
+
+def _ask(status: int, call: str) -> None:
+    if status:
+        raise OSError(f"expected a GPU, and the CUDA driver's {call} answers with error {status}")

@@ -1,0 +1,55 @@
+"""An engine's folder: the same for the same key, another one as soon as anything differs."""
+
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+
+from ovs_ros.runtime.engine_cache import EngineKey, Gpu, describe_gpu, engine_folder, file_digest
+
+KEY = EngineKey("ab" * 32, "1x448x592x3", "fp16", Gpu("NVIDIA H200", "9.0", "12080 release 1"), "10.9.0.34")
+
+
+def test_the_same_key_gives_the_same_folder(tmp_path: Path) -> None:
+    assert engine_folder(KEY, tmp_path) == engine_folder(replace(KEY), tmp_path)
+    assert engine_folder(KEY, tmp_path).parent == tmp_path
+    assert engine_folder(KEY, tmp_path).name.startswith("NVIDIA-H200-1x448x592x3-fp16-")
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(EngineKey) if field.name != "gpu"])
+def test_any_other_key_gives_another_folder(name: str) -> None:
+    assert engine_folder(replace(KEY, **{name: "other"})) != engine_folder(KEY)
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(Gpu)])
+def test_another_gpu_or_driver_gives_another_folder(name: str) -> None:
+    assert engine_folder(replace(KEY, gpu=replace(KEY.gpu, **{name: "other"}))) != engine_folder(KEY)
+
+
+def test_fields_do_not_run_into_each_other() -> None:
+    assert engine_folder(replace(KEY, shape="1", precision="2fp16")) != engine_folder(
+        replace(KEY, shape="12", precision="fp16")
+    )
+
+
+def test_folders_lie_beside_the_cached_embeddings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OVS_ROS_CACHE", str(tmp_path))
+    assert engine_folder(KEY).parent == tmp_path / "engines"
+
+
+def test_no_name_leads_out_of_the_root(tmp_path: Path) -> None:
+    folder = engine_folder(replace(KEY, gpu=Gpu("../../etc", "9.0", "1")), tmp_path)
+    assert folder.resolve().parent == tmp_path.resolve()
+
+
+def test_digest_follows_the_content(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"one")
+    before = file_digest(tmp_path / "a")
+    (tmp_path / "a").write_bytes(b"two")
+    assert file_digest(tmp_path / "a") != before
+
+
+@pytest.mark.skipif(Path("/dev/nvidia0").exists() or Path("/dev/nvmap").exists(), reason="has a GPU")
+def test_without_a_driver_no_gpu_is_described() -> None:
+    with pytest.raises(OSError):
+        describe_gpu()
