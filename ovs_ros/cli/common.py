@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ovs_ros.encoders.fusion import OFF, with_second
-from ovs_ros.segmentation.options import VALIDATIONS
+from ovs_ros.segmentation.options import REFINEMENTS, VALIDATIONS
 from ovs_ros.segmentation.segmenter import Segmenter
 from ovs_ros.vocabulary.embedded import EmbeddedVocabulary
 from ovs_ros.vocabulary.prompts import (
@@ -47,6 +47,10 @@ ValidationOption = Annotated[
         "--validation",
         help=f"What happens to regions that do not bear their name out: {', '.join(VALIDATIONS)}.",
     ),
+]
+RefinementOption = Annotated[
+    str,
+    typer.Option("--refinement", help=f"What image and patches do to the logits: {', '.join(REFINEMENTS)}."),
 ]
 AttributesOption = Annotated[
     str,

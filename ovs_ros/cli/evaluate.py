@@ -20,6 +20,7 @@ from ovs_ros.cli.common import (
     FusionOption,
     JsonOption,
     PresetOption,
+    RefinementOption,
     SecondEncoderOption,
     ValidationOption,
     console,
@@ -109,6 +110,7 @@ def evaluate(
     refine: Annotated[
         bool, typer.Option(help="Let the trained network refine the cosines.")
     ] = DEFAULTS.refine,
+    refinement: RefinementOption = DEFAULTS.refinement,
     validation: ValidationOption = DEFAULTS.validation,
     validation_top_k: Annotated[
         int, typer.Option(help="A region keeps its name if it is among this many best ones.")
@@ -166,6 +168,7 @@ def evaluate(
             suppression=suppression,
             theta=theta,
             refine=refine,
+            refinement=refinement,
             validation=validation,
             validation_top_k=validation_top_k,
             validation_region=validation_region,

@@ -20,6 +20,7 @@ from ovs_ros.cli.common import (
     FusionOption,
     JsonOption,
     PresetOption,
+    RefinementOption,
     SecondEncoderOption,
     ValidationOption,
     console,
@@ -60,6 +61,7 @@ def segment(
     threshold: Annotated[float, typer.Option(help="Probability below which a pixel is unknown.")] = 0.0,
     alpha: Annotated[float, typer.Option(min=0, max=1, help="How much colours cover the image.")] = 0.5,
     exhaustive: ExhaustiveOption = False,
+    refinement: RefinementOption = "none",
     validation: ValidationOption = "off",
     attributes: AttributesOption = "off",
     attribute_reading: AttributeReadingOption = ATTRIBUTE_READING,
@@ -91,7 +93,9 @@ def segment(
         smoother = flow_smoother(smoothing_time) if smoothing == "flow" else None
         total = _count(source)
         rate = _video_rate(source) or rate
-        segmenter = load_segmenter(preset, threshold=threshold, select=not exhaustive, validation=validation)
+        segmenter = load_segmenter(
+            preset, threshold=threshold, select=not exhaustive, validation=validation, refinement=refinement
+        )
         equip(segmenter, attributes, attribute_reading, attribute_weight, second_encoder, fusion)
         embedded = embed_words(segmenter, asked)
         output.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,14 @@ from rcl_interfaces.msg import (
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from ovs_ros.segmentation.options import REGIONS, RULES, SUPPRESSIONS, VALIDATIONS, SegmenterOptions
+from ovs_ros.segmentation.options import (
+    REFINEMENTS,
+    REGIONS,
+    RULES,
+    SUPPRESSIONS,
+    VALIDATIONS,
+    SegmenterOptions,
+)
 from ovs_ros.segmentation.temporal import SMOOTHINGS, TIME_CONSTANT_S
 from ovs_ros.vocabulary.prompts import ATTRIBUTE_READING, ATTRIBUTE_READINGS, ATTRIBUTE_WEIGHT
 
@@ -118,6 +125,12 @@ _SPECS: dict[str, _Spec] = {
     ),
     "select": _Spec(_DEFAULTS.select, "Decide each frame among the few categories that it can hold."),
     "refine": _Spec(_DEFAULTS.refine, "Let the trained network refine the cosines of the selected words."),
+    "refinement": _Spec(
+        _DEFAULTS.refinement,
+        "What image and patches do to the logits, untrained: 'propagation' lets patches that look alike "
+        "agree, 'pamr' neighbours of like colour, 'guided' brings edges to the image's.",
+        choices=REFINEMENTS,
+    ),
     "theta": _Spec(
         _DEFAULTS.theta,
         "A category is selected if the whole image makes it more probable than this.",
@@ -190,6 +203,7 @@ _OPTIONS = (
     "threshold",
     "select",
     "refine",
+    "refinement",
     "theta",
     "max_categories",
     "shortlist",

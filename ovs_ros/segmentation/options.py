@@ -11,11 +11,14 @@ Rule = Literal["dcp", "top_n"]
 """Which categories are selected (see selection.py)."""
 Validation = Literal["off", "relabel", "reject"]
 """What happens to regions whose features do not bear their name out (see tag_validation.py)."""
+Refinement = Literal["none", "propagation", "pamr", "guided"]
+"""How logits are refined by what image and patches show (see refinement/)."""
 Region = Literal["component", "class"]
 """What a region is: each connected part of a category, or all of a category's pixels."""
 
 SUPPRESSIONS: tuple[str, ...] = get_args(Suppression)
 RULES: tuple[str, ...] = get_args(Rule)
+REFINEMENTS: tuple[str, ...] = get_args(Refinement)
 VALIDATIONS: tuple[str, ...] = get_args(Validation)
 REGIONS: tuple[str, ...] = get_args(Region)
 
@@ -27,6 +30,8 @@ class SegmenterOptions:
     Attributes:
         select: choose for every frame the few categories that it can hold; False: decide among all of them.
         refine: let the trained network refine the cosines (docs/method.md tells what that gains and loses).
+        refinement: what image and patches do to the logits, untrained: 'none', 'propagation' (patches that
+            look alike agree), 'pamr' (neighbours of like colour agree) or 'guided' (edges follow colour).
         rule: 'dcp': patches elect the category that they fit best, and the image those above `theta`;
             'top_n': each patch elects its `top_n` best categories.
         top_n: how many categories, at least 1, a patch elects; counts with the rule 'top_n' alone.
@@ -50,6 +55,7 @@ class SegmenterOptions:
 
     select: bool = True
     refine: bool = True
+    refinement: Refinement = "none"
     rule: Rule = "dcp"
     top_n: int = 1
     suppression: Suppression = "multiplicative"
@@ -68,6 +74,7 @@ class SegmenterOptions:
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"expected {name} to be True or False, got {getattr(self, name)!r}")
         _check_choice("suppression", self.suppression, SUPPRESSIONS)
+        _check_choice("refinement", self.refinement, REFINEMENTS)
         _check_choice("rule", self.rule, RULES)
         _check_choice("validation", self.validation, VALIDATIONS)
         _check_choice("validation_region", self.validation_region, REGIONS)

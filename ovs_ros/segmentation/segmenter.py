@@ -18,6 +18,7 @@ from ovs_ros.segmentation.calibration import load_temperature
 from ovs_ros.segmentation.decoder import decode
 from ovs_ros.segmentation.network import MOST_WORDS, NETWORK_FILE, REFINED, RefinementNetwork
 from ovs_ros.segmentation.options import SegmenterOptions
+from ovs_ros.segmentation.refinement.refine import refine, with_fine_grid
 from ovs_ros.segmentation.segmentation import Segmentation
 from ovs_ros.segmentation.selection import Selection, everything, select
 from ovs_ros.segmentation.tag_validation import validate_tags
@@ -218,7 +219,7 @@ class Segmenter:
         clock.stage("prepare")
         encoded = encoder.backbone(prepared)
         clock.stage("encode")
-        features = encoder.project(encoded)
+        features = with_fine_grid(encoder.project(encoded), options.refinement)
         clock.stage("project")
         scale = encoder.logit_scale
         with _BLAS.limit(limits=1):
@@ -229,7 +230,10 @@ class Segmenter:
             network = self.network if options.refine else None
             most = REFINED if options.select else MOST_WORDS
             logits = align(features, words.embeddings[selection.rows], scale, temperature, network, most)
-        clock.stage("align")
+            clock.stage("align")
+            if options.refinement != "none":
+                logits = refine(logits, features, image, options.refinement)
+                clock.stage("refine")
         return Scored(features, selection, logits)
 
 
