@@ -1,0 +1,58 @@
+"""Tokenizers that the hub keeps as tokenizer.json, read without the package transformers."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from ovs_ros.encoders.clip.imports import import_open_clip
+
+
+class HubTokenizer:
+    """Does what open_clip's HFTokenizer does: clean, tokenize, cut and pad to the context's length.
+
+    Args:
+        folder: with tokenizer.json and tokenizer_config.json, as in a repository of the hub.
+        text: open_clip's `text_cfg` of the model.
+
+    Raises:
+        FileNotFoundError: the folder lacks a file.
+        ValueError: the files say not what to pad with, or the model asks for more than cleaning and padding.
+    """
+
+    def __init__(self, folder: Path, text: dict[str, Any]) -> None:
+        options = dict(text.get("tokenizer_kwargs", {}))
+        clean = options.pop("clean", "whitespace")
+        if options or text.get("tokenizer_mode"):
+            raise ValueError(
+                f"expected a tokenizer that only cleans and pads, got {text['hf_tokenizer_name']} with "
+                f"{options or text['tokenizer_mode']}; take another architecture"
+            )
+        for name in ("tokenizer.json", "tokenizer_config.json"):
+            if not (folder / name).is_file():
+                raise FileNotFoundError(
+                    f"expected {name} in {folder}, and it is not there; copy it from the repository"
+                    f" {text['hf_tokenizer_name']}"
+                )
+        config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+        padding = config.get("pad_token")
+        padding = padding.get("content") if isinstance(padding, dict) else padding
+        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        number = self._tokenizer.token_to_id(padding) if padding else None
+        if number is None:
+            raise ValueError(
+                f"expected the padding token in {folder / 'tokenizer_config.json'}, got {padding!r}"
+            )
+        length = text["context_length"]
+        self._tokenizer.enable_truncation(length)
+        self._tokenizer.enable_padding(length=length, pad_id=number, pad_token=padding)
+        self._clean = import_open_clip().tokenizer.get_clean_fn(clean)
+
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        """Token ids, (len(texts), context length) int64."""
+        encoded = self._tokenizer.encode_batch([self._clean(text) for text in texts])
+        return torch.tensor([one.ids for one in encoded])
