@@ -1,0 +1,235 @@
+"""A torch model behind the numpy protocol: the same figures, unit norms, windows, and full memories."""
+
+import logging
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="torch is not installed (pip install '.[clip]')")
+
+from torch.nn.functional import normalize  # noqa: E402
+from torch_models import TinyDecoding, TinyDense, noise_image  # noqa: E402
+
+from ovs_ros.encoders.clip.image_encoder import FEWEST_PATCHES, Footprint, TorchImageEncoder  # noqa: E402
+from ovs_ros.encoders.patches import fit_grid  # noqa: E402
+from ovs_ros.encoders.protocols import DenseFeatures  # noqa: E402
+from ovs_ros.encoders.upsampling import DensePixels  # noqa: E402
+
+
+def encode(encoder: TorchImageEncoder, image: np.ndarray) -> DenseFeatures:
+    return encoder.project(encoder.backbone(encoder.prepare(image)))
+
+
+def on_cpu(model: TinyDense, patches: int = 100, **settings: object) -> TorchImageEncoder:
+    return TorchImageEncoder(model, patches=patches, **{"device": "cpu", "precision": "fp32", **settings})
+
+
+def by_hand(model: TinyDense, image: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    """Patches and image of an image that fills its grid."""
+    pixels = torch.from_numpy(image).permute(2, 0, 1)[None] / 255
+    normalised = (pixels - torch.tensor(model.mean)[:, None, None]) / torch.tensor(model.std)[:, None, None]
+    with torch.inference_mode():
+        features = model.dense(normalised)
+    return features.patches[0], features.image[0]
+
+
+def test_features_are_the_models_own_over_the_normalised_image() -> None:
+    model, image = TinyDense(), noise_image(96, 128)
+    features = encode(on_cpu(model, 48), image)
+    patches, whole = by_hand(model, image)
+    assert features.extent == (1.0, 1.0)
+    np.testing.assert_allclose(features.patches, patches, atol=1e-5)
+    np.testing.assert_allclose(features.image, whole, atol=1e-5)
+    assert isinstance(features.upsampling, DensePixels) and features.upsampling.pixels is features.patches
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("shape", [(90, 160), (33, 200), (1, 1), (480, 20)])
+def test_any_shape_gives_unit_float32_embeddings_on_its_grid(precision: str, shape: tuple[int, int]) -> None:
+    features = encode(on_cpu(TinyDense(), precision=precision), noise_image(*shape))
+    grid = fit_grid(*shape, patches=100, patch=16)
+    assert features.patches.shape == (grid.rows, grid.columns, 24) and features.extent == grid.extent
+    for values in (features.patches, features.image):
+        assert values.dtype == np.float32
+        np.testing.assert_allclose(np.linalg.norm(values, axis=-1), 1, atol=1e-5)
+
+
+def test_bf16_stays_close_to_fp32_and_leaves_the_text_tower_alone() -> None:
+    image, model = noise_image(96, 128), TinyDense()
+    exact = encode(on_cpu(TinyDense()), image)
+    words = TinyDense().embed_texts(["chair"])
+    rough = encode(on_cpu(model, precision="bf16"), image)
+    assert model.embed.weight.dtype == model.head.dtype == torch.bfloat16
+    assert model.attention.in_proj_weight.dtype == torch.bfloat16
+    assert model.norm.weight.dtype == model.words.weight.dtype == torch.float32
+    assert (exact.patches * rough.patches).sum(-1).min() > 0.999
+    assert torch.equal(model.embed_texts(["chair"]), words)
+
+
+def test_frames_do_not_share_memory() -> None:
+    encoder = on_cpu(TinyDense())
+    first = encode(encoder, noise_image(96, 128))
+    kept = first.patches.copy()
+    encode(encoder, noise_image(96, 128, seed=1))
+    np.testing.assert_array_equal(first.patches, kept)
+
+
+def test_an_image_is_not_left_over_in_the_next_ones_padding() -> None:
+    fresh = encode(on_cpu(TinyDense()), noise_image(90, 160, seed=1))
+    encoder = on_cpu(TinyDense())
+    encode(encoder, noise_image(90, 160))
+    np.testing.assert_array_equal(encode(encoder, noise_image(90, 160, seed=1)).patches, fresh.patches)
+
+
+def test_windows_are_averaged_as_a_slow_loop_does() -> None:
+    model, image = TinyDense(), noise_image(96, 128)
+    features = encode(on_cpu(model, 48, window=64, stride=32), image)
+    total, wholes = torch.zeros(6, 8, 24), []
+    for top in (0, 32):
+        for left in (0, 32, 64):
+            patches, whole = by_hand(model, image[top : top + 64, left : left + 64])
+            total[top // 16 : top // 16 + 4, left // 16 : left // 16 + 4] += patches
+            wholes.append(whole)
+    np.testing.assert_allclose(features.patches, normalize(total, dim=2), atol=1e-5)
+    np.testing.assert_allclose(features.image, normalize(torch.stack(wholes).mean(0), dim=0), atol=1e-5)
+    assert model.batches[0] == (6, 3, 64, 64)
+
+
+def test_a_window_as_large_as_the_image_is_one_pass() -> None:
+    image = noise_image(96, 128)
+    one = encode(on_cpu(TinyDense(), 48), image)
+    windowed = encode(on_cpu(TinyDense(), 48, window=128), image)
+    np.testing.assert_array_equal(one.patches, windowed.patches)
+
+
+@pytest.mark.parametrize("settings", [{"patches": 0}, {"window": -1}, {"window": 32, "stride": 48}])
+def test_settings_out_of_range_are_refused(settings: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        TorchImageEncoder(TinyDense(), **{"patches": 48, "device": "cpu", **settings})
+
+
+def test_full_memory_first_splits_the_windows_then_halves_the_patches(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    model = TinyDense(most_pixels=128 * 160)
+    encoder = on_cpu(model, 600, window=160, stride=160)
+    with caplog.at_level(logging.WARNING):
+        features = encode(encoder, noise_image(480, 640))
+        again = encode(encoder, noise_image(480, 640))
+    assert encoder.notices == [
+        "runs windows one by one, for the memory of cpu was full",
+        "cuts images into 300 patches in place of 600, for the memory of cpu was full",
+        "cuts images into 150 patches in place of 300, for the memory of cpu was full",
+        "cuts images into 75 patches in place of 150, for the memory of cpu was full",
+    ]
+    assert [record.message for record in caplog.records] == [f"tiny {text}" for text in encoder.notices]
+    assert encoder.name == "tiny@75w160-float32"
+    assert features.patches.shape == again.patches.shape == (7, 10, 24)
+    np.testing.assert_array_equal(features.patches, again.patches)
+
+
+def test_what_no_footprint_can_hold_is_an_error() -> None:
+    encoder = on_cpu(TinyDense(most_pixels=100), 256)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        encode(encoder, noise_image(480, 640))
+    assert len(encoder.notices) == 2
+
+
+def test_errors_that_are_not_about_memory_pass_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = on_cpu(TinyDense(), 256)
+
+    def fail(images: torch.Tensor) -> None:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    monkeypatch.setattr(encoder.model, "dense", fail)
+    with pytest.raises(RuntimeError, match="mat1"):
+        encode(encoder, noise_image(48, 64))
+    assert encoder.notices == []
+
+
+def test_the_last_resort_of_a_gpu_is_the_cpu_at_full_resolution() -> None:
+    gpu = torch.device("cuda", 0)
+    steps, footprint = [], Footprint(gpu, 1000)
+    while (footprint := footprint.smaller(6, 1000)) is not None:
+        steps.append((footprint.device.type, footprint.patches, footprint.together))
+    assert steps[:2] == [("cuda", 1000, False), ("cuda", 500, False)]
+    assert [step[1] for step in steps if step[0] == "cuda"][-1] < 2 * FEWEST_PATCHES
+    first_on_cpu = [step for step in steps if step[0] == "cpu"][0]
+    assert first_on_cpu == ("cpu", 1000, True)
+
+
+def test_a_model_that_decodes_gives_its_logits_over_its_scale() -> None:
+    model, image = TinyDecoding(), noise_image(96, 128)
+    features = encode(on_cpu(model, 48), image)
+    words = model.embed_texts(["a", "b", "c"]).numpy()
+    assert features.upsampling.grid == (12, 16)
+    cosines = features.upsampling.cosines(words)
+    patches, _ = by_hand(model, image)
+    expected = torch.nn.functional.interpolate(
+        torch.einsum("hwd,md->mhw", patches, torch.from_numpy(words))[None], scale_factor=2, mode="bilinear"
+    )[0].permute(1, 2, 0)
+    assert cosines.shape == (12, 16, 3) and cosines.dtype == np.float32 and cosines.flags.c_contiguous
+    shift = (cosines - expected.numpy()).mean()
+    np.testing.assert_allclose(cosines - shift, expected, atol=1e-5)
+    added = np.full((6, 8, 3), 0.25, np.float32)
+    np.testing.assert_allclose(features.upsampling.cosines(words, added), cosines + 0.25, atol=1e-5)
+
+
+def test_words_longer_than_one_scale_what_is_decoded() -> None:
+    model = TinyDecoding()
+    upsampling = encode(on_cpu(model, 48), noise_image(96, 128)).upsampling
+    words = model.embed_texts(["a", "b"]).numpy()
+    np.testing.assert_allclose(upsampling.cosines(words * 30), 30 * upsampling.cosines(words), rtol=1e-4)
+
+
+def test_prompts_reach_the_decoder_apart() -> None:
+    model = TinyDecoding()
+    upsampling = encode(on_cpu(model, 48), noise_image(96, 128)).upsampling
+    words = model.embed_texts(["a", "b", "c", "d"]).numpy()
+    apart = upsampling.cosines(words.reshape(2, 2, -1))
+    each = upsampling.cosines(words)
+    np.testing.assert_allclose(apart, (each[..., ::2] + each[..., 1::2]) / 2, atol=1e-5)
+
+
+def test_windows_are_decoded_each_and_averaged() -> None:
+    model = TinyDecoding()
+    image = noise_image(64, 128)
+    words = model.embed_texts(["a", "b"]).numpy()
+    both = encode(on_cpu(model, 32, window=64, stride=64), image).upsampling.cosines(words)
+    for left in (0, 64):
+        one = encode(on_cpu(model, 16), np.ascontiguousarray(image[:, left : left + 64]))
+        np.testing.assert_allclose(
+            both[:, left // 8 : left // 8 + 8], one.upsampling.cosines(words), atol=1e-5
+        )
+
+
+def test_a_decoder_without_memory_leaves_the_frame_to_the_patches() -> None:
+    model = TinyDecoding()
+    encoder = on_cpu(model, 192)
+    features = encode(encoder, noise_image(96, 128))
+    words = model.embed_texts(["a", "b"]).numpy()
+
+    def full(*_: object) -> None:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+
+    model.decode = full
+    cosines = features.upsampling.cosines(words)
+    plain = DensePixels(features.patches).cosines(words)
+    assert cosines.shape == (24, 32, 2)
+    np.testing.assert_allclose(cosines[::2, ::2].mean((0, 1)), plain.mean((0, 1)), atol=0.02)
+    assert encoder.footprint.patches == 96 and len(encoder.notices) == 1
+
+
+def test_a_second_encoder_cannot_change_what_a_decoder_reads() -> None:
+    upsampling = encode(on_cpu(TinyDecoding()), noise_image(48, 64)).upsampling
+    with pytest.raises(ValueError, match="decoder of its own beside a second encoder, got tiny"):
+        upsampling.changed(lambda values, extent: values, (1.0, 1.0))
+
+
+def test_patches_of_a_plain_model_can_be_changed() -> None:
+    features = encode(on_cpu(TinyDense()), noise_image(48, 64))
+    change: Callable[..., np.ndarray] = lambda values, extent: -values  # noqa: E731
+    words = TinyDense().embed_texts(["a"]).numpy()
+    changed = features.upsampling.changed(change, features.extent)
+    np.testing.assert_allclose(changed.cosines(words), -features.upsampling.cosines(words))
