@@ -256,9 +256,9 @@ def network(
             "as cross_attention=false,spatial=none."
         ),
     ] = "",
-    steps: Annotated[int, typer.Option(help="Steps of one batch each.")] = 600,
+    steps: Annotated[int, typer.Option(help="Steps of one batch each.")] = 200,
     sets: Annotated[str, typer.Option(help="Labelled sets to learn from, with commas.")] = "nyuv2,camvid",
-    loss: Annotated[str, typer.Option(help="Of pixels: 'softmax' or 'bce'.")] = "softmax",
+    loss: Annotated[str, typer.Option(help="Of pixels: 'bce' or 'softmax'.")] = "bce",
     alignment: Annotated[bool, typer.Option(help="Add FGAseg's text-pixel alignment loss.")] = True,
     seed: Annotated[int, typer.Option(help="Of all chance.")] = 0,
     hold_out: Annotated[

@@ -63,20 +63,20 @@ class NetworkOptions:
         rate: peak learning rate.
         candidates: categories that a view is told apart among at most.
         distractors: how many of them are drawn from its set. animals: how many more from animals.
-        pixel_loss: "softmax", what the run time decides by, or "bce", as in the papers.
+        pixel_loss: "bce", as in the papers, or "softmax", what the run time decides by.
         alignment: add FGAseg's T2P loss. selection: add the auxiliary selection loss.
         seed: of all chance.
     """
 
     sets: tuple[str, ...] = ("nyuv2", "camvid")
     held_out: tuple[str, ...] = ()
-    steps: int = 600
+    steps: int = 200
     batch: int = 6
     rate: float = 6e-4
     candidates: int = 24
     distractors: int = 6
     animals: int = 2
-    pixel_loss: str = "softmax"
+    pixel_loss: str = "bce"
     alignment: bool = True
     selection: bool = True
     seed: int = 0
