@@ -1,0 +1,309 @@
+"""SAN: CLIP names mask proposals that a side adapter draws while it looks over CLIP's shoulder.
+
+Xu et al., "Side Adapter Network for Open-Vocabulary Semantic Segmentation", CVPR 2023 (arXiv 2302.12242).
+Words enter in one matrix product at the very end, so that a frame costs the same whatever the vocabulary.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ovs_ros.encoders.checkpoints.keys import Rule, map_keys, read_checkpoint
+from ovs_ros.encoders.checkpoints.san_adapter import AdapterConfig, SideAdapter
+from ovs_ros.encoders.clip.dense_model import DenseModel, TorchFeatures
+from ovs_ros.encoders.clip.imports import import_open_clip
+from ovs_ros.encoders.model_file import ModelFile
+
+TEMPLATES = (
+    "a photo of a {}.",
+    "This is a photo of a {}",
+    "There is a {} in the scene",
+    "There is the {} in the scene",
+    "a photo of a {} in the scene",
+    "a photo of a small {}.",
+    "a photo of a medium {}.",
+    "a photo of a large {}.",
+    "This is a photo of a small {}.",
+    "This is a photo of a medium {}.",
+    "This is a photo of a large {}.",
+    "There is a small {} in the scene.",
+    "There is a medium {} in the scene.",
+    "There is a large {} in the scene.",
+)
+"""ViLD's fourteen (Gu et al. 2022), whose mean SAN was trained with."""
+
+
+@dataclass(frozen=True)
+class SanConfig:
+    """One of the published networks.
+
+    Attributes:
+        clip: open_clip's name of its CLIP.
+        fused: after how many of CLIP's blocks its features are taken for the adapter; queries join CLIP after
+            the last of them.
+        clip_scale: the side of CLIP's input as a share of the adapter's.
+        adapter: the side adapter's shape.
+    """
+
+    clip: str
+    fused: tuple[int, ...]
+    clip_scale: float
+    adapter: AdapterConfig = field(default_factory=AdapterConfig)
+
+
+CONFIGS = {
+    "san-b": SanConfig("ViT-B-16-quickgelu", fused=(0, 3, 6, 9), clip_scale=0.5),
+    "san-l": SanConfig("ViT-L-14-336-quickgelu", fused=(0, 6, 12, 18), clip_scale=0.7),
+}
+"""The published networks, by a model file's `model`."""
+CHECKPOINTS = {
+    "san-b": "https://huggingface.co/Mendel192/san/resolve/main/san_vit_b_16.pth",
+    "san-l": "https://huggingface.co/Mendel192/san/resolve/main/san_vit_large_14.pth",
+}
+"""Where the authors offer their weights."""
+
+
+class San(DenseModel):
+    """SAN's inference graph around an open_clip CLIP.
+
+    `TorchFeatures.patches` is our reading, for selecting words before they are decoded, since SAN itself has
+    no embedding per place: the mean of all proposals' embeddings, weighted by their masks there.
+
+    Args:
+        clip: an open_clip.CLIP with a ViT; it becomes part of the model.
+        config: the network.
+        name: see DenseModel.
+    """
+
+    decodes = True
+    decode_scale = 4
+    templates = TEMPLATES
+    mean = (0.48145466, 0.4578275, 0.40821073)
+    std = (0.26862954, 0.26130258, 0.27577711)
+
+    def __init__(self, clip: Any, config: SanConfig, name: str) -> None:
+        super().__init__()
+        self.name = name
+        self.config = config
+        self.stride = config.adapter.patch
+        self.logit_scale = 100.0
+        self.clip = clip
+        blocks = clip.visual.transformer.resblocks
+        self.dim = clip.visual.proj.shape[1]
+        self.side_adapter_network = SideAdapter(
+            config.adapter,
+            clip_width=clip.visual.proj.shape[0],
+            clip_heads=blocks[0].attn.num_heads,
+            fused=len(config.fused),
+        )
+        self.bg_embed = nn.Parameter(torch.randn(1, self.dim))
+        self._tokenize = import_open_clip().SimpleTokenizer(context_length=clip.context_length)
+
+    def dense(self, images: Tensor) -> TorchFeatures:
+        """See `DenseModel`. All that does not depend on words happens here.
+
+        `decoding` is (B, Q, D), the proposals' unit embeddings, and (B, Q, 4h, 4w), their masks in [0, 1].
+        """
+        tokens, maps = self._see(images)
+        proposals = self.side_adapter_network(images, maps)
+        class_token, queries = self._recognise(tokens, proposals.biases, maps[-1].shape[1:3])
+        coarse = proposals.masks.sigmoid()
+        patches = torch.einsum("bqhw,bqd->bhwd", coarse, queries)
+        height, width = coarse.shape[2:]
+        # Before the sigmoid, as in the paper (there to all pixels), which keeps borders sharp.
+        fine = F.interpolate(
+            proposals.masks,
+            size=(self.decode_scale * height, self.decode_scale * width),
+            mode="bilinear",
+            align_corners=False,
+        )
+        return TorchFeatures(F.normalize(patches, dim=-1), class_token, (queries, fine.sigmoid()))
+
+    def decode(self, features: TorchFeatures, words: Tensor) -> Tensor:
+        """Log probabilities: words share each proposal with each other and with 'no object'.
+
+        Args:
+            features: of one image.
+            words: (M, 1, D), the mean over prompts.
+
+        Returns:
+            (M, 4h, 4w) float32: log of the proposals' shares for the word, summed with the masks as weights.
+            A softmax over words makes them shares of each place.
+        """
+        queries, masks = (part[0].float() for part in features.decoding)
+        nothing = F.normalize(self.bg_embed.float(), dim=-1)
+        # In half precision a cosine's last digit would be a twentieth of a logit, and small shares nothing.
+        with torch.autocast(masks.device.type, enabled=False):
+            cosines = queries @ torch.cat([words[:, 0].float(), nothing]).T  # (Q, M + 1)
+            shares = (self.logit_scale * cosines).softmax(dim=-1)[:, :-1]
+            sums = shares.T @ masks.flatten(1)  # (M, 4h * 4w)
+        return sums.clamp_min(torch.finfo(sums.dtype).tiny).log().unflatten(1, masks.shape[1:])
+
+    def embed_texts(self, texts: Sequence[str]) -> Tensor:
+        """See `DenseModel`."""
+        tokens = self._tokenize(list(texts)).to(self.bg_embed.device)
+        return self.clip.encode_text(tokens, normalize=True)
+
+    def _see(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """CLIP's first blocks: their last tokens (B, 1 + h'*w', C) and the maps (B, h', w', C) to fuse."""
+        visual = self.clip.visual
+        patch = visual.patch_size[0]
+        # Whole patches over the whole image: on grids where the paper's scale leaves a rest, it would be cut.
+        rows, columns = (max(1, round(side * self.config.clip_scale / patch)) for side in images.shape[2:])
+        smaller = F.interpolate(
+            images, size=(rows * patch, columns * patch), mode="bilinear", align_corners=False
+        )
+        patches = visual.conv1(smaller).flatten(2).mT  # (B, h'*w', C)
+        class_token = visual.class_embedding.expand(len(images), 1, -1)
+        tokens = torch.cat([class_token, patches], dim=1) + self._clip_positions(rows, columns)
+        tokens = visual.ln_pre(tokens)
+        maps = []
+        for i in range(self.config.fused[-1] + 1):
+            if i > 0:
+                tokens = visual.transformer.resblocks[i - 1](tokens)
+            if i in self.config.fused:
+                maps.append(tokens[:, 1:].unflatten(1, (rows, columns)))
+        return tokens, maps
+
+    def _clip_positions(self, rows: int, columns: int) -> Tensor:
+        """(1 + rows*columns, C): CLIP's position embedding, resampled to another grid."""
+        visual = self.clip.visual
+        learned = visual.positional_embedding
+        if (rows, columns) == visual.grid_size:
+            return learned
+        square = learned[None, 1:].mT.unflatten(2, visual.grid_size)
+        resampled = F.interpolate(square, size=(rows, columns), mode="bicubic", align_corners=False)
+        return torch.cat([learned[:1], resampled.flatten(2)[0].mT])
+
+    def _recognise(self, tokens: Tensor, biases: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """CLIP's last blocks, with a copy of the class token for each proposal: unit (B, D) and (B, Q, D)."""
+        visual = self.clip.visual
+        count = biases.shape[2]
+        mask = proposal_mask(biases, grid)
+        joint = torch.cat([tokens[:, :1].expand(-1, count, -1), tokens], dim=1)
+        blocks = visual.transformer.resblocks[self.config.fused[-1] :]
+        for i, block in enumerate(blocks):
+            joint = guided_block(block, joint, mask, drop_patches=i == len(blocks) - 1)
+        embedded = F.normalize(visual.ln_post(joint) @ visual.proj, dim=-1)
+        return embedded[:, count], embedded[:, :count]
+
+
+def proposal_mask(biases: Tensor, grid: tuple[int, int]) -> Tensor:
+    """What is added to the attention logits of Q proposals' tokens, in every guided block.
+
+    A proposal's token sees itself as a class token does, and patches with its bias, pooled to CLIP's grid by
+    the maximum; it sees neither the other proposals' tokens nor the class token (section 3.2).
+
+    Args:
+        biases: (B, H, Q, h, w) on the adapter's grid.
+        grid: (h', w') of CLIP's patches.
+
+    Returns:
+        (B, H, Q, Q + 1 + h'*w'): proposals, class token, patches.
+    """
+    batch, heads, count = biases.shape[:3]
+    pooled = F.adaptive_max_pool2d(biases.flatten(1, 2), grid).flatten(2).unflatten(1, (heads, count))
+    itself = torch.full((count, count + 1), -torch.inf, dtype=biases.dtype, device=biases.device)
+    itself.fill_diagonal_(0.0)
+    return torch.cat([itself.expand(batch, heads, -1, -1), pooled], dim=3)
+
+
+def guided_block(block: Any, tokens: Tensor, mask: Tensor, *, drop_patches: bool) -> Tensor:
+    """A block of CLIP over proposals' tokens and an image's; the image's do not see the proposals'.
+
+    Args:
+        block: open_clip's residual attention block.
+        tokens: (B, Q + 1 + N, C): Q proposals, the class token, N patches.
+        mask: (B, H, Q, Q + 1 + N), what is added to the proposals' attention logits.
+        drop_patches: leave out the patches, which nothing reads after the last block.
+
+    Returns:
+        (B, Q + 1 + N, C), or (B, Q + 1, C) without patches.
+    """
+    count = mask.shape[2]
+    kept = count + 1 if drop_patches else tokens.shape[1]
+    attention = block.attn
+    joint = F.linear(block.ln_1(tokens), attention.in_proj_weight, attention.in_proj_bias)
+    # Each (B, H, tokens, C / H).
+    query, key, value = joint.unflatten(2, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
+    guided = F.scaled_dot_product_attention(query[:, :, :count], key, value, attn_mask=mask)
+    seen = F.scaled_dot_product_attention(query[:, :, count:kept], key[:, :, count:], value[:, :, count:])
+    attended = torch.cat([guided, seen], dim=2).transpose(1, 2).flatten(2)  # (B, kept, C)
+    tokens = tokens[:, :kept] + attention.out_proj(attended)
+    return tokens + block.mlp(block.ln_2(tokens))
+
+
+def build_san(model: str) -> San:
+    """A published network with random weights; under `torch.device("meta")` without any.
+
+    Args:
+        model: 'san-b' or 'san-l'.
+    """
+    config = CONFIGS[model]
+    open_clip = import_open_clip()
+    return San(open_clip.CLIP(**open_clip.get_model_config(config.clip)), config, model)
+
+
+def load_san(file: ModelFile) -> San:
+    """The network of a model file, with the weights of the authors' checkpoint.
+
+    Args:
+        file: `model` is 'san-b' or 'san-l', `weights` the authors' file.
+
+    Raises:
+        FileNotFoundError: there is no such checkpoint; the message says how to get it.
+        ValueError: it is not this network's; the message names all keys that do not fit.
+    """
+    checkpoint = CHECKPOINTS[file.model]
+    if not Path(file.weights).is_file():
+        raise FileNotFoundError(
+            f"expected the checkpoint of {file.model} as weights in the model file, got {file.weights!r}; on "
+            f"a machine with a network: curl -LO {checkpoint}; copy it here and write: "
+            f"weights: {checkpoint.rpartition('/')[2]}"
+        )
+    with torch.device("meta"):
+        model = build_san(file.model)
+    fill_san(model, Path(file.weights))
+    return model
+
+
+def fill_san(model: San, path: Path) -> None:
+    """Fill a network from a checkpoint of the authors, and name it by the file.
+
+    Raises:
+        FileNotFoundError, ValueError: as in `load_san`.
+    """
+    checkpoint = read_checkpoint(path)
+    state = map_keys(checkpoint, model.state_dict(), _rules(model), _IGNORED)
+    model.load_state_dict(state, assign=True)
+    # The one buffer that no checkpoint needs: causal attention in the text tower.
+    context = model.clip.context_length
+    model.clip.attn_mask = torch.full((context, context), -torch.inf).triu_(1)
+    model.logit_scale = float(model.clip.logit_scale.exp())
+    model.name = f"{model.name}-{checkpoint.sha256[:12]}"
+    model.requires_grad_(False).eval()
+
+
+_IGNORED = (r"criterion\..*", r"ov_classifier\.attn_mask")
+"""Of training, and what open_clip makes itself."""
+
+
+def _rules(model: San) -> list[Rule]:
+    """CLIP lies in three parts: its first blocks, the last, which count from 0 again, and its text tower."""
+    first = model.config.fused[-1]
+    blocks = "clip.visual.transformer.resblocks"
+    guided = len(model.clip.visual.transformer.resblocks) - first
+    return [
+        Rule(r"(side_adapter_network\..*)", r"\1"),
+        Rule(r"clip_visual_extractor\.(resblocks\..*)", r"clip.visual.transformer.\1"),
+        Rule(r"clip_visual_extractor\.(.*)", r"clip.visual.\1"),
+        *(Rule(rf"clip_rec_head\.resblocks\.{i}\.(.*)", rf"{blocks}.{first + i}.\1") for i in range(guided)),
+        Rule(r"clip_rec_head\.(ln_post\..*|proj)", r"clip.visual.\1"),
+        Rule(r"ov_classifier\.(bg_embed)", r"\1"),
+        Rule(r"ov_classifier\.(.*)", r"clip.\1"),
+    ]
