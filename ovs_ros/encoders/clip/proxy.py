@@ -1,0 +1,137 @@
+"""Second encoders whose patches say which patches CLIP's last layer may see (ProxyCLIP)."""
+
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from ovs_ros.encoders.dino import DinoEncoder
+from ovs_ros.encoders.embedded import MODELS
+from ovs_ros.encoders.feature_map import FeatureMapEncoder
+
+EMBEDDED = "embedded"
+"""What a model file calls the DINOv2 that comes with the package."""
+_LAYER = 384
+"""Numbers of one layer in the embedded DINOv2's tokens."""
+
+
+class Proxy(Protocol):
+    """An encoder that runs outside of torch, on the CPU.
+
+    A model that asks it copies the image to the CPU and waits, so that no CUDA graph can hold it.
+    """
+
+    name: str
+
+    def features(self, images: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Features on CLIP's own grid.
+
+        Args:
+            images: (B, 3, H, W) RGB in 0 to 1.
+            grid: (rows, columns) of CLIP's patches.
+
+        Returns:
+            (B, rows * columns, C) float32 on the images' device.
+        """
+
+
+class EmbeddedProxy:
+    """The embedded DINOv2 ViT-S/14, its last layer.
+
+    The image is scaled so that DINOv2's patches of 14 pixels lie exactly on CLIP's; ProxyCLIP brings CLIP's
+    values to the proxy's grid in place of that.
+    """
+
+    name = "dinov2-vits14"
+
+    def __init__(self, models: Path = MODELS, *, threads: int = 0) -> None:
+        """Open it.
+
+        Args:
+            models: the folder with the embedded model's files.
+            threads: for one call; 0 means one for each core.
+
+        Raises:
+            FileNotFoundError: a file is missing.
+        """
+        positions = np.load(models / "position_table.npy", allow_pickle=False)
+        self._dino = DinoEncoder(models / "image_encoder.onnx", positions, threads=threads)
+
+    def features(self, images: Tensor, grid: tuple[int, int]) -> Tensor:
+        """See `Proxy`."""
+        size = (grid[0] * DinoEncoder.patch, grid[1] * DinoEncoder.patch)
+        scaled = F.interpolate(images.float(), size, mode="bilinear", antialias=True)
+        last = [self._dino.tokens(pixels)[1:, -_LAYER:] for pixels in _pixels(scaled)]
+        return torch.from_numpy(np.stack(last)).to(images.device)
+
+
+class FileProxy:
+    """Any image encoder in an ONNX file (see `FeatureMapEncoder`); its map is resampled to CLIP's grid."""
+
+    def __init__(self, model: Path, *, threads: int = 0) -> None:
+        """Open it.
+
+        Args:
+            model: the ONNX file.
+            threads: for one call; 0 means one for each core.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it is no encoder of the kind that `FeatureMapEncoder` takes.
+        """
+        self._encoder = FeatureMapEncoder(model, threads=threads)
+        self.name = f"{self._encoder.name}-{self._encoder.digest[:12]}"
+
+    def features(self, images: Tensor, grid: tuple[int, int]) -> Tensor:
+        """See `Proxy`."""
+        return torch.cat([self._on_grid(pixels, grid) for pixels in _pixels(images)]).to(images.device)
+
+    def _on_grid(self, pixels: NDArray[np.uint8], grid: tuple[int, int]) -> Tensor:
+        """One image (H, W, 3) to (1, N, C)."""
+        found = self._encoder.run(self._encoder.prepare(pixels))
+        height, width = found.values.shape[:2]
+        # Part of the map is padding; positions of the wanted grid are taken in what the image covers of it.
+        ys = _centres(grid[0], found.extent[0], height)
+        xs = _centres(grid[1], found.extent[1], width)
+        where = torch.stack(torch.meshgrid(xs, ys, indexing="xy"), -1)[None]  # (1, rows, columns, 2), x first
+        values = torch.from_numpy(found.values).permute(2, 0, 1)[None]  # (1, C, h, w)
+        sampled = F.grid_sample(values, where, padding_mode="border", align_corners=False)
+        return sampled.flatten(2).mT
+
+
+def open_proxy(proxy: str, *, threads: int = 0) -> Proxy:
+    """Open what a model file names as `proxy`: 'embedded' or an ONNX file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no encoder that can serve.
+    """
+    return EmbeddedProxy(threads=threads) if proxy == EMBEDDED else FileProxy(Path(proxy), threads=threads)
+
+
+def _pixels(images: Tensor) -> NDArray[np.uint8]:
+    """(B, 3, H, W) in 0 to 1 to (B, H, W, 3) uint8 on the CPU.
+
+    Raises:
+        RuntimeError: a CUDA graph is being captured, which cannot hold work of the CPU.
+    """
+    if images.is_cuda and torch.cuda.is_current_stream_capturing():
+        raise RuntimeError("expected no CUDA graph around a proxy encoder, which runs on the CPU")
+    scaled = (images.float() * 255).round_().clamp_(0, 255).to(torch.uint8)
+    return scaled.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+
+
+def _centres(count: int, extent: float, cells: int) -> Tensor:
+    """Centres of `count` cells over the share of an axis that the image covers, in -1 to 1 (`grid_sample`).
+
+    Args:
+        count: of the wanted grid.
+        extent: the share.
+        cells: of the map; beyond the last whole one that the image covers lies padding.
+    """
+    at = (torch.arange(count, dtype=torch.float32) + 0.5) / count * extent * cells  # in cells of the map
+    return at.clamp(max=max(0.5, extent * cells - 0.5)) / cells * 2 - 1

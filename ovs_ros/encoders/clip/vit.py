@@ -1,0 +1,208 @@
+"""CLIP's ViTs of open_clip with a choice of what the last layer's patches see of each other."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, get_args
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ovs_ros.encoders.clip.attention import (
+    BETA,
+    GAMMA,
+    LastLayer,
+    affinity_weights,
+    attend,
+    cosines_within,
+    feed,
+    gaussian_window,
+)
+from ovs_ros.encoders.clip.clip_model import ClipModel, unit
+from ovs_ros.encoders.clip.dense_model import TorchFeatures
+from ovs_ros.encoders.clip.dinoiser import LAYER, DinoiserHeads
+from ovs_ros.encoders.clip.grid_cache import GridCache
+from ovs_ros.encoders.clip.imports import import_open_clip
+from ovs_ros.encoders.clip.outliers import find_outliers, repair
+from ovs_ros.encoders.clip.proxy import Proxy
+from ovs_ros.encoders.clip.self_calibration import Levels, Recorder, calibrate
+from ovs_ros.encoders.model_file import Attention
+
+
+class OpenClipViT(ClipModel):
+    """An open_clip model whose image tower is open_clip's own VisionTransformer, as OpenAI's, LAION's,
+    DataComp's, DFN's and MetaCLIP's ViTs are.
+
+    The image embedding is CLIP's own whatever the patches' attention: `encode_image` of the same pixels.
+    Position tables are resampled to any grid.
+
+    Args:
+        clip: a CLIP or CustomTextCLIP with its weights.
+        name: identifies architecture and weights; the variant is added.
+        attention: how the last layer's patches see each other (see attention.py).
+        outliers: repair outlier patches before the last layer (see outliers.py); 'scclip' always does.
+        proxy: for 'proxyclip'.
+        heads: for 'dinoiser'; `decoding` then holds how likely each patch is foreground, (B, h, w).
+        tokenizer: gives token ids (T, context length) for a list of T texts; None for CLIP's own.
+
+    Raises:
+        ValueError: the image tower is of another kind, or a variant lacks what it needs.
+    """
+
+    def __init__(
+        self,
+        clip: Any,
+        *,
+        name: str,
+        attention: Attention = "naclip",
+        outliers: bool = False,
+        proxy: Proxy | None = None,
+        heads: DinoiserHeads | None = None,
+        tokenizer: Callable[[Sequence[str]], Tensor] | None = None,
+    ) -> None:
+        visual = clip.visual
+        _check_tower(visual)
+        _check_variant(attention, proxy, heads, visual.conv1.out_channels)
+        variant = attention + ("-repaired" if outliers and attention != "scclip" else "")
+        if attention == "proxyclip" and proxy is not None:
+            variant += f"-{proxy.name}"
+        super().__init__(
+            clip,
+            name=f"{name} {variant}",
+            dim=visual.proj.shape[1],
+            stride=visual.patch_size[0],
+            tokenizer=tokenizer,
+        )
+        self.heads = heads if attention == "dinoiser" else None
+        self._attention = attention
+        self._outliers = outliers
+        self._proxy = proxy
+        self._windows = GridCache(gaussian_window)
+        self._positions = GridCache(self._resampled_positions)
+
+    def dense(self, images: Tensor) -> TorchFeatures:
+        """See `DenseModel.dense`."""
+        visual = self.clip.visual
+        grid = images.shape[2] // self.stride, images.shape[3] // self.stride
+        *blocks, last = visual.transformer.resblocks
+        recorded = Recorder(Levels.of(len(blocks) + 1)) if self._attention == "scclip" else None
+        hidden: Tensor | None = None
+
+        tokens = self._embed(images, grid)  # (B, 1 + N, C)
+        for index, block in enumerate(blocks):
+            tokens = attend(block, tokens)
+            if self.heads is not None and index == len(blocks) + 1 + LAYER:
+                hidden = block.ln_2(tokens)[:, 1:].unflatten(1, grid)  # (B, h, w, C)
+            tokens = feed(block, tokens)
+            if recorded is not None:
+                recorded.tell(index, tokens)
+
+        layer = LastLayer(last, tokens)
+        image = self._image(layer)
+        if recorded is not None:
+            patches = self._project(calibrate(last, tokens, recorded, grid))
+        else:
+            if self._outliers:
+                repaired = repair(tokens[:, 1:], find_outliers(tokens[:, 1:]), grid)
+                layer = LastLayer(last, torch.cat([tokens[:, :1], repaired], 1))
+            patches = self._project(self._patches(layer, images, grid))
+        if self.heads is None or hidden is None:
+            return TorchFeatures(unit(patches).unflatten(1, grid), image)
+        pooled = self.heads.pooled(hidden, patches)
+        return TorchFeatures(unit(pooled).unflatten(1, grid), image, (self.heads.foreground(hidden),))
+
+    def _embed(self, images: Tensor, grid: tuple[int, int]) -> Tensor:
+        visual = self.clip.visual
+        patches = visual.conv1(images).flatten(2).mT  # (B, N, C)
+        first = visual.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
+        tokens = torch.cat([first, patches], 1)
+        return visual.ln_pre(tokens + self._positions(grid, tokens))
+
+    def _resampled_positions(self, grid: tuple[int, int], device: torch.device, dtype: torch.dtype) -> Tensor:
+        """The table (1 + N, C) for a grid, the class token's row first."""
+        visual = self.clip.visual
+        table = visual.positional_embedding
+        if grid != tuple(visual.grid_size):
+            laid = table[1:].float().T.unflatten(1, visual.grid_size)[None]  # (1, C, rows, columns)
+            laid = F.interpolate(laid, grid, mode="bicubic", antialias=True, align_corners=False)
+            table = torch.cat([table[:1], laid[0].flatten(1).T.to(table.dtype)])
+        return table.to(device, dtype)
+
+    def _image(self, layer: LastLayer) -> Tensor:
+        """(B, D), as open_clip pools it: the class token, or the mean of the plain patches."""
+        visual = self.clip.visual
+        if visual.pool_type == "tok":
+            return unit(self._project(layer.class_token()))
+        patches = layer.plain()
+        if visual.final_ln_after_pool:
+            return unit(self._project(patches.mean(1)))
+        return unit(visual.ln_post(patches).mean(1) @ visual.proj)
+
+    def _patches(self, layer: LastLayer, images: Tensor, grid: tuple[int, int]) -> Tensor:
+        """(B, N, C), before `ln_post`."""
+        match self._attention:
+            case "plain":
+                return layer.plain()
+            case "maskclip":
+                return layer.maskclip()
+            case "sclip":
+                return layer.sclip()
+            case "clearclip":
+                return layer.clearclip()
+            case "proxyclip":
+                return layer.given(self._affinities(images, grid))
+            case "dinoiser":
+                return layer.maskclip_whole()
+            case _:
+                return layer.naclip(self._windows(grid, images))
+
+    def _affinities(self, images: Tensor, grid: tuple[int, int]) -> Tensor:
+        """ProxyCLIP's attention (B, N, N): the proxy sees the image as it was before it was normalised."""
+        assert self._proxy is not None
+        mean, std = (
+            torch.tensor(values, device=images.device)[:, None, None] for values in (self.mean, self.std)
+        )
+        features = self._proxy.features(images.float() * std + mean, grid)
+        return affinity_weights(cosines_within(features), beta=BETA, gamma=GAMMA).to(images.dtype)
+
+    def _project(self, tokens: Tensor) -> Tensor:
+        """Into the space shared with words, not yet of unit norm."""
+        visual = self.clip.visual
+        return visual.ln_post(tokens) @ visual.proj
+
+
+def _check_tower(visual: Any) -> None:
+    transformer = import_open_clip().transformer
+    asked = "expected an image tower of the class VisionTransformer of open_clip"
+    if not isinstance(visual, transformer.VisionTransformer):
+        raise ValueError(
+            f"{asked}, got {type(visual).__name__}; the choice of attention is for such ViTs alone"
+        )
+    if visual.attn_pool is not None or visual.pool_type not in ("tok", "avg"):
+        raise ValueError(
+            f"{asked} with a class token or a mean over patches, got one that pools by attention, as CoCa's"
+            " does: its patches do not share a space with words; choose another model"
+        )
+    if visual.patch_size[0] != visual.patch_size[1]:
+        raise ValueError(f"{asked} with square patches, got {visual.patch_size}; choose another model")
+    blocks = visual.transformer.resblocks
+    if others := {type(b).__name__ for b in blocks if type(b) is not transformer.ResidualAttentionBlock}:
+        raise ValueError(f"{asked} with its usual blocks, got {', '.join(sorted(others))}; choose another")
+
+
+def _check_variant(attention: str, proxy: Proxy | None, heads: DinoiserHeads | None, width: int) -> None:
+    if attention not in get_args(Attention):
+        raise ValueError(
+            f"expected attention to be one of {', '.join(get_args(Attention))}, got {attention!r}"
+        )
+    if attention == "proxyclip" and proxy is None:
+        raise ValueError("expected a proxy encoder for proxyclip, got none; see proxy in the model file")
+    if attention == "dinoiser" and heads is None:
+        raise ValueError(
+            "expected CLIP-DINOiser's heads for dinoiser, got none; give the file with them as heads in the"
+            " model file"
+        )
+    if attention == "dinoiser" and heads is not None and heads.obj_proj.in_channels != width:
+        raise ValueError(
+            f"expected heads for a ViT of width {width}, got some for {heads.obj_proj.in_channels}; the"
+            " published ones belong to ViT-B-16 with the weights laion2b_s34b_b88k"
+        )
