@@ -48,6 +48,7 @@ class ColorTextEncoder:
     name = "fake-colour-words"
     dim = DIM
     templates = ("{}", "a photo of {}")
+    keeps_prompts = False
 
     def __init__(self) -> None:
         self.encoded: list[str] = []

@@ -85,9 +85,18 @@ def compose_vocabularies(segmenter: Segmenter, sizes: tuple[int, ...]) -> dict[i
     composed = nouns + 0.5 * adjectives[:, None] + 0.3 / np.sqrt(dim) * noise  # (a, n, D)
     embeddings = np.concatenate((nouns, composed.reshape(-1, dim))).astype(np.float32)
     embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
+    prompts = None
+    if singles.prompts is not None:  # The mean in place of each prompt: the frame's time is the same.
+        apart = (len(embeddings), *singles.prompts.shape[1:])
+        prompts = np.broadcast_to(embeddings.astype(np.float16)[:, None], apart)
     names = [*NOUNS, *(f"{adjective} {noun}" for adjective, noun in product(ADJECTIVES, NOUNS))]
     return {
-        size: EmbeddedVocabulary(Vocabulary.from_names(names[:size]), embeddings[:size]) for size in sizes
+        size: EmbeddedVocabulary(
+            Vocabulary.from_names(names[:size]),
+            embeddings[:size],
+            prompts=None if prompts is None else prompts[:size],
+        )
+        for size in sizes
     }
 
 

@@ -112,6 +112,7 @@ class EmbeddedTextEncoder:
     """MiniLM-L6 and the words' side of the head; see `TextEncoder` for the contract."""
 
     templates: tuple[str, ...] = ("{}", "a photo of a {}", "there is a {} in the scene")
+    keeps_prompts = False
 
     def __init__(self, models: Path = MODELS, *, threads: int = 0) -> None:
         """Open the model.

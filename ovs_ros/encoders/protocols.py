@@ -64,6 +64,8 @@ class TextEncoder(Protocol):
     """D, the width of the shared space."""
     templates: tuple[str, ...]
     """The prompt templates that suit this encoder, each with one '{}' for the name."""
+    keeps_prompts: bool = False
+    """Whether the model beside it wants the embedding of each prompt of a word, beside their mean."""
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Embed texts: (len(texts), D) float32, rows of unit L2 norm."""

@@ -28,7 +28,7 @@ class Upsampling(Protocol):
         """Cosines with words at pixel positions.
 
         Args:
-            words: (M, D).
+            words: (M, D); or (M, P, D), each word's prompts apart, for a model that wants them so.
             added: (h, w, M), what is added to each patch's cosines before they are spread; None: nothing.
 
         Returns:

@@ -15,6 +15,7 @@ def align(
     temperature: float = 1.0,
     network: RefinementNetwork | None = None,
     most_refined: int = MOST_WORDS,
+    prompts: NDArray[np.float16] | None = None,
 ) -> NDArray[np.float32]:
     """The logits of a softmax over words: scaled cosines of the fine grid, refined by a network if any.
 
@@ -28,6 +29,7 @@ def align(
         temperature: what logits are divided by.
         network: refines the cosines; None: they stay as they are.
         most_refined: how many words it refines at most.
+        prompts: (C, P, D) unit rows, which the model's decoder takes in place of their means `embeddings`.
 
     Returns:
         (rows, cols, C) float32, for the nodes that the image covers.
@@ -37,5 +39,7 @@ def align(
     if network is not None and len(embeddings) <= MOST_WORDS:
         added = network.residual(features, embeddings, logit_scale, most_refined)  # (h, w, C)
         added /= np.float32(temperature)
-    logits = features.upsampling.cosines(embeddings * scale, added)  # (ph, pw, C)
+    words = embeddings if prompts is None else prompts
+    scaled = np.multiply(words, scale, dtype=np.float32)
+    logits = features.upsampling.cosines(scaled, added)  # (ph, pw, C)
     return crop(logits, features.extent)

@@ -229,7 +229,9 @@ class Segmenter:
             temperature = options.temperature * self.calibration
             network = self.network if options.refine else None
             most = REFINED if options.select else MOST_WORDS
-            logits = align(features, words.embeddings[selection.rows], scale, temperature, network, most)
+            prompts = None if words.prompts is None else words.prompts[selection.rows]
+            embeddings = words.embeddings[selection.rows]
+            logits = align(features, embeddings, scale, temperature, network, most, prompts)
             clock.stage("align")
             if options.refinement != "none":
                 logits = refine(logits, features, image, options.refinement)

@@ -20,18 +20,22 @@ class EmbeddedVocabulary:
         vocabulary: the words: K categories and N negative words.
         embeddings: (K + N, D) float32, C-contiguous, unit rows: the categories in order, then the negatives.
         seen_names: keys (see `name_key`) of names that the model was trained with pixel labels for.
+        prompts: (K + N, P, D) float16 unit rows, each word's prompts apart, for models whose decoder wants
+            them; None for all others. Not copied.
         ids: (K,) uint16, the label of each category.
         thresholds: (K,) float32 in [0, 1], NaN where the segmenter's default counts.
         seen: (K,) bool, which categories have a name out of `seen_names`.
         sketch: the categories in few dimensions, for selection; None for vocabularies below SKETCHED_FROM.
 
     Raises:
-        ValueError: the embeddings are not (K + N, D), not finite, or not of unit L2 norm.
+        ValueError: the embeddings are not (K + N, D), not finite, or not of unit L2 norm, or the prompts are
+            not (K + N, P, D) float16.
     """
 
     vocabulary: Vocabulary
     embeddings: NDArray[np.float32]
     seen_names: frozenset[str] = frozenset()
+    prompts: NDArray[np.float16] | None = None
     ids: NDArray[np.uint16] = field(init=False)
     thresholds: NDArray[np.float32] = field(init=False)
     seen: NDArray[np.bool_] = field(init=False)
@@ -51,6 +55,8 @@ class EmbeddedVocabulary:
                 f"expected embeddings of unit L2 norm, got norms from {norms.min()} to {norms.max()}; "
                 "normalise them"
             )
+        if self.prompts is not None:
+            object.__setattr__(self, "prompts", _checked_prompts(self.prompts, embeddings))
         given = [c.threshold for c in self.vocabulary.categories]
         thresholds = np.array([np.nan if t is None else t for t in given], dtype=np.float32)  # (K,)
         seen = np.array([name_key(c.name) in self.seen_names for c in self.vocabulary.categories])  # (K,)
@@ -63,3 +69,17 @@ class EmbeddedVocabulary:
         count = len(self.vocabulary)
         sketch = draw_sketch(embeddings[:count]) if count >= SKETCHED_FROM else None
         object.__setattr__(self, "sketch", sketch)
+
+
+def _checked_prompts(prompts: NDArray[np.float16], embeddings: NDArray[np.float32]) -> NDArray[np.float16]:
+    """A read-only view of the prompts' embeddings."""
+    rows, dim = embeddings.shape
+    fits = prompts.ndim == 3 and prompts.shape[1] > 0 and prompts.shape[::2] == (rows, dim)
+    if not fits or prompts.dtype != np.float16:
+        raise ValueError(
+            f"expected prompts of shape ({rows}, P, {dim}) and dtype float16, got {prompts.shape} and "
+            f"{prompts.dtype}"
+        )
+    view = prompts.view()
+    view.setflags(write=False)
+    return view

@@ -20,6 +20,12 @@ from ovs_ros.vocabulary.embedded import EmbeddedVocabulary
 from ovs_ros.vocabulary.vocabulary import Vocabulary, VocabularyError
 
 WORDS_A_BATCH = 64
+TEXTS_A_BATCH = 512
+"""The same where each word's prompts are kept apart: about so many texts."""
+MOST_PROMPTS_BYTES = 512 << 20
+"""How much memory the prompts of a vocabulary may take. The cache's copy takes twice as much again."""
+LEAST_NORM = 1e-6
+"""Of a sum of unit embeddings that is still worth bringing back to unit norm."""
 AttributeReading = Literal["average", "sentence"]
 ATTRIBUTE_READINGS: tuple[str, ...] = get_args(AttributeReading)
 ATTRIBUTE_READING: AttributeReading = "sentence"
@@ -110,6 +116,9 @@ def embed(
     Each word's embedding is the mean of its texts' unit embeddings, brought back to unit norm. What the cache
     holds is taken from there; the rest is encoded in batches and given to the cache batch by batch.
 
+    For a text encoder that keeps prompts, each word's P texts are embedded apart too, one for each template;
+    a category's own prompts take turns until they are P.
+
     Args:
         vocabulary: the words.
         text_encoder: embeds texts into unit vectors.
@@ -119,19 +128,67 @@ def embed(
         seen_names: keys (see `name_key`) of names that the model was trained with pixel labels for.
 
     Raises:
-        VocabularyError: a category's prompts cancel each other out.
+        VocabularyError: a category's prompts cancel each other out, or there are more words than the memory
+            for their prompts holds.
     """
     words = [(c.name, c.prompts) for c in vocabulary.categories] + [(w, ()) for w in vocabulary.negatives]
     plain = [texts_for(name, prompts, text_encoder.templates) for name, prompts in words]
-    embeddings = _embed_groups(plain, text_encoder, cache, progress)  # (K + N, D)
+    prompts = None
+    if text_encoder.keeps_prompts:
+        embeddings, prompts = _embed_apart(plain, text_encoder, cache, progress)  # (K + N, D), (K + N, P, D)
+    else:
+        embeddings = _embed_groups(plain, text_encoder, cache, progress)  # (K + N, D)
     if attributes is not None:
         about = [() if prompts else attributes.texts(name) for name, prompts in words]
         rows = [row for row, texts in enumerate(about) if texts]
         if rows:
             looks = _embed_groups([about[row] for row in rows], text_encoder, cache, None)  # (rows, D)
-            mixed = (1 - attributes.weight) * embeddings[rows] + attributes.weight * looks
-            embeddings[rows] = mixed / np.linalg.norm(mixed, axis=1, keepdims=True)
-    return EmbeddedVocabulary(vocabulary, embeddings, seen_names)
+            embeddings[rows] = _mixed(embeddings[rows], looks, attributes.weight)
+            if prompts is not None:
+                prompts[rows] = _mixed(prompts[rows].astype(np.float32), looks[:, None], attributes.weight)
+    return EmbeddedVocabulary(vocabulary, embeddings, seen_names, prompts)
+
+
+def _mixed(plain: NDArray[np.float32], looks: NDArray[np.float32], weight: float) -> NDArray[np.float32]:
+    """Unit embeddings (…, D) with a share of others, brought back to unit norm."""
+    mixed = (1 - weight) * plain + weight * looks
+    return mixed / np.linalg.norm(mixed, axis=-1, keepdims=True)
+
+
+def _embed_apart(
+    groups: Sequence[Sequence[str]],
+    text_encoder: TextEncoder,
+    cache: EmbeddingCache | None,
+    progress: Callable[[int, int], None] | None,
+) -> tuple[NDArray[np.float32], NDArray[np.float16]]:
+    """The mean of each group of texts (len(groups), D), and its texts apart (len(groups), P, D)."""
+    count, dim = max(1, len(text_encoder.templates)), text_encoder.dim
+    most = MOST_PROMPTS_BYTES // (2 * count * dim)
+    if len(groups) > most:
+        raise VocabularyError(
+            f"expected at most {most} words, negatives included, for {text_encoder.name}, which keeps "
+            f"{count} prompts of each in memory, got {len(groups)}; use fewer words, or a model that takes "
+            "their mean"
+        )
+    means = np.empty((len(groups), dim), np.float32)
+    prompts = np.empty((len(groups), count, dim), np.float16)
+    words = max(1, TEXTS_A_BATCH // count)
+    for start in range(0, len(groups), words):
+        part = groups[start : start + words]
+        texts = list(dict.fromkeys(text for group in part for text in group))
+        vectors = _embed_groups([(text,) for text in texts], text_encoder, cache, None, len(texts))
+        places = {text: place for place, text in enumerate(texts)}
+        for row, group in enumerate(part, start):
+            own = vectors[[places[text] for text in group]]  # (texts, D)
+            summed = own.sum(axis=0)
+            length = np.linalg.norm(summed)
+            if length <= LEAST_NORM:
+                raise _cancelling(group)
+            means[row] = summed / length
+            prompts[row] = own[np.arange(count) % len(own)]
+        if progress:
+            progress(start + len(part), len(groups))
+    return means, prompts
 
 
 def _embed_groups(
@@ -139,20 +196,18 @@ def _embed_groups(
     text_encoder: TextEncoder,
     cache: EmbeddingCache | None,
     progress: Callable[[int, int], None] | None,
+    batch: int = WORDS_A_BATCH,
 ) -> NDArray[np.float32]:
-    """(len(groups), D) float32 unit rows, the mean of each group of texts."""
+    """(len(groups), D) float32 unit rows, the mean of each group of texts; `batch` groups at a time."""
     keys = [content_key(text_encoder.name, texts) for texts in groups]
     known = cache.get(keys, text_encoder.dim) if cache else {}
     missing = [i for i, key in enumerate(keys) if key not in known]
-    for start in range(0, len(missing), WORDS_A_BATCH):
-        part = missing[start : start + WORDS_A_BATCH]
+    for start in range(0, len(missing), batch):
+        part = missing[start : start + batch]
         vectors = _mean_embeddings([groups[i] for i in part], text_encoder)
         for i, vector in zip(part, vectors, strict=True):
             if not np.isfinite(vector).all():
-                raise VocabularyError(
-                    f"expected texts for a word that mean something together, got {list(groups[i])}, whose "
-                    "embeddings cancel each other out; use fewer prompts"
-                )
+                raise _cancelling(groups[i])
         fresh = {keys[i]: vector for i, vector in zip(part, vectors, strict=True)}
         if cache:
             cache.put(fresh)
@@ -168,4 +223,11 @@ def _mean_embeddings(texts: Sequence[Sequence[str]], text_encoder: TextEncoder) 
     starts = np.cumsum([0] + [len(group) for group in texts[:-1]])
     sums = np.add.reduceat(encoded, starts, axis=0)  # (len(texts), D)
     norms = np.linalg.norm(sums, axis=1, keepdims=True)
-    return np.divide(sums, norms, out=np.full_like(sums, np.nan), where=norms > 1e-6)
+    return np.divide(sums, norms, out=np.full_like(sums, np.nan), where=norms > LEAST_NORM)
+
+
+def _cancelling(texts: Sequence[str]) -> VocabularyError:
+    return VocabularyError(
+        f"expected texts for a word that mean something together, got {list(texts)}, whose embeddings cancel "
+        "each other out; use fewer prompts"
+    )

@@ -43,3 +43,27 @@ def test_arrays_are_its_own_and_read_only(order: str) -> None:
 def test_refuses_other_arrays(embeddings: np.ndarray, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         EmbeddedVocabulary(VOCABULARY, embeddings)
+
+
+def test_prompts_are_seen_through_and_read_only() -> None:
+    given = np.ones((3, 2, 5), np.float16)
+    embedded = EmbeddedVocabulary(VOCABULARY, np.eye(3, 5), prompts=given)
+    assert embedded.prompts is not None and np.shares_memory(embedded.prompts, given)
+    with pytest.raises(ValueError, match="read-only"):
+        embedded.prompts[0] = 0
+    given[0] = 0  # The giver's array stays as free as it was.
+
+
+@pytest.mark.parametrize(
+    "prompts",
+    [
+        np.ones((3, 5), np.float16),
+        np.ones((2, 2, 5), np.float16),
+        np.ones((3, 2, 4), np.float16),
+        np.ones((3, 0, 5), np.float16),
+        np.ones((3, 2, 5), np.float32),
+    ],
+)
+def test_refuses_other_prompts(prompts: np.ndarray) -> None:
+    with pytest.raises(ValueError, match=r"expected prompts of shape \(3, P, 5\) and dtype float16, got"):
+        EmbeddedVocabulary(VOCABULARY, np.eye(3, 5), prompts=prompts)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from fakes import ColorTextEncoder
 
+from ovs_ros.vocabulary import prompts as prompts_module
 from ovs_ros.vocabulary.attributes import Attributes, CategoryAttributes
 from ovs_ros.vocabulary.cache import EmbeddingCache
 from ovs_ros.vocabulary.prompts import (
@@ -25,6 +26,7 @@ class AxisEncoder:
     name = "fake-axes"
     dim = 3
     templates = ("{}",)
+    keeps_prompts = False
     axes = {"up": [0, 1, 0], "down": [0, -1, 0], "right": [1, 0, 0], "sky": [0, 0, 1]}
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
@@ -156,3 +158,87 @@ def test_attribute_settings_are_checked_even_when_they_are_off() -> None:
     for weight in (-0.1, 1.1, float("nan")):
         with pytest.raises(ValueError, match="expected a weight of attributes from 0 to 1"):
             AttributePrompts.load("off", weight=weight)
+
+
+class KeepingEncoder(ColorTextEncoder):
+    """Wants three prompts of each word apart."""
+
+    name = "fake-colour-words, apart"
+    templates = ("{}", "the {}", "a photo of {}")
+    keeps_prompts = True
+
+
+def test_prompts_are_kept_apart_in_the_order_of_templates(tmp_path: Path) -> None:
+    vocabulary = Vocabulary.from_specs(["mug", CategorySpec("cup", ("red {}", "a {}"))], ["wall"])
+    seen: list[tuple[int, int]] = []
+    cache = EmbeddingCache(tmp_path)
+    words = embed(vocabulary, KeepingEncoder(), cache, lambda *at: seen.append(at))
+    assert words.prompts is not None and words.prompts.dtype == np.float16
+    expected = [
+        KeepingEncoder().encode(texts)
+        for texts in (
+            ("mug", "the mug", "a photo of mug"),
+            ("red cup", "a cup", "red cup"),  # Its own two take turns.
+            ("wall", "the wall", "a photo of wall"),
+        )
+    ]
+    np.testing.assert_allclose(words.prompts, expected, atol=1e-3)
+    assert seen[-1] == (3, 3)
+    apart = np.array([expected[0].mean(axis=0), expected[1][:2].mean(axis=0), expected[2].mean(axis=0)])
+    means = apart / np.linalg.norm(apart, axis=1, keepdims=True)
+    np.testing.assert_allclose(words.embeddings, means, atol=1e-6)
+    with pytest.raises(ValueError, match="read-only"):
+        words.prompts[0] = 0
+
+
+def test_texts_kept_apart_are_encoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prompts_module, "TEXTS_A_BATCH", 6)
+    names = [f"word {i}" for i in range(7)]
+    first = KeepingEncoder()
+    before = embed(Vocabulary.from_names(names, ["red"]), first, EmbeddingCache(tmp_path))
+    assert len(first.encoded) == 3 * 8
+    second = KeepingEncoder()
+    spec = CategorySpec("all", ("the word 3", "every word"))
+    changed = Vocabulary.from_specs([*reversed(names), spec], ["red"])
+    after = embed(changed, second, EmbeddingCache(tmp_path))
+    assert second.encoded == ["every word"]
+    assert before.prompts is not None and after.prompts is not None
+    np.testing.assert_array_equal(after.prompts[:7], before.prompts[6::-1])
+    np.testing.assert_array_equal(after.embeddings[:7], before.embeddings[6::-1])
+    np.testing.assert_array_equal(after.prompts[7, [0, 2]], before.prompts[[3, 3], 1])
+    np.testing.assert_array_equal(after.prompts[8], before.prompts[7])
+
+
+def test_prompts_kept_apart_take_the_looks_too() -> None:
+    class Keeping(LooksEncoder):
+        keeps_prompts = True
+
+    known = Attributes([CategoryAttributes("chair", color="brown", texture="tall")])
+    vocabulary = Vocabulary.from_specs(["chair", CategorySpec("Chair 2", ("chair",))])
+    words = embed(vocabulary, Keeping(), attributes=AttributePrompts(known, "average", 0.5))
+    assert words.prompts is not None
+    np.testing.assert_allclose(words.prompts[:, 0], words.embeddings, atol=1e-3)
+    np.testing.assert_allclose(words.embeddings[0], np.array([1, 0.5**0.5, 0.5**0.5]) / 2**0.5, atol=1e-6)
+
+
+def test_prompts_apart_that_cancel_out_are_refused() -> None:
+    class Keeping(AxisEncoder):
+        keeps_prompts = True
+
+    vocabulary = Vocabulary.from_specs([CategorySpec("nowhere", ("up", "down"))])
+    with pytest.raises(VocabularyError, match="that mean something together, got \\[.up., .down.\\]"):
+        embed(vocabulary, Keeping())
+
+
+def test_more_words_than_memory_for_their_prompts_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = KeepingEncoder()
+    monkeypatch.setattr(prompts_module, "MOST_PROMPTS_BYTES", 2 * 3 * encoder.dim * 4)
+    embed(Vocabulary.from_names(["red", "blue", "green"], ["sky"]), encoder)
+    encoded = len(encoder.encoded)
+    with pytest.raises(VocabularyError, match="at most 4 words.*keeps 3 prompts.*got 5; use fewer words"):
+        embed(Vocabulary.from_names(["red", "blue", "green", "gray"], ["sky"]), encoder)
+    assert len(encoder.encoded) == encoded
+
+
+def test_other_encoders_keep_no_prompts() -> None:
+    assert embed(Vocabulary.from_names(["red"]), ColorTextEncoder()).prompts is None

@@ -27,6 +27,7 @@ class ClipTextEncoder:
         self.name = model.name
         self.dim = model.dim
         self.templates = tuple(templates) or imagenet_templates()
+        self.keeps_prompts = model.keeps_prompts
         self._model = model
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:

@@ -1,9 +1,11 @@
 """SED: the decoder against plain references of its formulas, and checkpoints with the authors' keys."""
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from clip_models import open_clip_or_skip
 
@@ -21,7 +23,11 @@ from ovs_ros.encoders.checkpoints.sed_decoder import (  # noqa: E402
     LinearAttention,
     SedDecoder,
 )
+from ovs_ros.encoders.clip.image_encoder import TorchImageEncoder  # noqa: E402
+from ovs_ros.encoders.clip.text_encoder import ClipTextEncoder  # noqa: E402
 from ovs_ros.encoders.model_file import ModelFile  # noqa: E402
+from ovs_ros.segmentation.segmenter import Segmenter, SegmenterOptions  # noqa: E402
+from ovs_ros.vocabulary.vocabulary import Vocabulary  # noqa: E402
 
 SMALL = {
     "embed_dim": 32,
@@ -370,3 +376,23 @@ def test_what_cannot_be_loaded_says_so_first() -> None:
         load_sed(ModelFile("sed-b", weights="x", templates=("a {}",)))
     with pytest.raises(FileNotFoundError, match="no file"):
         load_sed(ModelFile("sed-l", weights="/nowhere/sed.pth"))
+
+
+def test_a_segmenter_decodes_the_words_that_it_selected_with_all_their_prompts(model: Sed) -> None:
+    encoder = TorchImageEncoder(copy.deepcopy(model), patches=6, device="cpu", precision="fp32")
+    segmenter = Segmenter(encoder, ClipTextEncoder(model), SegmenterOptions(validation="off"))
+    names = ["chair", "desk", "window", "dog", "road", "tree", "cup", "lamp"]
+    words = segmenter.embed(Vocabulary.from_names(names, ["wall"]))
+    assert words.prompts is not None and words.prompts.shape == (9, PROMPTS, 32)
+    image = np.random.default_rng(0).integers(0, 255, (64, 96, 3), dtype=np.uint8)
+    scored = segmenter.score(image, words)
+    rows = scored.selection.rows
+    assert scored.logits.shape == (16, 24, len(rows))
+    frame = torch.from_numpy(image).permute(2, 0, 1)[None] / 255
+    mean, std = (torch.tensor(x).view(1, 3, 1, 1) for x in (model.mean, model.std))
+    texts = [t.replace("{}", name) for name in (*names, "wall") for t in segmenter.text_encoder.templates]
+    prompts = model.embed_texts(texts).view(9, PROMPTS, 32)[torch.from_numpy(rows)]
+    expected = model.decode(model.dense((frame - mean) / std), prompts).permute(1, 2, 0)
+    np.testing.assert_allclose(scored.logits, expected.numpy(), atol=2e-2)
+    assert np.ptp(scored.logits) > 0.5
+    assert segmenter.segment(image, words).labels.shape == (64, 96)

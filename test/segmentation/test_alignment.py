@@ -1,0 +1,72 @@
+"""Words on their way to the pixels: scaled, and with their prompts apart where a decoder wants them."""
+
+from dataclasses import replace
+
+import numpy as np
+from fakes import ColorImageEncoder, ColorTextEncoder, color_image
+
+from ovs_ros.encoders.protocols import DenseFeatures
+from ovs_ros.encoders.upsampling import Array, Change, DensePixels, Extent
+from ovs_ros.segmentation.alignment import align
+from ovs_ros.segmentation.segmenter import Segmenter, SegmenterOptions
+from ovs_ros.vocabulary.vocabulary import CategorySpec, Vocabulary
+
+
+class FirstPrompts:
+    """Decodes with the first prompt of each word, and keeps what it was asked for."""
+
+    def __init__(self, pixels: Array) -> None:
+        self.plain = DensePixels(pixels)
+        self.asked: Array | None = None
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        return self.plain.grid
+
+    def cosines(self, words: Array, added: Array | None = None) -> Array:
+        self.asked = words
+        return self.plain.cosines(words[:, 0], added)
+
+    def changed(self, change: Change, extent: Extent) -> "FirstPrompts":
+        raise NotImplementedError
+
+
+class FirstPromptEncoder(ColorImageEncoder):
+    """Its decoder listens to each word's first prompt only."""
+
+    def project(self, features: tuple[Array, Extent]) -> DenseFeatures:
+        plain = super().project(features)
+        assert isinstance(plain.upsampling, DensePixels)
+        return replace(plain, upsampling=FirstPrompts(plain.upsampling.pixels))
+
+
+class KeepingTextEncoder(ColorTextEncoder):
+    name = "fake-colour-words, apart"
+    keeps_prompts = True
+
+
+def test_prompts_reach_the_decoder_scaled() -> None:
+    encoder = FirstPromptEncoder()
+    features = encoder.project(encoder.backbone(encoder.prepare(color_image([["red", "blue"]]))))
+    words = ColorTextEncoder().encode(["red", "green", "blue"])
+    prompts = np.stack([words[[1, 0, 2]], words], axis=1).astype(np.float16)  # (3, 2, D)
+    logits = align(features, words, 20.0, 2.0, prompts=prompts)
+    assert isinstance(features.upsampling, FirstPrompts) and features.upsampling.asked is not None
+    assert features.upsampling.asked.dtype == np.float32
+    np.testing.assert_allclose(features.upsampling.asked, 10 * prompts.astype(np.float32), rtol=1e-6)
+    assert logits.shape == (4, 8, 3)
+    assert logits[0, 0].argmax() == 1 and logits[0, -1].argmax() == 2
+
+
+def test_selection_goes_by_the_mean_and_the_decision_by_the_prompts() -> None:
+    # The means have it the other way round than the first prompts, which are all that the decoder hears.
+    warm = CategorySpec("warm", ("red thing", "blue thing", "blue toy"))
+    cold = CategorySpec("cold", ("blue thing", "red thing", "red toy"))
+    vocabulary = Vocabulary.from_specs([warm, cold])
+    image = color_image([["red", "blue"]])
+    for select in (True, False):
+        segmenter = Segmenter(
+            FirstPromptEncoder(), KeepingTextEncoder(), SegmenterOptions(select=select, validation="off")
+        )
+        labels = segmenter.segment(image, segmenter.embed(vocabulary)).labels
+        assert (labels[:, :24] == vocabulary.ids[0]).all() and (labels[:, -24:] == vocabulary.ids[1]).all()
