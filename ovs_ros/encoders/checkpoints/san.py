@@ -5,6 +5,7 @@ Words enter in one matrix product at the very end, so that a frame costs the sam
 """
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -138,7 +139,10 @@ class San(DenseModel):
         queries, masks = (part[0].float() for part in features.decoding)
         nothing = F.normalize(self.bg_embed.float(), dim=-1)
         # In half precision a cosine's last digit would be a twentieth of a logit, and small shares nothing.
-        with torch.autocast(masks.device.type, enabled=False):
+        # 'meta', where operations are only counted, knows no autocast.
+        kind = masks.device.type
+        known = torch.amp.is_autocast_available(kind)
+        with torch.autocast(kind, enabled=False) if known else nullcontext():
             cosines = queries @ torch.cat([words[:, 0].float(), nothing]).T  # (Q, M + 1)
             shares = (self.logit_scale * cosines).softmax(dim=-1)[:, :-1]
             sums = shares.T @ masks.flatten(1)  # (M, 4h * 4w)
