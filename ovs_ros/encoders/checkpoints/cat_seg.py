@@ -94,6 +94,7 @@ class CatSeg(DenseModel):
         name: identifies architecture and weights.
     """
 
+    templates = TEMPLATES
     decodes = True
 
     def __init__(self, sizes: CatSegSizes, name: str) -> None:

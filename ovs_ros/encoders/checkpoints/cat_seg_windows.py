@@ -45,6 +45,7 @@ class CatSegWindows(DenseModel):
         self.name = f"{model.name} windows {window}/{stride}"
         self.dim, self.stride, self.logit_scale = model.dim, model.stride, model.logit_scale
         self.mean, self.std = model.mean, model.std
+        self.templates = model.templates
 
     def dense(self, images: Tensor) -> TorchFeatures:
         """See `DenseModel`. `patches` and `image` are those of the whole image at the model's resolution.

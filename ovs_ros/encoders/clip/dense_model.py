@@ -39,6 +39,7 @@ class DenseModel(nn.Module):
         decodes: whether `decode` turns features and words into logits; False: cosines are all there is.
         decode_scale: how many logits a patch's side has where the model decodes: 4 for CAT-Seg. What `decode`
             gives on another grid is resampled bilinearly to this one.
+        templates: prompt templates that the model asks for, each with one '{}'; empty: CLIP's for ImageNet.
         keeps_prompts: whether `decode` wants the embedding of each prompt; False: their mean.
     """
 
@@ -50,6 +51,7 @@ class DenseModel(nn.Module):
     std: tuple[float, float, float]
     decodes: bool = False
     decode_scale: int = 1
+    templates: tuple[str, ...] = ()
     keeps_prompts: bool = False
 
     def dense(self, images: Tensor) -> TorchFeatures:

@@ -20,13 +20,13 @@ class ClipTextEncoder:
 
     Args:
         model: whose `embed_texts` does the work.
-        templates: prompt templates, each with one '{}'; empty: `imagenet_templates()`.
+        templates: prompt templates, each with one '{}'; empty: the model's, or `imagenet_templates()`.
     """
 
     def __init__(self, model: DenseModel, templates: Sequence[str] = ()) -> None:
         self.name = model.name
         self.dim = model.dim
-        self.templates = tuple(templates) or imagenet_templates()
+        self.templates = tuple(templates) or model.templates or imagenet_templates()
         self.keeps_prompts = model.keeps_prompts
         self._model = model
 
