@@ -87,7 +87,11 @@ def open_clip_model(model: str, files: ModelFiles) -> tuple[Any, Any]:
     open_clip = import_open_clip()
     config = architecture(model)
     text = config["text_cfg"]
-    tokenizer = HubTokenizer(files.tokenizer, text) if files.tokenizer else open_clip.get_tokenizer(model)
+    if files.tokenizer is None:
+        length = text.get("context_length", 77)
+        tokenizer = open_clip.SimpleTokenizer(context_length=length, **text.get("tokenizer_kwargs", {}))
+    else:
+        tokenizer = HubTokenizer(files.tokenizer, text)
     if files.quick_gelu is not None:
         config["quick_gelu"] = files.quick_gelu
     if "timm_model_name" in config["vision_cfg"]:

@@ -1,6 +1,7 @@
 """The files of an open_clip model: where they are on this machine, or how to get them; no downloads."""
 
 import json
+import logging
 import os
 import re
 import zipfile
@@ -12,6 +13,8 @@ from typing import Any
 
 from ovs_ros.encoders.checkpoints.keys import Checkpoint, Rule, map_keys, read_checkpoint
 from ovs_ros.encoders.clip.imports import import_open_clip
+
+logger = logging.getLogger(__name__)
 
 SAFETENSORS, PICKLED = "open_clip_model.safetensors", "open_clip_pytorch_model.bin"
 """What the weights are called in the hub's repositories of open_clip's models."""
@@ -74,7 +77,7 @@ def find_files(model: str, weights: str, cache: str = "") -> ModelFiles:
 
     Raises:
         FileNotFoundError: something is missing; the message has the commands that fetch all of it.
-        ValueError: open_clip knows no such architecture or tag.
+        ValueError: open_clip knows no such architecture or tag, or the file is a program.
     """
     open_clip = import_open_clip()
     config, caches = architecture(model), _caches(cache)
@@ -102,6 +105,14 @@ def find_files(model: str, weights: str, cache: str = "") -> ModelFiles:
         if found is None:
             commands.append(_command(repository, (names[0], CONFIGURATION)))
             commands.append(f"(where it has no {names[0]}, take {names[-1]})")
+
+    if found is not None and _is_torchscript(found):
+        published = entry or open_clip.get_pretrained_cfg(model, "openai")
+        repository, names = _in_hub(published) if published else ("REPOSITORY", (SAFETENSORS,))
+        raise ValueError(
+            f"expected tensors in {found}, got a TorchScript archive, which is a program and is not run; take"
+            f" the same weights as tensors:\n    {_command(repository, (names[0], CONFIGURATION))}"
+        )
 
     tokenizer: Path | None = None
     if repository := config["text_cfg"].get("hf_tokenizer_name", ""):
@@ -137,16 +148,9 @@ def load_weights(clip: Any, files: ModelFiles) -> str:
 
     Raises:
         ValueError: keys are missing or foreign, or shapes are others (one message names them all), the file
-            holds a program, or it is damaged.
+            holds more than tensors, or it is damaged.
     """
     open_clip = import_open_clip()
-    if _is_torchscript(files.weights):
-        raise ValueError(
-            f"expected tensors in {files.weights}, got a TorchScript archive, which is a program and is not "
-            "run; take the same weights as tensors from the hub, such as\n    "
-            + _command("timm/vit_base_patch16_clip_224.openai", (SAFETENSORS, CONFIGURATION))
-            + "\nfor OpenAI's ViT-B/16"
-        )
     checkpoint = read_checkpoint(files.weights)
     if not checkpoint.sha256.startswith(files.sha256):
         raise ValueError(
@@ -171,7 +175,7 @@ def _fit(clip: Any, state: dict[str, Any]) -> None:
     """Bring to the model's shapes what open_clip keeps in several shapes, in place."""
     open_clip, wanted = import_open_clip(), clip.state_dict()
     for key in ("logit_scale", "logit_bias"):
-        if key in state and key in wanted:
+        if key in state and key in wanted and state[key].numel() == wanted[key].numel():
             state[key] = state[key].reshape(wanted[key].shape)
     if "logit_bias" in wanted and "logit_bias" not in state:
         state["logit_bias"] = 0 * wanted["logit_bias"]
@@ -261,8 +265,16 @@ def _preprocessing(
         said = json.loads(beside.read_text(encoding="utf-8"))
         entry = said.get("preprocess_cfg", {})
         quick_gelu = bool(said.get("model_cfg", {}).get("quick_gelu", False))
-    elif len({(tuple(other["mean"]), tuple(other["std"])) for other in others}) == 1:
-        entry = others[0]
+    else:
+        if len({bool(other.get("quick_gelu", False)) for other in others}) > 1:
+            logger.warning(
+                "%s is taken without QuickGELU, as there is no %s beside it; OpenAI's, DFN's and MetaCLIP's"
+                " weights have it: for them, name the architecture that ends with -quickgelu",
+                weights,
+                CONFIGURATION,
+            )
+        if len({(tuple(other["mean"]), tuple(other["std"])) for other in others}) == 1:
+            entry = others[0]
     mean = entry.get("mean", open_clip.OPENAI_DATASET_MEAN)
     return quick_gelu, tuple(mean), tuple(entry.get("std", open_clip.OPENAI_DATASET_STD))
 
