@@ -28,7 +28,7 @@ def load_model(file: ModelFile) -> tuple[ImageEncoder, TextEncoder]:
         patches=file.patches,
         device=file.device,
         precision=file.precision,
-        window=file.window,
-        stride=file.stride,
+        window=0 if model.cuts_windows else file.window,
+        stride=0 if model.cuts_windows else file.stride,
     )
     return image, ClipTextEncoder(model, file.templates)

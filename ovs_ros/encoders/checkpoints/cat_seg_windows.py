@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ovs_ros.encoders.checkpoints.cat_seg_model import CatSeg
+from ovs_ros.encoders.clip.clip_model import unit
 from ovs_ros.encoders.clip.dense_model import DenseModel, TorchFeatures
 
 
@@ -20,8 +22,7 @@ class CatSegWindows(DenseModel):
     Five views cost five times as much as one pass, in `dense` and in `decode`.
 
     Args:
-        model: decodes logits for a sigmoid on a grid four times as fine as its patches'; see `CatSeg`.
-        resolution: in pixels, of the square that the model was trained on.
+        model: CAT-Seg.
         window: side of a window in pixels.
         stride: from one window to the next, in pixels; 0: half a window.
 
@@ -30,11 +31,15 @@ class CatSegWindows(DenseModel):
     """
 
     decodes = True
+    cuts_windows = True
+    decode_scale = 4
+    templates = CatSeg.templates
 
-    def __init__(self, model: DenseModel, resolution: int, window: int = 384, stride: int = 256) -> None:
+    def __init__(self, model: CatSeg, window: int = 384, stride: int = 256) -> None:
         super().__init__()
         stride = stride or window // 2
-        cells = 4 * resolution // model.stride
+        resolution = model.config.resolution
+        cells = self.decode_scale * resolution // model.stride
         if not 0 < stride <= window or stride * cells % window:
             raise ValueError(
                 f"expected windows and a stride up to their side that is a multiple of 1/{cells} of it, got "
@@ -42,13 +47,12 @@ class CatSegWindows(DenseModel):
             )
         self.model = model
         self.window, self.step, self.resolution = window, stride, resolution
-        self.name = f"{model.name} windows {window}/{stride}"
+        self.name = f"{model.name}-windows{window}-{stride}"
         self.dim, self.stride, self.logit_scale = model.dim, model.stride, model.logit_scale
         self.mean, self.std = model.mean, model.std
-        self.templates = model.templates
 
     def dense(self, images: Tensor) -> TorchFeatures:
-        """See `DenseModel`. `patches` and `image` are those of the whole image at the model's resolution.
+        """See `DenseModel`. `patches` and `image` come from the whole image at the model's resolution.
 
         `decoding` holds patches and decoding of the views, (B, 5, …) each: the windows, row by row, and
         the whole.
@@ -59,8 +63,11 @@ class CatSegWindows(DenseModel):
         views = [_resized(view, self.resolution) for view in (*views, _resized(images, view))]
         features = self.model.dense(torch.stack(views, dim=1).flatten(0, 1))
         decoding = tuple(t.unflatten(0, (batch, -1)) for t in (features.patches, *features.decoding))
-        image = features.image.unflatten(0, (batch, -1))
-        return TorchFeatures(decoding[0][:, -1], image[:, -1], decoding)
+        whole = decoding[0][:, -1].permute(0, 3, 1, 2)  # (B, D, ., .)
+        grid = images.shape[2] // self.stride, images.shape[3] // self.stride
+        whole = F.interpolate(whole, grid, mode="bilinear", align_corners=False).permute(0, 2, 3, 1)
+        image = features.image.unflatten(0, (batch, -1))[:, -1]
+        return TorchFeatures(unit(whole), image, decoding)
 
     def decode(self, features: TorchFeatures, words: Tensor) -> Tensor:
         """See `DenseModel`: (M, s, s) with s cells along the resized image."""

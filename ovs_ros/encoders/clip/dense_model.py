@@ -40,6 +40,7 @@ class DenseModel(nn.Module):
         decode_scale: how many logits a patch's side has where the model decodes: 4 for CAT-Seg. What `decode`
             gives on another grid is resampled bilinearly to this one.
         templates: prompt templates that the model asks for, each with one '{}'; empty: CLIP's for ImageNet.
+        cuts_windows: whether the model itself cuts images into windows, so that nobody else has to.
         keeps_prompts: whether `decode` wants the embedding of each prompt; False: their mean.
     """
 
@@ -52,6 +53,7 @@ class DenseModel(nn.Module):
     decodes: bool = False
     decode_scale: int = 1
     templates: tuple[str, ...] = ()
+    cuts_windows: bool = False
     keeps_prompts: bool = False
 
     def dense(self, images: Tensor) -> TorchFeatures:
