@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from ovs_ros.encoders.protocols import DenseFeatures, ImageEncoder
 from ovs_ros.encoders.resample import resample_bilinear
-from ovs_ros.encoders.upsampling import Change, Extent, Upsampling
+from ovs_ros.encoders.upsampling import Change, Extent, Upsampling, Words
 
 Array = NDArray[np.float32]
 
@@ -74,7 +74,7 @@ class MeanUpsampling:
         """See `Upsampling`."""
         return self.scales[-1].grid
 
-    def cosines(self, words: Array, added: Array | None = None) -> Array:
+    def cosines(self, words: Words, added: Array | None = None) -> Array:
         """See `Upsampling`; what is added belongs to the finest scale's patches, and is spread with them."""
         if added is not None:
             added = added * np.float32(len(self.scales))

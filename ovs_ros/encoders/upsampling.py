@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ovs_ros.encoders.resample import resample_bilinear
 
 Array = NDArray[np.float32]
+Words = Array | NDArray[np.float16]
 Extent = tuple[float, float]
 Change = Callable[[Array, Extent], Array]
 """Unit embeddings (h, w, D), and the share (y, x) of the grid that the image covers, to other embeddings."""
@@ -24,11 +25,12 @@ class Upsampling(Protocol):
     def grid(self) -> tuple[int, int]:
         """(ph, pw), the fine grid, padding included."""
 
-    def cosines(self, words: Array, added: Array | None = None) -> Array:
+    def cosines(self, words: Words, added: Array | None = None) -> Array:
         """Cosines with words at pixel positions.
 
         Args:
-            words: (M, D); or (M, P, D), each word's prompts apart, for a model that wants them so.
+            words: (M, D) of any length; or (M, P, D) unit rows, each word's prompts apart, for a model whose
+                decoder wants them so.
             added: (h, w, M), what is added to each patch's cosines before they are spread; None: nothing.
 
         Returns:
@@ -55,7 +57,7 @@ class DensePixels:
         """See `Upsampling`."""
         return self.pixels.shape[0], self.pixels.shape[1]
 
-    def cosines(self, words: Array, added: Array | None = None) -> Array:
+    def cosines(self, words: Words, added: Array | None = None) -> Array:
         """See `Upsampling`; what is added is spread bilinearly."""
         height, width, dim = self.pixels.shape
         cosines = (self.pixels.reshape(-1, dim) @ words.T).reshape(height, width, -1)
@@ -93,7 +95,7 @@ class ConvexUpsampling:
         s = isqrt(self.weights.shape[1])
         return self.patches.shape[0] * s, self.patches.shape[1] * s
 
-    def cosines(self, words: Array, added: Array | None = None) -> Array:
+    def cosines(self, words: Words, added: Array | None = None) -> Array:
         """See `Upsampling`."""
         h, w, dim = self.patches.shape
         m, s = len(words), isqrt(self.weights.shape[1])

@@ -29,17 +29,20 @@ def align(
         temperature: what logits are divided by.
         network: refines the cosines; None: they stay as they are.
         most_refined: how many words it refines at most.
-        prompts: (C, P, D) unit rows, which the model's decoder takes in place of their means `embeddings`.
+        prompts: (C, P, D) unit rows, which the model's decoder takes in place of their means `embeddings` and
+            of any network; None: the means.
 
     Returns:
         (rows, cols, C) float32, for the nodes that the image covers.
     """
     scale = np.float32(logit_scale / temperature)
+    if prompts is not None:
+        logits = features.upsampling.cosines(prompts)  # (ph, pw, C)
+        logits *= scale
+        return crop(logits, features.extent)
     added = None
     if network is not None and len(embeddings) <= MOST_WORDS:
         added = network.residual(features, embeddings, logit_scale, most_refined)  # (h, w, C)
         added /= np.float32(temperature)
-    words = embeddings if prompts is None else prompts
-    scaled = np.multiply(words, scale, dtype=np.float32)
-    logits = features.upsampling.cosines(scaled, added)  # (ph, pw, C)
+    logits = features.upsampling.cosines(embeddings * scale, added)  # (ph, pw, C)
     return crop(logits, features.extent)

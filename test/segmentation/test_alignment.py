@@ -1,4 +1,4 @@
-"""Words on their way to the pixels: scaled, and with their prompts apart where a decoder wants them."""
+"""Words on their way to the pixels, with their prompts apart where a decoder wants them."""
 
 from dataclasses import replace
 
@@ -6,7 +6,7 @@ import numpy as np
 from fakes import ColorImageEncoder, ColorTextEncoder, color_image
 
 from ovs_ros.encoders.protocols import DenseFeatures
-from ovs_ros.encoders.upsampling import Array, Change, DensePixels, Extent
+from ovs_ros.encoders.upsampling import Array, Change, DensePixels, Extent, Words
 from ovs_ros.segmentation.alignment import align
 from ovs_ros.segmentation.segmenter import Segmenter, SegmenterOptions
 from ovs_ros.vocabulary.vocabulary import CategorySpec, Vocabulary
@@ -23,9 +23,9 @@ class FirstPrompts:
     def grid(self) -> tuple[int, int]:
         return self.plain.grid
 
-    def cosines(self, words: Array, added: Array | None = None) -> Array:
+    def cosines(self, words: Words, added: Array | None = None) -> Array:
         self.asked = words
-        return self.plain.cosines(words[:, 0], added)
+        return self.plain.cosines(words[:, 0].astype(np.float32), added)
 
     def changed(self, change: Change, extent: Extent) -> "FirstPrompts":
         raise NotImplementedError
@@ -45,16 +45,15 @@ class KeepingTextEncoder(ColorTextEncoder):
     keeps_prompts = True
 
 
-def test_prompts_reach_the_decoder_scaled() -> None:
+def test_prompts_reach_the_decoder_as_they_are() -> None:
     encoder = FirstPromptEncoder()
     features = encoder.project(encoder.backbone(encoder.prepare(color_image([["red", "blue"]]))))
     words = ColorTextEncoder().encode(["red", "green", "blue"])
     prompts = np.stack([words[[1, 0, 2]], words], axis=1).astype(np.float16)  # (3, 2, D)
     logits = align(features, words, 20.0, 2.0, prompts=prompts)
-    assert isinstance(features.upsampling, FirstPrompts) and features.upsampling.asked is not None
-    assert features.upsampling.asked.dtype == np.float32
-    np.testing.assert_allclose(features.upsampling.asked, 10 * prompts.astype(np.float32), rtol=1e-6)
-    assert logits.shape == (4, 8, 3)
+    assert isinstance(features.upsampling, FirstPrompts) and features.upsampling.asked is prompts
+    decoded = features.upsampling.plain.cosines(prompts[:, 0].astype(np.float32))
+    np.testing.assert_allclose(logits, 10 * decoded, rtol=1e-5)
     assert logits[0, 0].argmax() == 1 and logits[0, -1].argmax() == 2
 
 

@@ -11,7 +11,7 @@ from torch.nn.functional import interpolate
 from ovs_ros.encoders.clip.dense_model import TorchFeatures
 from ovs_ros.encoders.clip.windows import Windows, merge
 from ovs_ros.encoders.resample import resample_bilinear
-from ovs_ros.encoders.upsampling import Array, Change, Extent
+from ovs_ros.encoders.upsampling import Array, Change, Extent, Words
 from ovs_ros.runtime.torch_device import computing, is_out_of_memory
 
 if TYPE_CHECKING:
@@ -45,22 +45,22 @@ class TorchDecoding:
         scale = self._encoder.model.decode_scale
         return self._windows.rows * scale, self._windows.columns * scale
 
-    def cosines(self, words: NDArray[np.float32], added: Array | None = None) -> Array:
-        """See `Upsampling`; words may come with their P prompts apart, as (M, P, D).
-
-        Words need not be of unit length: logits are multiplied with it, as cosines would be.
-        """
-        prompts = words[:, None] if words.ndim == 2 else words  # (M, P, D)
-        lengths = np.linalg.norm(prompts, axis=2)  # (M, P)
+    def cosines(self, words: Words, added: Array | None = None) -> Array:
+        """See `Upsampling`: logits are multiplied with the words' lengths, as cosines would be."""
+        if words.ndim == 2:
+            lengths = np.linalg.norm(words, axis=1)  # (M,)
+            prompts = (words / np.maximum(lengths, 1e-12)[:, None])[:, None]  # (M, 1, D)
+        else:
+            lengths, prompts = np.ones(len(words), np.float32), words  # (M,), (M, P, D)
         try:
-            logits = self._decode(prompts / np.maximum(lengths, 1e-12)[..., None])
+            logits = self._decode(prompts)
         except RuntimeError as error:
             if not is_out_of_memory(error) or not self._encoder.make_do(len(self._windows.corners)):
                 raise
             # The grid of this frame is settled: it goes by the patches' cosines, the next one is smaller.
-            logits = self._of_patches(prompts.mean(axis=1))
+            logits = self._of_patches(lengths[:, None] * prompts.mean(axis=1, dtype=np.float32))
         else:
-            logits *= lengths.mean(axis=1) / np.float32(self._encoder.logit_scale)
+            logits *= lengths / np.float32(self._encoder.logit_scale)
         if added is not None:
             logits += resample_bilinear(added, self.grid, (1.0, 1.0), (1.0, 1.0))
         return logits
@@ -76,11 +76,13 @@ class TorchDecoding:
             f"{self._encoder.model.name}; leave the second encoder out, or take a plain CLIP"
         )
 
-    def _decode(self, prompts: NDArray[np.float32]) -> Array:
+    def _decode(self, prompts: Words) -> Array:
         """(M, P, D) unit embeddings to (ph, pw, M) logits."""
         encoder = self._encoder
         with torch.cuda.stream(encoder.stream), computing(encoder.footprint.device, encoder.dtype):
-            words = torch.from_numpy(prompts).to(encoder.footprint.device)
+            # All words' prompts are a view that may not be written, which torch does not know.
+            words = torch.from_numpy(np.require(prompts, requirements="W"))
+            words = words.to(encoder.footprint.device).float()
             logits = torch.stack([self._decode_window(number, words) for number in range(self._count)])
             merged = merge(logits, self._windows, encoder.model.decode_scale)
         return encoder.fetch(merged.contiguous())

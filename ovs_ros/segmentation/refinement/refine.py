@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ovs_ros.encoders.protocols import DenseFeatures
 from ovs_ros.encoders.resample import resample_bilinear
-from ovs_ros.encoders.upsampling import Change, Extent, Upsampling
+from ovs_ros.encoders.upsampling import Change, Extent, Upsampling, Words
 from ovs_ros.segmentation.grid import covered, crop
 from ovs_ros.segmentation.options import Refinement
 from ovs_ros.segmentation.refinement.guided import refine_with_guide
@@ -132,7 +132,7 @@ class _BilinearUpsampling:
         rows, columns = self.coarse.grid
         return rows * self.factor, columns * self.factor
 
-    def cosines(self, words: Array, added: Array | None = None) -> Array:
+    def cosines(self, words: Words, added: Array | None = None) -> Array:
         """See `Upsampling`."""
         return resample_bilinear(self.coarse.cosines(words, added), self.grid, (1.0, 1.0), (1.0, 1.0))
 

@@ -27,6 +27,7 @@ from ovs_ros.encoders.clip.image_encoder import TorchImageEncoder  # noqa: E402
 from ovs_ros.encoders.clip.text_encoder import ClipTextEncoder  # noqa: E402
 from ovs_ros.encoders.model_file import ModelFile  # noqa: E402
 from ovs_ros.segmentation.segmenter import Segmenter, SegmenterOptions  # noqa: E402
+from ovs_ros.vocabulary.prompts import embed  # noqa: E402
 from ovs_ros.vocabulary.vocabulary import Vocabulary  # noqa: E402
 
 SMALL = {
@@ -396,3 +397,16 @@ def test_a_segmenter_decodes_the_words_that_it_selected_with_all_their_prompts(m
     np.testing.assert_allclose(scored.logits, expected.numpy(), atol=2e-2)
     assert np.ptp(scored.logits) > 0.5
     assert segmenter.segment(image, words).labels.shape == (64, 96)
+
+
+@pytest.mark.filterwarnings("error")
+def test_all_words_go_in_at_half_the_precision(model: Sed) -> None:
+    words = embed(Vocabulary.from_names(["chair", "desk", "cup"]), ClipTextEncoder(model))
+    image = np.random.default_rng(0).integers(0, 255, (64, 96, 3), dtype=np.uint8)
+    logits = []
+    for precision in ("fp32", "bf16"):
+        encoder = TorchImageEncoder(copy.deepcopy(model), patches=6, device="cpu", precision=precision)
+        segmenter = Segmenter(encoder, ClipTextEncoder(model), SegmenterOptions(select=False))
+        logits.append(segmenter.score(image, words).logits)
+    exact, rounded = (x - x.mean() for x in logits)
+    assert np.sum(exact * rounded) / np.linalg.norm(exact) / np.linalg.norm(rounded) > 0.99
