@@ -42,9 +42,23 @@ def load_open_clip(file: ModelFile) -> ClipModel:
     files = find_files(file.model, file.weights, file.cache)
     clip, tokenizer = open_clip_model(file.model, files)
     digest = load_weights(clip, files)
-    dim = architecture(file.model)["embed_dim"]
     name = f"open_clip {file.model} {files.label} {digest[:12]}"
+    return dense_clip(clip, file, name=name, tokenizer=tokenizer)
 
+
+def dense_clip(clip: Any, file: ModelFile, *, name: str, tokenizer: Any = None) -> ClipModel:
+    """Give a model of open_clip the dense features of its kind of image tower.
+
+    Args:
+        clip: of the architecture `file.model`.
+        file: says which attention, and what belongs to it.
+        name, tokenizer: see `ClipModel`.
+
+    Raises:
+        FileNotFoundError: the attention's heads or proxy are missing.
+        ValueError: they do not fit.
+    """
+    kind, dim = _kind(file.model), architecture(file.model)["embed_dim"]
     if kind == "siglip":
         from ovs_ros.encoders.clip.siglip import SigLip
 
