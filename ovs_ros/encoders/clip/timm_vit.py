@@ -47,7 +47,7 @@ class TimmTokens:
         tokens = patches.flatten(2).mT  # (B, N, C)
         if trunk.cls_token is None:
             return trunk.norm_pre(tokens + positions)
-        first = trunk.cls_token.expand(len(tokens), 1, -1)
+        first = trunk.cls_token.to(tokens.dtype).expand(len(tokens), 1, -1)
         if trunk.no_embed_class:
             return trunk.norm_pre(torch.cat([first, tokens + positions], 1))
         return trunk.norm_pre(torch.cat([first, tokens], 1) + positions)

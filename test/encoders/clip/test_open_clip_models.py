@@ -1,8 +1,10 @@
 """Models of open_clip, built and loaded as the published ones are: their features are the model's own."""
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ovs_ros.encoders.model_file import ModelFile
@@ -192,3 +194,19 @@ def test_normalisation_and_scale_are_the_weights(folder: Path) -> None:
     assert model.mean == open_clip.OPENAI_DATASET_MEAN
     assert model.std == open_clip.OPENAI_DATASET_STD
     assert model.logit_scale == pytest.approx(1 / 0.07, rel=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_model_file_gives_a_pair_of_encoders(folder: Path, kind: str) -> None:
+    from ovs_ros.encoders.load_model import load_model
+
+    _, file = saved(folder, kind)
+    picture = np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)
+    found = {}
+    for precision in ("fp32", "bf16"):
+        image, text = load_model(replace(file, precision=precision, device="cpu", patches=12))
+        found[precision] = image.project(image.backbone(image.prepare(picture))).patches
+        words = text.encode(["dog"] * 3)
+        assert words.shape == (3, image.dim)
+    assert found["fp32"].shape[0] * found["fp32"].shape[1] <= 12
+    assert (found["fp32"] * found["bf16"]).sum(-1).min() > 0.99
