@@ -53,13 +53,16 @@ class LastLayer:
     Args:
         block: a ResidualAttentionBlock of open_clip.
         tokens: (B, 1 + N, C), its input, the class token first.
+
+    Attributes:
+        key, value: (B, heads, 1 + N, d).
     """
 
     def __init__(self, block: Any, tokens: Tensor) -> None:
         self._block = block
         self._tokens = tokens
         self._normed = block.ln_1(tokens)
-        self._key, self._value = _heads(block, self._normed, 1, 3)  # each (B, heads, 1 + N, d)
+        self.key, self.value = _heads(block, self._normed, 1, 3)
 
     def class_token(self) -> Tensor:
         """The class token (B, C) as CLIP itself has it."""
@@ -71,7 +74,7 @@ class LastLayer:
 
     def maskclip(self) -> Tensor:
         """Each patch sees itself alone (MaskCLIP)."""
-        return _join(self._block, self._value[:, :, 1:])
+        return _join(self._block, self.value[:, :, 1:])
 
     def maskclip_whole(self) -> Tensor:
         """The same with residual and MLP, as CLIP-DINOiser takes it."""
@@ -80,32 +83,32 @@ class LastLayer:
     def sclip(self) -> Tensor:
         """Patches see what asks alike and what answers alike (SCLIP's correlative self-attention)."""
         query = self._query(slice(None))
-        by_query = F.scaled_dot_product_attention(query[:, :, 1:], query, self._value)
-        by_key = F.scaled_dot_product_attention(self._key[:, :, 1:], self._key, self._value)
+        by_query = F.scaled_dot_product_attention(query[:, :, 1:], query, self.value)
+        by_key = F.scaled_dot_product_attention(self.key[:, :, 1:], self.key, self.value)
         return feed(self._block, self._tokens[:, 1:] + _join(self._block, by_query + by_key))
 
     def clearclip(self) -> Tensor:
         """Patches see what asks alike (ClearCLIP)."""
         query = self._query(slice(None))
-        return _join(self._block, F.scaled_dot_product_attention(query[:, :, 1:], query, self._value))
+        return _join(self._block, F.scaled_dot_product_attention(query[:, :, 1:], query, self.value))
 
     def naclip(self, window: Tensor) -> Tensor:
         """Patches see what answers alike, their neighbours above all (NACLIP).
 
         Args:
-            window: (N, 1 + N), see `gaussian_window`.
+            window: (N, 1 + N), see `gaussian_window`; of the dtype of `key`, else it is cast in each frame.
         """
-        seen = F.scaled_dot_product_attention(self._key[:, :, 1:], self._key, self._value, attn_mask=window)
+        seen = F.scaled_dot_product_attention(self.key[:, :, 1:], self.key, self.value, attn_mask=window)
         return _join(self._block, seen)
 
     def given(self, weights: Tensor) -> Tensor:
         """Patches see each other by weights (B, N, N) from elsewhere, the same in every head."""
-        value = self._value[:, :, 1:].transpose(1, 2).flatten(2)  # (B, N, C)
+        value = self.value[:, :, 1:].transpose(1, 2).flatten(2)  # (B, N, C)
         return self._block.ls_1(self._block.attn.out_proj(weights @ value))
 
     def mixed(self, weights: Tensor) -> Tensor:
         """The mean of `given` and of key-key attention among patches alone (SC-CLIP)."""
-        key, value = self._key[:, :, 1:], self._value[:, :, 1:]
+        key, value = self.key[:, :, 1:], self.value[:, :, 1:]
         seen = F.scaled_dot_product_attention(key, key, value) + weights[:, None] @ value
         return _join(self._block, seen / 2)
 
@@ -113,7 +116,7 @@ class LastLayer:
         return _heads(self._block, self._normed[:, rows], 0, 1)[0]
 
     def _whole(self, query: Tensor, rows: slice) -> Tensor:
-        seen = F.scaled_dot_product_attention(query, self._key, self._value)
+        seen = F.scaled_dot_product_attention(query, self.key, self.value)
         return feed(self._block, self._tokens[:, rows] + _join(self._block, seen))
 
 
@@ -144,9 +147,10 @@ def gaussian_window(
 
 
 def cosines_within(features: Tensor) -> Tensor:
-    """Cosines of every patch with every other, float32: (B, N, C) to (B, N, N)."""
-    unit = F.normalize(features.float(), dim=-1)
-    return unit @ unit.mT
+    """Cosines of every patch with every other, float32 even under autocast: (B, N, C) to (B, N, N)."""
+    with torch.autocast(features.device.type, enabled=False):
+        unit = F.normalize(features.float(), dim=-1)
+        return unit @ unit.mT
 
 
 def affinity_weights(cosines: Tensor, *, beta: float, gamma: float) -> Tensor:

@@ -27,8 +27,7 @@ def local_outlier_factors(tokens: Tensor, *, neighbours: int = NEIGHBOURS) -> Te
     # Without the mean that all tokens share, the distances lose fewer digits to cancellation.
     x = tokens.float()
     x = x - x.mean(1, keepdim=True)
-    squares = (x * x).sum(-1)
-    distances = (squares[:, :, None] + squares[:, None] - 2 * x @ x.mT).clamp_min(0).sqrt()  # (B, N, N)
+    distances = torch.cdist(x, x)  # (B, N, N), float32 under autocast too
     itself = torch.eye(x.shape[1], dtype=torch.bool, device=x.device)
     nearest = distances.masked_fill(itself, torch.inf).topk(min(neighbours, x.shape[1] - 1), largest=False)
     reach = nearest.values[..., -1]  # (B, N), the distance of the k-th neighbour

@@ -153,7 +153,7 @@ class OpenClipViT(ClipModel):
             case "dinoiser":
                 return layer.maskclip_whole()
             case _:
-                return layer.naclip(self._windows(grid, images))
+                return layer.naclip(self._windows(grid, layer.key))
 
     def _affinities(self, images: Tensor, grid: tuple[int, int]) -> Tensor:
         """ProxyCLIP's attention (B, N, N): the proxy sees the image as it was before it was normalised."""

@@ -67,10 +67,10 @@ def test_naclip_with_a_wide_gaussian_is_key_key_attention_among_patches(block):
     wide = gaussian_window((3, 4), CPU, FLOAT, sigma=1e4)
     # So wide a Gaussian adds 1 to every patch and nothing to the class token.
     assert torch.allclose(wide[:, 1:], torch.ones(12, 12)) and not wide[:, 0].any()
-    keys = LastLayer(block, tokens)._key[0].double()  # (heads, 13, d)
+    keys = LastLayer(block, tokens).key[0].double()  # (heads, 13, d)
     scores = keys @ keys.mT / keys.shape[-1] ** 0.5
     scores[:, :, 1:] += 1
-    values = LastLayer(block, tokens)._value[0].double()
+    values = LastLayer(block, tokens).value[0].double()
     joined = (scores.softmax(-1) @ values)[:, 1:].transpose(0, 1).flatten(1)
     expected = block.ls_1(block.attn.out_proj(joined.float()))
     torch.testing.assert_close(LastLayer(block, tokens).naclip(wide)[0], expected, atol=1e-5, rtol=1e-5)
@@ -150,6 +150,13 @@ def test_pooling_is_the_weighted_mean_of_those_alike():
     for index in range(2):
         expected = slow_pool(features[index], cosines[index].double(), 0.2)
         torch.testing.assert_close(pooled[index].double(), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_cosines_are_exact_under_autocast():
+    features = torch.randn(1, 7, 4, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = cosines_within(features)
+    assert torch.equal(mixed, cosines_within(features))
 
 
 def test_cosines_have_themselves_at_one():

@@ -31,6 +31,13 @@ def test_factors_know_nothing_of_shift_scale_or_order():
     torch.testing.assert_close(local_outlier_factors(tokens[:, order], neighbours=7), factors[:, order])
 
 
+def test_factors_are_exact_under_autocast():
+    tokens = tokens_of(40) * 300  # whose squares float16 cannot hold
+    with torch.autocast("cpu", torch.float16):
+        mixed = local_outlier_factors(tokens)
+    assert torch.equal(mixed, local_outlier_factors(tokens))
+
+
 def test_tokens_that_are_all_the_same_have_finite_factors():
     assert local_outlier_factors(torch.ones(1, 40, 8)).isfinite().all()
 

@@ -224,6 +224,17 @@ def test_embeddings_are_finite_and_of_unit_norm(variant, dtype):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
+def test_mixed_precision_gives_nearly_the_same(variant):
+    model = make_model(variant, outliers=variant == "plain")
+    images = images_of((5, 7), 2)
+    exact = model.dense(images)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        mixed = model.dense(images)
+    assert F.cosine_similarity(mixed.image.float(), exact.image, dim=-1).min() > 0.995
+    assert F.cosine_similarity(mixed.patches.float(), exact.patches, dim=-1).median() > 0.98
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_an_image_does_not_see_the_others_of_its_batch(variant):
     model = make_model(variant, outliers=True)
     images = images_of((3, 7), 2)
