@@ -1,34 +1,81 @@
 """Checkpoints of CAT-Seg with the keys and shapes of the published ones, and random values."""
 
+import json
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
+from clip_models import open_clip_or_skip
 
-from ovs_ros.encoders.checkpoints.cat_seg import CatSegSizes
+from ovs_ros.encoders.checkpoints import cat_seg
 from ovs_ros.encoders.checkpoints.cat_seg_aggregator import AggregatorSizes
+from ovs_ros.encoders.checkpoints.cat_seg_model import CatSegConfig
 
-SMALL = CatSegSizes(
-    dim=32,
-    image_size=64,
-    resolution=64,
-    patch=16,
-    width=64,
-    layers=4,
-    text_width=64,
-    text_heads=4,
-    text_layers=2,
+SMALL_CLIP = {
+    "embed_dim": 32,
+    "vision_cfg": {"image_size": 64, "layers": 4, "width": 64, "head_width": 16, "patch_size": 16},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 4, "layers": 2},
+    "quick_gelu": True,
+}
+"""open_clip's configuration of a CLIP that is quick."""
+SMALL = CatSegConfig(
+    clip="small-cat-seg",
+    file="model_base.pth",
     levels=(1, 2),
-    head_width=16,
+    resolution=64,
     aggregator=AggregatorSizes(
         hidden=32, guidance=16, decoder=(32, 16), skips=(16, 8), projected_skips=(8, 4), window=3, words=16
     ),
 )
-"""An architecture of the same parts that is quick."""
+"""An architecture of the same parts around it."""
 
 
-def published_keys(s: CatSegSizes) -> dict[str, tuple[int, ...]]:
+def small_cat_seg(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Let the small one be 'cat-seg-b', and write a checkpoint for it.
+
+    Returns:
+        the checkpoint, in the folder.
+    """
+    config = folder / f"{SMALL.clip}.json"
+    config.write_text(json.dumps(SMALL_CLIP))
+    open_clip_or_skip().add_model_config(config)
+    monkeypatch.setitem(cat_seg.CONFIGS, "cat-seg-b", SMALL)
+    return write_checkpoint(folder, random_tensors())
+
+
+def write_checkpoint(folder: Path, tensors: dict[str, Any]) -> Path:
+    """A file as detectron2 writes it."""
+    path = folder / "model_base.pth"
+    torch.save({"model": tensors, "iteration": 79999}, path)
+    return path
+
+
+@dataclass(frozen=True)
+class ClipSizes:
+    """What the shapes of a CLIP's weights follow from."""
+
+    dim: int
+    positions: int
+    patch: int
+    width: int
+    layers: int
+    text_width: int
+    text_layers: int
+
+
+CLIPS = {
+    "small-cat-seg": ClipSizes(32, 16, 16, 64, 4, 64, 2),
+    "ViT-B-16-quickgelu": ClipSizes(512, 196, 16, 768, 12, 512, 12),
+    "ViT-L-14-336-quickgelu": ClipSizes(768, 576, 14, 1024, 24, 768, 12),
+}
+
+
+def published_keys(config: CatSegConfig) -> dict[str, tuple[int, ...]]:
     """Key by key what the authors' code stores, with shapes; written from its module definitions."""
-    a, shapes = s.aggregator, {}
+    s, a = CLIPS[config.clip], config.aggregator
+    shapes: dict[str, tuple[int, ...]] = {}
 
     def linear(name: str, out: int, into: int) -> None:
         shapes[f"{name}.weight"], shapes[f"{name}.bias"] = (out, into), (out,)
@@ -55,7 +102,6 @@ def published_keys(s: CatSegSizes) -> dict[str, tuple[int, ...]]:
             norm(f"{block}.ln_2", width)
 
     clip = "sem_seg_head.predictor.clip_model"
-    side = s.image_size // s.patch
     shapes[f"{clip}.positional_embedding"] = (77, s.text_width)
     shapes[f"{clip}.text_projection"] = (s.text_width, s.dim)
     shapes[f"{clip}.logit_scale"] = ()
@@ -63,7 +109,7 @@ def published_keys(s: CatSegSizes) -> dict[str, tuple[int, ...]]:
     norm(f"{clip}.ln_final", s.text_width)
     blocks(f"{clip}.transformer", s.text_layers, s.text_width)
     shapes[f"{clip}.visual.class_embedding"] = (s.width,)
-    shapes[f"{clip}.visual.positional_embedding"] = (side * side + 1, s.width)
+    shapes[f"{clip}.visual.positional_embedding"] = (s.positions + 1, s.width)
     shapes[f"{clip}.visual.proj"] = (s.width, s.dim)
     shapes[f"{clip}.visual.conv1.weight"] = (s.width, 3, s.patch, s.patch)
     norm(f"{clip}.visual.ln_pre", s.width)
@@ -115,9 +161,9 @@ def published_keys(s: CatSegSizes) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def random_tensors(sizes: CatSegSizes = SMALL, seed: int = 0) -> dict[str, Any]:
+def random_tensors() -> dict[str, Any]:
     """Weights of about the size that keeps activations near one, and norms near the identity."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
 
     def values(key: str, shape: tuple[int, ...]) -> Any:
         noise = torch.randn(shape, generator=generator)
@@ -127,6 +173,6 @@ def random_tensors(sizes: CatSegSizes = SMALL, seed: int = 0) -> dict[str, Any]:
             return noise * noise[0].numel() ** -0.5
         return 0.5 * noise
 
-    tensors = {key: values(key, shape) for key, shape in published_keys(sizes).items()}
+    tensors = {key: values(key, shape) for key, shape in published_keys(SMALL).items()}
     tensors["sem_seg_head.predictor.clip_model.logit_scale"] = torch.tensor(100.0).log()
     return tensors

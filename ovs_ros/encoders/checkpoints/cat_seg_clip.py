@@ -6,10 +6,13 @@ what is added to it is the CLS token's row, not its own.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from torch import Tensor, cat, nn
+import torch
+from torch import Tensor
 from torch.nn import functional as F
+
+from ovs_ros.encoders.clip.attention import LastLayer, attend, feed
 
 
 class ClipTokens(NamedTuple):
@@ -26,28 +29,38 @@ class ClipTokens(NamedTuple):
     levels: tuple[Tensor, ...]
 
 
-def clip_tokens(visual: nn.Module, images: Tensor, levels: Sequence[int]) -> ClipTokens:
-    """Dense tokens of an image tower of open_clip (a `VisionTransformer` with a CLS token).
+def embed_patches(visual: Any, images: Tensor, positions: Tensor) -> Tensor:
+    """The first block's input (B, 1 + h*w, C), the CLS token first.
 
     Args:
-        visual: the tower.
+        visual: an image tower of open_clip (a `VisionTransformer` with a CLS token).
         images: (B, 3, H, W) normalised RGB, H and W multiples of the patch's side.
+        positions: (1 + h*w, C), see `resized_positions`.
+    """
+    patches = visual.conv1(images).flatten(2).mT  # (B, h*w, C)
+    first = visual.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
+    return visual.ln_pre(torch.cat((first, patches), dim=1) + positions)
+
+
+def clip_tokens(visual: Any, x: Tensor, grid: tuple[int, int], levels: Sequence[int]) -> ClipTokens:
+    """Dense tokens of an image tower.
+
+    Args:
+        visual: as in `embed_patches`.
+        x: (B, 1 + h*w, C), what `embed_patches` gave.
+        grid: (h, w).
         levels: indices (from 0) of the blocks whose output is wanted too, not the last one's.
     """
-    x = visual.conv1(images)  # (B, C, h, w)
-    batch, width, h, w = x.shape
-    x = x.flatten(2).transpose(1, 2)  # (B, h*w, C)
-    x = cat((visual.class_embedding.to(x.dtype).expand(batch, 1, width), x), dim=1)
-    x = visual.ln_pre(x + resized_positions(visual.positional_embedding.float(), (h, w)).to(x.dtype))
-    blocks = visual.transformer.resblocks
+    *blocks, last = visual.transformer.resblocks
     kept = {}
-    for index in range(len(blocks) - 1):
-        x = blocks[index](x)
+    for index, block in enumerate(blocks):
+        x = feed(block, attend(block, x))
         if index in levels:
-            kept[index] = x[:, 1:].transpose(1, 2).reshape(batch, width, h, w)
-    x = _last_block(blocks[-1], x)
-    x = visual.ln_post(x) @ visual.proj  # (B, 1 + h*w, D)
-    return ClipTokens(x[:, 1:].reshape(batch, h, w, -1), x[:, 0], tuple(kept[index] for index in levels))
+            kept[index] = x[:, 1:].mT.unflatten(2, grid)
+    layer = LastLayer(last, x)
+    patches = feed(last, x[:, :1] + layer.maskclip())  # (B, h*w, C)
+    patches, image = (visual.ln_post(tokens) @ visual.proj for tokens in (patches, layer.class_token()))
+    return ClipTokens(patches.unflatten(1, grid), image, tuple(kept[index] for index in levels))
 
 
 def resized_positions(table: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -60,15 +73,4 @@ def resized_positions(table: Tensor, grid: tuple[int, int]) -> Tensor:
         return table
     square = table[1:].reshape(1, side, side, -1).permute(0, 3, 1, 2)  # (1, C, n, n)
     resized = F.interpolate(square, grid, mode="bicubic", align_corners=False)
-    return cat((table[:1], resized.flatten(2)[0].T))
-
-
-def _last_block(block: nn.Module, x: Tensor) -> Tensor:
-    """The last block: attention for the CLS token alone, the value path for the patches."""
-    y = block.ln_1(x)  # (B, 1 + n, C)
-    attention = block.attn
-    whole = attention(y[:, :1], y, y, need_weights=False)[0]  # (B, 1, C)
-    width = x.shape[2]
-    values = F.linear(y[:, 1:], attention.in_proj_weight[2 * width :], attention.in_proj_bias[2 * width :])
-    x = cat((whole, attention.out_proj(values)), dim=1) + x[:, :1]
-    return x + block.mlp(block.ln_2(x))
+    return torch.cat((table[:1], resized.flatten(2)[0].T))

@@ -5,33 +5,39 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from clip_models import open_clip_or_skip
 
 open_clip = open_clip_or_skip()
 
 import torch  # noqa: E402
-from cat_seg_checkpoint import SMALL, published_keys, random_tensors  # noqa: E402
+from cat_seg_checkpoint import (  # noqa: E402
+    CLIPS,
+    SMALL,
+    SMALL_CLIP,
+    published_keys,
+    random_tensors,
+    small_cat_seg,
+    write_checkpoint,
+)
 
 from ovs_ros.encoders.checkpoints import cat_seg  # noqa: E402
-from ovs_ros.encoders.checkpoints.cat_seg import CatSeg, load_cat_seg  # noqa: E402
+from ovs_ros.encoders.checkpoints.cat_seg import empty_clip, load_cat_seg  # noqa: E402
+from ovs_ros.encoders.checkpoints.cat_seg_model import CatSeg  # noqa: E402
 from ovs_ros.encoders.checkpoints.cat_seg_windows import CatSegWindows  # noqa: E402
 from ovs_ros.encoders.checkpoints.keys import Checkpoint, map_keys  # noqa: E402
+from ovs_ros.encoders.clip.image_encoder import TorchImageEncoder  # noqa: E402
 from ovs_ros.encoders.model_file import ModelFile  # noqa: E402
 
 CLIP = "sem_seg_head.predictor.clip_model."
 
 
-def written(folder: Path, tensors: dict[str, Any], name: str = "model_base.pth") -> ModelFile:
-    torch.save({"model": tensors, "iteration": 79999}, folder / name)
-    return ModelFile(model="cat-seg-b", weights=str(folder / name))
-
-
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Any:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(cat_seg.SIZES, "cat-seg-b", SMALL)
-        return load_cat_seg(written(tmp_path_factory.mktemp("weights"), random_tensors()))
+        path = small_cat_seg(tmp_path_factory.mktemp("weights"), patch)
+        return load_cat_seg(ModelFile(model="cat-seg-b", weights=str(path)))
 
 
 def images(height: int = 64, width: int = 64, batch: int = 1) -> Any:
@@ -39,30 +45,27 @@ def images(height: int = 64, width: int = 64, batch: int = 1) -> Any:
 
 
 def words(count: int) -> Any:
-    random = torch.randn(count, 1, SMALL.dim, generator=torch.Generator().manual_seed(6))
+    random = torch.randn(count, 1, CLIPS[SMALL.clip].dim, generator=torch.Generator().manual_seed(6))
     return torch.nn.functional.normalize(random, dim=-1)
 
 
 # Parameters of OpenAI's ViT-B/16 and ViT-L/14@336px, image and text towers together.
 @pytest.mark.parametrize(("name", "parameters"), [("cat-seg-b", 149_620_737), ("cat-seg-l", 427_944_193)])
 def test_the_published_architectures_take_the_published_keys(name: str, parameters: int) -> None:
-    sizes = cat_seg.SIZES[name]
+    config = cat_seg.CONFIGS[name]
     with torch.device("meta"):
-        model = CatSeg(sizes, name)
-        tensors = {key: torch.empty(shape) for key, shape in published_keys(sizes).items()}
+        tensors = {key: torch.empty(shape) for key, shape in published_keys(config).items()}
+    model = CatSeg(empty_clip(config.clip), config, name)
     state = map_keys(Checkpoint(Path(), "", tensors), model.state_dict(), cat_seg.RULES, cat_seg.IGNORED)
     assert set(state) == set(model.state_dict())
     assert sum(p.numel() for p in model.clip.parameters()) == parameters
-    assert model.clip.visual.conv1.stride == ({"cat-seg-b": 16, "cat-seg-l": 14}[name],) * 2
-    assert sizes.resolution // sizes.patch == 24
-    assert tensors["sem_seg_head.predictor.transformer.decoder1.conv.double_conv.0.weight"].shape[:2] == (
-        64,
-        128,
-    )
-    assert tensors["sem_seg_head.predictor.transformer.decoder2.up.weight"].shape == (64, 48, 2, 2)
-    assert tensors["upsample2.weight"].shape == (sizes.width, 128, 4, 4)
-    names = {type(module).__name__ for module in model.clip.modules()}
-    assert "QuickGELU" in names and "GELU" not in names
+    assert config.resolution // model.stride == 24
+    head = "sem_seg_head.predictor.transformer."
+    assert tensors[head + "decoder1.conv.double_conv.0.weight"].shape == (64, 128, 3, 3)
+    assert tensors[head + "decoder2.up.weight"].shape == (64, 48, 2, 2)
+    assert tensors["upsample2.weight"].shape == (CLIPS[config.clip].width, 128, 4, 4)
+    activations = {type(module).__name__ for module in model.clip.modules()}
+    assert "QuickGELU" in activations and "GELU" not in activations
 
 
 @pytest.mark.parametrize(
@@ -91,7 +94,7 @@ def test_what_is_loaded_decides_the_output(model: Any, key: str) -> None:
 def test_a_loaded_model_is_frozen_whole_and_named_after_its_file(model: Any) -> None:
     assert not model.training and not any(parameter.requires_grad for parameter in model.parameters())
     assert not any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers()))
-    assert re.fullmatch(r"cat-seg-b [0-9a-f]{12}", model.name)
+    assert re.fullmatch(r"cat-seg-b-[0-9a-f]{12}", model.name)
 
 
 def test_separate_projections_end_up_in_their_rows(model: Any) -> None:
@@ -102,13 +105,14 @@ def test_separate_projections_end_up_in_their_rows(model: Any) -> None:
 
 
 def test_missing_and_foreign_keys_come_in_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(cat_seg.SIZES, "cat-seg-b", SMALL)
+    path = small_cat_seg(tmp_path, monkeypatch)
     tensors = random_tensors()
     del tensors["upsample1.bias"], tensors[CLIP + "visual.transformer.resblocks.2.attn.v_proj_weight"]
     tensors["sem_seg_head.predictor.transformer.decoder3.up.weight"] = torch.zeros(1)
     tensors["upsample2.bias"] = torch.zeros(3)
+    write_checkpoint(tmp_path, tensors)
     with pytest.raises(ValueError) as error:
-        load_cat_seg(written(tmp_path, tensors))
+        load_cat_seg(ModelFile(model="cat-seg-b", weights=str(path)))
     message = str(error.value)
     assert "missing: clip.visual.transformer.resblocks.2.attn.in_proj_weight (blocks [2] of 3), " in message
     assert "upsample1.bias" in message
@@ -116,9 +120,9 @@ def test_missing_and_foreign_keys_come_in_one_error(tmp_path: Path, monkeypatch:
     assert "upsample2.bias (expected (8,), got (3,))" in message
 
 
-def test_a_checkpoint_of_the_other_size_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="of another shape"):
-        load_cat_seg(written(tmp_path, random_tensors()))
+def test_another_model_is_refused() -> None:
+    with pytest.raises(ValueError, match="expected cat-seg-b or cat-seg-l, got 'cat-seg-h'"):
+        load_cat_seg(ModelFile(model="cat-seg-h"))
 
 
 def test_no_checkpoint_says_where_to_get_it() -> None:
@@ -134,12 +138,7 @@ def test_the_scale_of_cosines_is_the_checkpoint_s(model: Any) -> None:
 def test_texts_go_through_the_tuned_tower(model: Any) -> None:
     texts = ["A photo of a cat in the scene", "A photo of a very long dog in the scene"]
     embedded = model.embed_texts(texts)
-    reference = open_clip.CLIP(
-        32,
-        {"image_size": 64, "layers": 4, "width": 64, "head_width": 16, "patch_size": 16},
-        {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 4, "layers": 2},
-        quick_gelu=True,
-    ).eval()
+    reference = open_clip.CLIP(**SMALL_CLIP).eval()
     state = {key.removeprefix("clip."): t for key, t in model.state_dict().items() if key.startswith("clip.")}
     reference.load_state_dict(state)
     with torch.inference_mode():
@@ -186,18 +185,27 @@ def test_images_of_a_batch_do_not_mix(model: Any) -> None:
         torch.testing.assert_close(mixed[1:], alone, atol=1e-5, rtol=1e-4)
 
 
-def test_half_precision_is_near(model: Any) -> None:
-    half = copy.deepcopy(model).bfloat16()
-    logits = half.decode(half.dense(images(80, 112).bfloat16()), words(7).bfloat16()).float()
-    expected = model.decode(model.dense(images(80, 112)), words(7))
-    assert torch.corrcoef(torch.stack((logits.flatten(), expected.flatten())))[0, 1] > 0.99
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_it_serves_as_an_image_encoder(model: Any, precision: str) -> None:
+    image = np.random.default_rng(0).integers(0, 255, (96, 128, 3), np.uint8)
+    encoder = TorchImageEncoder(copy.deepcopy(model), patches=48, device="cpu", precision=precision)
+    features = encoder.project(encoder.backbone(encoder.prepare(image)))
+    assert features.patches.shape == (6, 8, 32)
+    embedded = words(7)[:, 0].numpy()
+    logits = features.upsampling.cosines(embedded * model.logit_scale)
+    assert logits.shape == features.upsampling.grid + (7,) == (24, 32, 7)
+    pixels = torch.from_numpy(image).permute(2, 0, 1)[None] / 255
+    mean, std = (torch.tensor(values).reshape(1, 3, 1, 1) for values in (model.mean, model.std))
+    expected = model.decode(model.dense((pixels - mean) / std), words(7)).permute(1, 2, 0)
+    if precision == "fp32":
+        np.testing.assert_allclose(logits, expected, atol=1e-4)
+    assert np.corrcoef(logits.ravel(), expected.ravel())[0, 1] > 0.99
 
 
 def test_a_window_in_the_model_file_means_the_authors_test(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(cat_seg.SIZES, "cat-seg-b", SMALL)
-    file = written(tmp_path, random_tensors())
-    windows = load_cat_seg(ModelFile(model=file.model, weights=file.weights, window=64, stride=32))
+    path = small_cat_seg(tmp_path, monkeypatch)
+    windows = load_cat_seg(ModelFile(model="cat-seg-b", weights=str(path), window=64, stride=32))
     assert isinstance(windows, CatSegWindows)
-    assert windows.name.endswith("windows 64/32")
+    assert windows.name.endswith("-windows64-32")
