@@ -15,6 +15,7 @@ from ovs_ros.encoders.checkpoints.sed_decoder import SedDecoder
 from ovs_ros.encoders.clip.clip_model import ClipModel, unit
 from ovs_ros.encoders.clip.dense_model import TorchFeatures
 from ovs_ros.encoders.clip.imports import import_open_clip
+from ovs_ros.encoders.clip.weights import architecture
 from ovs_ros.encoders.model_file import ModelFile
 
 ARCHITECTURES = {"sed-b": "convnext_base_w_320", "sed-l": "convnext_large_d_320"}
@@ -103,7 +104,11 @@ def load_sed(file: ModelFile) -> Sed:
             "https://github.com/xb534/SED links to, and name the file as weights in the model file"
         )
     checkpoint = read_checkpoint(Path(file.weights).expanduser())
-    clip = import_open_clip().create_model(ARCHITECTURES[file.model], pretrained=None)
+    open_clip = import_open_clip()
+    clip = open_clip.CLIP(**architecture(ARCHITECTURES[file.model]))
+    normalised = {"mean": open_clip.OPENAI_DATASET_MEAN, "std": open_clip.OPENAI_DATASET_STD}
+    open_clip.model.set_model_preprocess_cfg(clip, normalised)
     model = Sed(clip, name=f"{file.model}-{checkpoint.sha256[:12]}")
     model.load_state_dict(map_keys(checkpoint, model.state_dict(), RULES))
+    model.logit_scale = float(clip.logit_scale.exp())
     return model

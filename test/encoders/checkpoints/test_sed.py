@@ -25,6 +25,7 @@ from ovs_ros.encoders.checkpoints.sed_decoder import (  # noqa: E402
 )
 from ovs_ros.encoders.clip.image_encoder import TorchImageEncoder  # noqa: E402
 from ovs_ros.encoders.clip.text_encoder import ClipTextEncoder  # noqa: E402
+from ovs_ros.encoders.clip.weights import architecture  # noqa: E402
 from ovs_ros.encoders.model_file import ModelFile  # noqa: E402
 from ovs_ros.segmentation.segmenter import Segmenter, SegmenterOptions  # noqa: E402
 from ovs_ros.vocabulary.prompts import embed  # noqa: E402
@@ -61,7 +62,9 @@ def spread(module: nn.Module) -> None:
 @pytest.fixture(scope="module")
 def model() -> Sed:
     torch.manual_seed(0)
-    model = Sed(small_clip(), name="sed-small")
+    clip = small_clip()
+    clip.logit_scale.data.fill_(4.0)
+    model = Sed(clip, name="sed-small")
     spread(model.decoder)
     return model
 
@@ -314,7 +317,7 @@ GUIDED = {"sed-b": (512, 256, 128), "sed-l": (768, 384, 192)}
 @pytest.mark.parametrize("name", ["sed-b", "sed-l"])
 def test_real_architectures_have_the_published_keys(name: str) -> None:
     with torch.device("meta"):
-        clip = open_clip.create_model(sed.ARCHITECTURES[name], pretrained=None, device="meta")
+        clip = open_clip.CLIP(**architecture(sed.ARCHITECTURES[name]))
         decoder = SedDecoder(PROMPTS, [s["num_chs"] for s in clip.visual.trunk.feature_info][-2::-1])
     keys = DECODER_KEYS | {
         f"decoder_guidance_projection.{i}.0.weight": (taken, given, 3, 3)
@@ -343,6 +346,8 @@ def test_a_checkpoint_gives_its_encoder_its_decoder_and_its_text_tower(
     torch.save({"model": official, "iteration": 79999}, path)
     loaded = load_sed(ModelFile("sed-b", weights=str(path)))
     assert loaded.name.startswith("sed-b-") and loaded.name != "sed-b-"
+    assert loaded.logit_scale == model.logit_scale == pytest.approx(np.exp(4.0))
+    assert (loaded.mean, loaded.std) == (open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD)
     x = images(64, 96)
     torch.testing.assert_close(
         loaded.decode(loaded.dense(x), words), model.decode(model.dense(x), words), atol=1e-5, rtol=0
