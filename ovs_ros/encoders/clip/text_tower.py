@@ -1,0 +1,91 @@
+"""Text towers alone, from open_clip's files or from those of SigLIP in transformers' layout."""
+
+from pathlib import Path
+from typing import Any
+
+from ovs_ros.encoders.checkpoints.keys import Rule, map_keys, read_checkpoint
+from ovs_ros.encoders.clip.imports import import_open_clip
+from ovs_ros.encoders.clip.tokenizer import HubTokenizer
+from ovs_ros.encoders.clip.weights import architecture, find_files
+
+_LAYER, _BLOCK = r"text_model\.encoder\.layers\.(\d+)\.", r"text.transformer.resblocks.\1."
+_TRANSFORMERS = (
+    Rule(r"text_model\.embeddings\.token_embedding\.weight", "text.token_embedding.weight"),
+    Rule(r"text_model\.embeddings\.position_embedding\.weight", "text.positional_embedding"),
+    *(
+        Rule(_LAYER + rf"self_attn\.{part}_proj\.(weight|bias)", _BLOCK + r"attn.in_proj_\2", (place, 3))
+        for place, part in enumerate("qkv")
+    ),
+    Rule(_LAYER + r"self_attn\.out_proj\.(weight|bias)", _BLOCK + r"attn.out_proj.\2"),
+    Rule(_LAYER + r"layer_norm([12])\.(weight|bias)", _BLOCK + r"ln_\2.\3"),
+    Rule(_LAYER + r"mlp\.fc1\.(weight|bias)", _BLOCK + r"mlp.c_fc.\2"),
+    Rule(_LAYER + r"mlp\.fc2\.(weight|bias)", _BLOCK + r"mlp.c_proj.\2"),
+    Rule(r"text_model\.final_layer_norm\.(weight|bias)", r"text.ln_final.\1"),
+    Rule(r"text_model\.head\.(weight|bias)", r"text.text_projection.\1"),
+)
+_IMAGE = (r"visual\..+", r"vision_model\..+")
+_SMALL = {"image_size": 16, "patch_size": 16, "width": 64, "layers": 1}
+"""The image tower that stands in for the one that is left out; open_clip builds none without."""
+
+
+def load_text_tower(wanted: str, cache: str = "") -> tuple[Any, Any, str]:
+    """The text tower of a model of open_clip; weights of its image tower are left in the file.
+
+    Args:
+        wanted: 'ARCHITECTURE:WEIGHTS', where WEIGHTS is a tag of open_clip or a file; without ':WEIGHTS' the
+            only tag of the architecture. A SigLIP's file may also have transformers' layout, as
+            google/siglip2-so400m-patch16-naflex has, with its tokenizer.json beside it.
+        cache: a folder where weights by tag are looked for first.
+
+    Returns:
+        a model of open_clip with a small image tower without weights, its tokenizer, and a label.
+
+    Raises:
+        FileNotFoundError: weights or tokenizer are not on this machine.
+        ModuleNotFoundError: open_clip is not installed.
+        ValueError: no such architecture, or the weights are another's.
+    """
+    open_clip = import_open_clip()
+    model, _, weights = wanted.partition(":")
+    config = architecture(model)
+    tags = open_clip.list_pretrained_tags_by_model(model)
+    files = find_files(model, weights or (tags[0] if len(tags) == 1 else ""), cache)
+    tokenizer = (
+        HubTokenizer(files.tokenizer, config["text_cfg"])
+        if files.tokenizer
+        else open_clip.get_tokenizer(model)
+    )
+    if files.quick_gelu is not None:
+        config["quick_gelu"] = files.quick_gelu
+    clip = build_text_tower(config)
+    fill_text_tower(clip, files.weights)
+    return clip, tokenizer, f"{model} {files.label}"
+
+
+def build_text_tower(config: dict[str, Any]) -> Any:
+    """A model of open_clip with random weights in its text tower and a small image tower.
+
+    Args:
+        config: open_clip's configuration of the architecture.
+    """
+    open_clip = import_open_clip()
+    config = {**config, "vision_cfg": dict(_SMALL)}
+    kind = open_clip.CustomTextCLIP if config.pop("custom_text", False) else open_clip.CLIP
+    clip = kind(**config).requires_grad_(False).eval()
+    open_clip.model.set_model_preprocess_cfg(clip, {"size": 16, "mean": (0.5,) * 3, "std": (0.5,) * 3})
+    return clip
+
+
+def fill_text_tower(clip: Any, weights: Path) -> None:
+    """Fill all of a model but its image tower, strictly.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_checkpoint` and `map_keys` have it.
+    """
+    expected = {key: tensor for key, tensor in clip.state_dict().items() if not key.startswith("visual.")}
+    checkpoint = read_checkpoint(weights)
+    for key in ("logit_scale", "logit_bias"):
+        if key in checkpoint.tensors and key in expected:
+            checkpoint.tensors[key] = checkpoint.tensors[key].reshape(expected[key].shape)
+    state = map_keys(checkpoint, expected, (*_TRANSFORMERS, Rule("(.+)", r"\1")), _IMAGE)
+    clip.load_state_dict(state, strict=False)
