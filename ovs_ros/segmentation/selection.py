@@ -143,13 +143,13 @@ def _parts(
 ) -> NDArray[np.float32]:
     """Patches (rows, cols, D) pooled to at most `cells`, and the whole image: (p, D) unit rows."""
     rows, cols, dim = grid.shape
-    pooled = _pooling(rows, cols, cells) @ grid.reshape(-1, dim)
+    pooled = pooling(rows, cols, cells) @ grid.reshape(-1, dim)
     pooled /= np.maximum(np.linalg.norm(pooled, axis=1, keepdims=True), 1e-12)
     return np.concatenate((pooled, image[None]))
 
 
 @lru_cache(maxsize=16)
-def _pooling(rows: int, cols: int, cells: tuple[int, int]) -> NDArray[np.float32]:
+def pooling(rows: int, cols: int, cells: tuple[int, int]) -> NDArray[np.float32]:
     """The matrix (cells, rows * cols) that adds up the patches of each cell."""
     down, across = (
         (np.arange(size) * count // size == np.arange(count)[:, None]).astype(np.float32)

@@ -4,6 +4,7 @@ import logging
 import math
 from collections import OrderedDict
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -82,7 +83,7 @@ class EncodedBuffers:
 
 
 @dataclass(frozen=True, eq=False)
-class _Shape:
+class ShapeBuffers:
     """What is kept for one shape of images.
 
     Attributes:
@@ -104,7 +105,7 @@ class PreparedFrame:
     """An image in its grid, and as it came, for another try at a smaller size."""
 
     image: NDArray[np.uint8]
-    shape: _Shape
+    shape: ShapeBuffers
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +113,7 @@ class EncodedFrame:
     """What the device was told to compute, perhaps not yet done."""
 
     buffers: EncodedBuffers
-    shape: _Shape
+    shape: ShapeBuffers
 
 
 class TorchImageEncoder:
@@ -168,7 +169,7 @@ class TorchImageEncoder:
         self._precision = precision
         self._window = math.ceil(window / model.stride)
         self._stride = max(1, (stride // model.stride) if stride else self._window // 2)
-        self._shapes: OrderedDict[tuple[int, int], _Shape] = OrderedDict()
+        self._shapes: OrderedDict[tuple[int, int], ShapeBuffers] = OrderedDict()
         self.footprint = Footprint(resolve_device(device), patches)
         self._settle()
 
@@ -188,11 +189,8 @@ class TorchImageEncoder:
         """
         while True:
             try:
-                shape = prepared.shape
-                with torch.cuda.stream(self.stream):
-                    if shape.pixels is not shape.canvas:
-                        shape.pixels.copy_(shape.canvas, non_blocking=True)
-                    return EncodedFrame(shape.encode(), shape)
+                self.upload(prepared)
+                return EncodedFrame(prepared.shape.encode(), prepared.shape)
             except RuntimeError as error:
                 if not is_out_of_memory(error) or not self.make_do(len(prepared.shape.windows.corners)):
                     raise
@@ -214,8 +212,14 @@ class TorchImageEncoder:
             extent=grid.extent,
         )
 
-    def fetch(self, values: Tensor) -> NDArray[np.float32]:
-        """A float32 tensor of the device as an array of its own; waits for the device."""
+    def upload(self, prepared: PreparedFrame) -> None:
+        """Copy a frame to where the model reads it; not waited for."""
+        if self.stream is not None:
+            with torch.cuda.stream(self.stream):
+                prepared.shape.pixels.copy_(prepared.shape.canvas, non_blocking=True)
+
+    def fetch(self, values: Tensor) -> NDArray[Any]:
+        """A tensor of the device as an array of its own; waits for the device."""
         if self.stream is None:
             return values.numpy()
         with torch.cuda.stream(self.stream):
@@ -292,7 +296,7 @@ class TorchImageEncoder:
         self.name = f"{self.model.name}@{self.footprint.patches}{window}-{precision}"
         self.device = str(self.footprint.device)
 
-    def _shape(self, height: int, width: int) -> _Shape:
+    def _shape(self, height: int, width: int) -> ShapeBuffers:
         """What is kept for images of this shape, made anew if need be."""
         key = height, width
         if key in self._shapes:
@@ -311,7 +315,7 @@ class TorchImageEncoder:
         encode = StaticCall(lambda: self.encode(pixels, windows), self.stream, self.notice)
         if len(self._shapes) == _SHAPES:
             self._shapes.popitem(last=False)
-        self._shapes[key] = _Shape(grid, windows, canvas, pixels, encode)
+        self._shapes[key] = ShapeBuffers(grid, windows, canvas, pixels, encode)
         return self._shapes[key]
 
     def encode(self, pixels: Tensor, windows: Windows) -> EncodedBuffers:

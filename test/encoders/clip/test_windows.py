@@ -26,7 +26,7 @@ def test_windows_cover_the_grid_and_none_reaches_beyond(
     assert len(set(windows.corners)) == len(windows.corners)
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(rows=SIDES, columns=SIDES, window=st.integers(1, 8), scale=st.integers(1, 3), data=st.data())
 def test_merged_is_the_mean_over_the_windows_that_cover_a_place(
     rows: int, columns: int, window: int, scale: int, data: st.DataObject
@@ -35,7 +35,7 @@ def test_merged_is_the_mean_over_the_windows_that_cover_a_place(
     torch.manual_seed(rows * 100 + columns)
     grids = torch.randn(len(windows.corners), windows.height * scale, windows.width * scale, 2)
     merged = merge(grids, windows, scale)
-    assert merged.shape == (rows * scale, columns * scale, 2)
+    expected = torch.empty(rows * scale, columns * scale, 2)
     for row in range(rows * scale):
         for column in range(columns * scale):
             given_here = [
@@ -44,7 +44,8 @@ def test_merged_is_the_mean_over_the_windows_that_cover_a_place(
                 if 0 <= row - top * scale < windows.height * scale
                 and 0 <= column - left * scale < windows.width * scale
             ]
-            torch.testing.assert_close(merged[row, column], torch.stack(given_here).mean(0))
+            expected[row, column] = sum(given_here) / len(given_here)
+    torch.testing.assert_close(merged, expected)
 
 
 def test_crops_are_the_windows_pixels() -> None:

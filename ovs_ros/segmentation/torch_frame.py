@@ -1,0 +1,279 @@
+"""The whole frame on the device: one upload, one CUDA graph, one download.
+
+The same steps as segmenter.py takes, to the same answer, for models whose cosines are all there is. A graph
+replays fixed shapes, so nothing here depends on how many categories a frame selects: there are as many slots
+as the selection may fill, and the empty ones carry logits that no softmax notices.
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+from time import perf_counter
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ovs_ros.encoders.clip.image_encoder import PreparedFrame, ShapeBuffers, TorchImageEncoder
+from ovs_ros.runtime.torch_device import is_out_of_memory
+from ovs_ros.runtime.torch_graph import StaticCall
+from ovs_ros.segmentation.grid import covered
+from ovs_ros.segmentation.options import SegmenterOptions
+from ovs_ros.segmentation.segmentation import Segmentation
+from ovs_ros.segmentation.segmenter import Segmenter
+from ovs_ros.segmentation.selection import SCREEN_CELLS, SKETCH_LISTS, pooling
+from ovs_ros.segmentation.torch_decoder import Axis, decode, lay_axis
+from ovs_ros.segmentation.torch_selection import Slots, everything, select
+from ovs_ros.segmentation.torch_words import CAPACITIES, DeviceWords, capacities
+from ovs_ros.vocabulary.embedded import EmbeddedVocabulary
+
+MOST_SLOTS = 128
+"""How many words a frame is decided among at most here: the logits of each are computed for every pixel."""
+_PLANS = 4
+"""For how many kinds of frames graphs are kept."""
+_NOWHERE = -1e30
+"""The logit of an empty slot: finite, for 0 times infinity would spoil the interpolation beside it."""
+
+
+class TorchSegmenter(Segmenter):
+    """A `Segmenter` that decides whole frames on a GPU where it can; see there for the arguments.
+
+    It can where the image encoder is a `TorchImageEncoder` on a GPU, and the settings are those that
+    `serves` allows. All other frames go the segmenter's own way, to the same answer.
+
+    Attributes:
+        on_cpu: go this way on a CPU too, where it is the slower one; to compare the two.
+    """
+
+    on_cpu = False
+    _frame: "TorchFrame | None" = None
+
+    def segment(self, image: NDArray[np.uint8], words: EmbeddedVocabulary) -> Segmentation:
+        """See `Segmenter.segment`; the stages are 'prepare', 'launch' and 'wait'."""
+        options, encoder = self.options, self.image_encoder
+        if (
+            isinstance(encoder, TorchImageEncoder)
+            and (self.on_cpu or encoder.stream is not None)
+            and not (options.refine and self.network is not None)
+            and serves(encoder, words, options)
+            and _is_image(image)
+        ):
+            if self._frame is None or self._frame.encoder is not encoder:
+                self._frame = TorchFrame(encoder)
+            result = self._frame.segment(image, words, options, options.temperature * self.calibration)
+            if result is not None:
+                return result
+        return super().segment(image, words)
+
+
+def serves(encoder: TorchImageEncoder, words: EmbeddedVocabulary, options: SegmenterOptions) -> bool:
+    """Whether `TorchFrame` can take such frames.
+
+    The model must not decode, `validation` and `refinement` must be off, the selection must not go by a
+    vocabulary's sketch, and a frame be decided among at most `MOST_SLOTS` words, negatives included.
+    """
+    count = len(words.ids)
+    selected = min(options.max_categories, count) if options.select else count
+    by_sketch = options.select and words.sketch is not None and count > SKETCH_LISTS * options.shortlist
+    return (
+        not encoder.model.decodes
+        and options.validation == "off"
+        and options.refinement == "none"
+        and words.embeddings.shape[1] == encoder.dim
+        and count <= CAPACITIES[-1]
+        and selected + len(words.embeddings) - count <= MOST_SLOTS
+        and not by_sketch
+    )
+
+
+def _is_image(image: object) -> bool:
+    """Whether it is what `Segmenter.segment` takes, which says of others what is wrong with them."""
+    return (
+        isinstance(image, np.ndarray)
+        and image.dtype == np.uint8
+        and image.ndim == 3
+        and image.shape[2] == 3
+        and image.size > 0
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Plan:
+    """What is kept for one kind of frame.
+
+    Attributes:
+        shape: the encoder's buffers for such images.
+        slots: m, how many categories can be selected.
+        run: from the pixels to the packed answer, see `_pack`.
+    """
+
+    shape: ShapeBuffers
+    slots: int
+    run: StaticCall[Tensor]
+
+
+class TorchFrame:
+    """Decides frames on the device of an image encoder; not for two threads at once.
+
+    Args:
+        encoder: of a model that does not decode.
+    """
+
+    def __init__(self, encoder: TorchImageEncoder) -> None:
+        self.encoder = encoder
+        self._plans: OrderedDict[object, _Plan] = OrderedDict()
+        self._words: dict[object, DeviceWords] = {}
+
+    def segment(
+        self,
+        image: NDArray[np.uint8],
+        words: EmbeddedVocabulary,
+        options: SegmenterOptions,
+        temperature: float,
+    ) -> Segmentation | None:
+        """Name every pixel of an image.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
+            words: a vocabulary and
+            options: settings that `serves` allows; `options.temperature` does not count, but
+            temperature: what logits are divided by after the selection.
+
+        Returns:
+            None where memory was full: the encoder makes do with less from now on.
+
+        Raises:
+            RuntimeError: the device fails, or its memory is too small even for the last resort.
+        """
+        encoder = self.encoder
+        started = perf_counter()
+        prepared = encoder.prepare(image)
+        placed = perf_counter()
+        try:
+            plan = self._plan(prepared, words, options, temperature)
+            encoder.upload(prepared)
+            packed = plan.run()
+            launched = perf_counter()
+            answer = encoder.fetch(packed)
+        except RuntimeError as error:
+            if not is_out_of_memory(error) or not encoder.make_do(len(prepared.shape.windows.corners)):
+                raise
+            self._plans.clear()
+            self._words.clear()
+            return None
+        done = perf_counter()
+        stages = {"prepare": placed - started, "launch": launched - placed, "wait": done - launched}
+        stages_ms = {name: 1e3 * seconds for name, seconds in stages.items()}
+        return _unpack(answer, (image.shape[0], image.shape[1]), plan.slots, words, stages_ms)
+
+    def _plan(
+        self,
+        prepared: PreparedFrame,
+        words: EmbeddedVocabulary,
+        options: SegmenterOptions,
+        temperature: float,
+    ) -> _Plan:
+        """The plan for such frames, made anew if need be, with the words in place."""
+        encoder, shape = self.encoder, prepared.shape
+        device = encoder.footprint.device
+        size = prepared.image.shape[:2]
+        room = device, capacities(words), words.vocabulary.wide
+        screened = options.select and len(words.ids) > options.shortlist
+        # Everything of the options that is part of the graph; thresholds lie in the words' buffers.
+        key = size, room, screened, temperature, replace(options, threshold=0.0, temperature=1.0)
+        with torch.cuda.stream(encoder.stream):
+            if room not in self._words:
+                self._words[room] = DeviceWords(words, device)
+            held = self._words[room]
+            held.hold(words, options.threshold)
+            if key in self._plans and self._plans[key].shape is shape:
+                self._plans.move_to_end(key)
+                return self._plans[key]
+            sides, extent = (shape.grid.rows, shape.grid.columns), shape.grid.extent
+            scale = encoder.logit_scale
+            rows, cols = covered(sides[0], extent[0]), covered(sides[1], extent[1])
+            down = lay_axis(rows, sides[0] * extent[0], size[0], device)
+            across = lay_axis(cols, sides[1] * extent[1], size[1], device)
+            cells = torch.tensor(pooling(rows, cols, SCREEN_CELLS), device=device) if screened else None
+
+            def run() -> Tensor:
+                embeddings = encoder.encode(shape.pixels, shape.windows).embeddings  # (h*w + 1, D)
+                with torch.inference_mode():
+                    grid = embeddings[:-1].unflatten(0, sides)[:rows, :cols]  # (rows, cols, D)
+                    patches = grid.flatten(0, 1)
+                    slots = (
+                        select(patches, embeddings[-1], held, scale, options, cells)
+                        if options.select
+                        else everything(held)
+                    )
+                    return _decide(grid, slots, held, scale / temperature, down, across)
+
+            slots = held.categories
+            if options.select:
+                slots = min(options.max_categories, options.shortlist if screened else slots)
+            plan = _Plan(shape, slots, StaticCall(run, encoder.stream, encoder.notice))
+        if len(self._plans) >= _PLANS:
+            self._plans.popitem(last=False)
+        self._plans[key] = plan
+        return plan
+
+
+def _decide(grid: Tensor, slots: Slots, words: DeviceWords, scale: float, down: Axis, across: Axis) -> Tensor:
+    """The packed answer, (bytes,) uint8: see `_unpack`.
+
+    Args:
+        grid: (rows, cols, D) unit embeddings of the nodes that the image covers.
+        slots: the m slots for categories; negatives follow.
+        words: the vocabulary.
+        scale: what cosines are multiplied with.
+        down, across: where the pixels lie.
+    """
+    count = words.categories
+    embeddings = torch.cat((words.embeddings[slots.rows], words.embeddings[count:]))  # (S, D)
+    filled = torch.cat((slots.filled, words.there[count:]))  # (S,)
+    logits = (grid @ (embeddings * scale).T).masked_fill(~filled, _NOWHERE)  # (rows, cols, S)
+    winner, confidence = decode(logits, down, across)  # (H, W) each
+    least = torch.cat((words.least[slots.rows], words.least[count:]))
+    winner = torch.where(confidence < least[winner], len(filled), winner)
+    labels = torch.cat((words.ids[slots.rows], words.ids[count:], words.unknown))[winner]
+    pixels = winner.float().histc(bins=len(filled) + 1, min=0, max=len(filled) + 1)  # (S + 1,)
+    rows = torch.where(slots.filled, slots.rows, -1).float()
+    head = torch.cat((rows, slots.scores, pixels[: len(rows)]))  # (3 m,) whole numbers below 2^24
+    return torch.cat([part.flatten().view(torch.uint8) for part in (head, labels, confidence)])
+
+
+def _unpack(
+    answer: NDArray[np.uint8],
+    size: tuple[int, int],
+    slots: int,
+    words: EmbeddedVocabulary,
+    stages_ms: dict[str, float],
+) -> Segmentation:
+    """The answer of `_decide`, whose arrays stay views of it.
+
+    Args:
+        answer: for each of m slots, as float32: its row or -1, its score, its pixels; then the labels and the
+            confidence of all pixels.
+        size: (H, W).
+        slots: m.
+        words: the vocabulary.
+        stages_ms: milliseconds of each stage.
+    """
+    vocabulary = words.vocabulary
+    pixels = size[0] * size[1]
+    head, labels, confidence = np.split(answer, [12 * slots, len(answer) - pixels])
+    rows, scores, counts = head.view(np.float32).reshape(3, slots)
+    filled = rows >= 0
+    columns = rows[filled].astype(np.intp)  # (M,) ascending
+    shares = counts[filled] / np.float32(pixels)
+    return Segmentation(
+        labels=labels.view(np.uint16 if vocabulary.wide else np.uint8).reshape(size),
+        confidence=confidence.reshape(size),
+        vocabulary=vocabulary,
+        selected_ids=words.ids[columns],
+        selected_names=tuple(vocabulary.categories[column].name for column in columns),
+        scores=scores[filled],
+        shares=shares,
+        unknown_share=float(1 - counts[filled].sum() / pixels),
+        stages_ms=stages_ms,
+    )
