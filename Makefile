@@ -42,7 +42,7 @@ $(STAMPS)/originals: $(STAMPS)/package requirements/originals.txt
 	@touch $@
 
 $(STAMPS)/train: $(STAMPS)/package requirements/train.txt
-	@echo "==> Installing torch, for the tests of training"
+	@echo "==> Installing torch and open_clip, for their tests"
 	@$(PIP) -r requirements/train.txt
 	@touch $@
 

