@@ -4,7 +4,6 @@ Xu et al., "Side Adapter Network for Open-Vocabulary Semantic Segmentation", CVP
 Words enter in one matrix product at the very end, so that a frame costs the same whatever the vocabulary.
 """
 
-from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,10 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ovs_ros.encoders.checkpoints.cat_seg import empty_clip
 from ovs_ros.encoders.checkpoints.keys import Rule, map_keys, read_checkpoint
 from ovs_ros.encoders.checkpoints.san_adapter import AdapterConfig, SideAdapter
-from ovs_ros.encoders.clip.dense_model import DenseModel, TorchFeatures
-from ovs_ros.encoders.clip.imports import import_open_clip
+from ovs_ros.encoders.clip.clip_model import ClipModel, unit
+from ovs_ros.encoders.clip.dense_model import TorchFeatures
 from ovs_ros.encoders.model_file import ModelFile
 
 TEMPLATES = (
@@ -69,7 +69,7 @@ CHECKPOINTS = {
 """Where the authors offer their weights."""
 
 
-class San(DenseModel):
+class San(ClipModel):
     """SAN's inference graph around an open_clip CLIP.
 
     `TorchFeatures.patches` is our reading, for selecting words before they are decoded, since SAN itself has
@@ -84,26 +84,19 @@ class San(DenseModel):
     decodes = True
     decode_scale = 4
     templates = TEMPLATES
-    mean = (0.48145466, 0.4578275, 0.40821073)
-    std = (0.26862954, 0.26130258, 0.27577711)
 
     def __init__(self, clip: Any, config: SanConfig, name: str) -> None:
-        super().__init__()
-        self.name = name
+        width, dim = clip.visual.proj.shape
+        super().__init__(clip, name=name, dim=dim, stride=config.adapter.patch)
         self.config = config
-        self.stride = config.adapter.patch
-        self.logit_scale = 100.0
-        self.clip = clip
-        blocks = clip.visual.transformer.resblocks
-        self.dim = clip.visual.proj.shape[1]
         self.side_adapter_network = SideAdapter(
             config.adapter,
-            clip_width=clip.visual.proj.shape[0],
-            clip_heads=blocks[0].attn.num_heads,
+            clip_width=width,
+            clip_heads=clip.visual.transformer.resblocks[0].attn.num_heads,
             fused=len(config.fused),
         )
-        self.bg_embed = nn.Parameter(torch.randn(1, self.dim))
-        self._tokenize = import_open_clip().SimpleTokenizer(context_length=clip.context_length)
+        self.bg_embed = nn.Parameter(torch.randn(1, dim))
+        self.requires_grad_(False).eval()
 
     def dense(self, images: Tensor) -> TorchFeatures:
         """See `DenseModel`. All that does not depend on words happens here.
@@ -123,7 +116,7 @@ class San(DenseModel):
             mode="bilinear",
             align_corners=False,
         )
-        return TorchFeatures(F.normalize(patches, dim=-1), class_token, (queries, fine.sigmoid()))
+        return TorchFeatures(unit(patches), class_token, (queries, fine.sigmoid()))
 
     def decode(self, features: TorchFeatures, words: Tensor) -> Tensor:
         """Log probabilities: words share each proposal with each other and with 'no object'.
@@ -137,7 +130,7 @@ class San(DenseModel):
             A softmax over words makes them shares of each place.
         """
         queries, masks = (part[0].float() for part in features.decoding)
-        nothing = F.normalize(self.bg_embed.float(), dim=-1)
+        nothing = unit(self.bg_embed.float())
         # In half precision a cosine's last digit would be a twentieth of a logit, and small shares nothing.
         # 'meta', where operations are only counted, knows no autocast.
         kind = masks.device.type
@@ -147,11 +140,6 @@ class San(DenseModel):
             shares = (self.logit_scale * cosines).softmax(dim=-1)[:, :-1]
             sums = shares.T @ masks.flatten(1)  # (M, 4h * 4w)
         return sums.clamp_min(torch.finfo(sums.dtype).tiny).log().unflatten(1, masks.shape[1:])
-
-    def embed_texts(self, texts: Sequence[str]) -> Tensor:
-        """See `DenseModel`."""
-        tokens = self._tokenize(list(texts)).to(self.bg_embed.device)
-        return self.clip.encode_text(tokens, normalize=True)
 
     def _see(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         """CLIP's first blocks: their last tokens (B, 1 + h'*w', C) and the maps (B, h', w', C) to fuse."""
@@ -193,7 +181,7 @@ class San(DenseModel):
         blocks = visual.transformer.resblocks[self.config.fused[-1] :]
         for i, block in enumerate(blocks):
             joint = guided_block(block, joint, mask, drop_patches=i == len(blocks) - 1)
-        embedded = F.normalize(visual.ln_post(joint) @ visual.proj, dim=-1)
+        embedded = unit(visual.ln_post(joint) @ visual.proj)
         return embedded[:, count], embedded[:, :count]
 
 
@@ -243,14 +231,15 @@ def guided_block(block: Any, tokens: Tensor, mask: Tensor, *, drop_patches: bool
 
 
 def build_san(model: str) -> San:
-    """A published network with random weights; under `torch.device("meta")` without any.
+    """A published network in which no weight has a value yet.
 
     Args:
         model: 'san-b' or 'san-l'.
     """
     config = CONFIGS[model]
-    open_clip = import_open_clip()
-    return San(open_clip.CLIP(**open_clip.get_model_config(config.clip)), config, model)
+    clip = empty_clip(config.clip)
+    with torch.device("meta"):
+        return San(clip, config, model)
 
 
 def load_san(file: ModelFile) -> San:
@@ -263,16 +252,15 @@ def load_san(file: ModelFile) -> San:
         FileNotFoundError: there is no such checkpoint; the message says how to get it.
         ValueError: it is not this network's; the message names all keys that do not fit.
     """
-    checkpoint = CHECKPOINTS[file.model]
-    if not Path(file.weights).is_file():
+    checkpoint, path = CHECKPOINTS[file.model], Path(file.weights).expanduser()
+    if not path.is_file():
         raise FileNotFoundError(
             f"expected the checkpoint of {file.model} as weights in the model file, got {file.weights!r}; on "
             f"a machine with a network: curl -LO {checkpoint}; copy it here and write: "
             f"weights: {checkpoint.rpartition('/')[2]}"
         )
-    with torch.device("meta"):
-        model = build_san(file.model)
-    fill_san(model, Path(file.weights))
+    model = build_san(file.model)
+    fill_san(model, path)
     return model
 
 
@@ -285,12 +273,10 @@ def fill_san(model: San, path: Path) -> None:
     checkpoint = read_checkpoint(path)
     state = map_keys(checkpoint, model.state_dict(), _rules(model), _IGNORED)
     model.load_state_dict(state, assign=True)
-    # The one buffer that no checkpoint needs: causal attention in the text tower.
-    context = model.clip.context_length
-    model.clip.attn_mask = torch.full((context, context), -torch.inf).triu_(1)
+    # What the loader ignores, and what was read before there were weights.
+    model.clip.attn_mask = torch.full_like(model.clip.attn_mask, -torch.inf).triu_(1)
     model.logit_scale = float(model.clip.logit_scale.exp())
     model.name = f"{model.name}-{checkpoint.sha256[:12]}"
-    model.requires_grad_(False).eval()
 
 
 _IGNORED = (r"criterion\..*", r"ov_classifier\.attn_mask")
