@@ -104,6 +104,22 @@ def test_separate_projections_end_up_in_their_rows(model: Any) -> None:
         assert torch.equal(rows, tensors[f"{CLIP}transformer.resblocks.1.attn.{which}_proj_weight"])
 
 
+# Each eighth row and column of what the authors' code (commit 6d3a188), with their pooling of 1 for inference,
+# gives for these weights, image and texts.
+AUTHORS = [
+    [-0.59274, -0.6507, -0.50525, 0.18812, -0.53992, -0.06027, 0.3355, -0.72135, -0.46047],
+    [-0.59348, -0.65124, -0.50501, 0.18791, -0.54117, -0.0636, 0.33518, -0.72308, -0.4628],
+    [-0.5746, -0.63237, -0.50841, 0.19446, -0.50854, -0.00644, 0.34265, -0.68606, -0.41189],
+]
+
+
+def test_logits_are_those_of_the_authors_code(model: Any) -> None:
+    image = np.random.RandomState(1).standard_normal((1, 3, 96, 96)).astype(np.float32)
+    texts = model.embed_texts([model.templates[0].format(name) for name in ("cat", "wall", "red mug")])
+    logits = model.decode(model.dense(torch.from_numpy(image)), texts[:, None])
+    np.testing.assert_allclose(logits[:, ::8, ::8].flatten(1), AUTHORS, atol=2e-4)
+
+
 def test_missing_and_foreign_keys_come_in_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = small_cat_seg(tmp_path, monkeypatch)
     tensors = random_tensors()
