@@ -104,7 +104,7 @@ def test_separate_projections_end_up_in_their_rows(model: Any) -> None:
         assert torch.equal(rows, tensors[f"{CLIP}transformer.resblocks.1.attn.{which}_proj_weight"])
 
 
-# Each eighth row and column of what the authors' code (commit 6d3a188), with their pooling of 1 for inference,
+# Each eighth row and column of what the authors' code (commit 6d3a188, with their pooling of 1 for inference)
 # gives for these weights, image and texts.
 AUTHORS = [
     [-0.59274, -0.6507, -0.50525, 0.18812, -0.53992, -0.06027, 0.3355, -0.72135, -0.46047],
