@@ -137,6 +137,7 @@ class FusedImageEncoder:
         self._bias = weights.bias * (1 - weights.weight)
         self.dim, self.logit_scale, self.device = first.dim, first.logit_scale, first.device
         self.name = f"{first.name}&{second.name}"
+        self.notices: list[str] = getattr(first, "notices", [])
 
     def prepare(self, image: NDArray[np.uint8]) -> tuple[object, PreparedMap]:
         """Prepare an RGB image (H, W, 3) uint8 for both networks."""

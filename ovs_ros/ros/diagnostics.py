@@ -34,6 +34,7 @@ class Condition:
         best_effort: whether images come best effort.
         vocabulary_version, vocabulary_size: of the words that count.
         model, device: the image encoder's.
+        degraded: what it has given up, since memory was full; one line for each step.
     """
 
     state: str
@@ -45,6 +46,7 @@ class Condition:
     vocabulary_size: int
     model: str
     device: str
+    degraded: tuple[str, ...] = ()
 
 
 class Diagnostics:
@@ -129,6 +131,9 @@ def judge(
             f"{text}, which this node's speed does not explain. {LARGE_MESSAGES}",
             "lost",
         )
+    if condition.degraded:
+        text = f"{condition.model} {', '.join(condition.degraded)}"
+        return DiagnosticStatus.WARN, text, None
     return DiagnosticStatus.OK, "waiting for images" if summary.published_hz == 0 else "segmenting", None
 
 
@@ -152,6 +157,7 @@ def values(condition: Condition, summary: Summary) -> dict[str, str]:
         "vocabulary size": str(condition.vocabulary_size),
         "model": condition.model,
         "device": condition.device,
+        "degraded": "; ".join(condition.degraded),
         "memory [MB]": f"{_resident_bytes() / 1e6:.0f}",
     }
 

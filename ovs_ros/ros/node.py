@@ -277,6 +277,8 @@ class OvsNode(LifecycleNode):
             vocabulary_size=len(vocabulary),
             model=self._segmenter.image_encoder.name,
             device=self._segmenter.image_encoder.device,
+            # Of encoders that can make do with less memory.
+            degraded=tuple(getattr(self._segmenter.image_encoder, "notices", ())),
         )
 
 

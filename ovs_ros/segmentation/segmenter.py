@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
-from ovs_ros.encoders.load_model import load_model
+from ovs_ros.encoders.load_model import is_exported, load_model
 from ovs_ros.encoders.model_file import find_model_file, read_model_file
 from ovs_ros.encoders.protocols import DenseFeatures, ImageEncoder, TextEncoder
 from ovs_ros.segmentation.alignment import align
@@ -123,7 +123,13 @@ class Segmenter:
 
         checked = SegmenterOptions(**options)  # type: ignore[arg-type]  # checked at run time, field by field
         if preset not in embedded.PRESETS:
-            return cls(*load_model(read_model_file(find_model_file(preset))), checked, EmbeddingCache())
+            file = read_model_file(find_model_file(preset))
+            image, text = load_model(file)
+            if is_exported(file):
+                return cls(image, text, checked, EmbeddingCache())
+            from ovs_ros.segmentation.torch_frame import TorchSegmenter
+
+            return TorchSegmenter(image, text, checked, EmbeddingCache())
         folder = models if models is not None else embedded.MODELS
         image, text = embedded.load(preset, models=folder)
         temperature = load_temperature(preset, folder)

@@ -40,6 +40,7 @@ def statistics(frames=0, drops=(), lost=0):
         ({"publishers": 0}, (), 6, DiagnosticStatus.WARN, "nobody publishes /camera/image"),
         ({}, (), 6, DiagnosticStatus.WARN, "FASTDDS_DEFAULT_PROFILES_FILE"),
         ({}, ("malformed",), 0, DiagnosticStatus.WARN, "cannot be read"),
+        ({"degraded": ("runs on cpu",)}, (), 0, DiagnosticStatus.WARN, "fake runs on cpu"),
         ({}, ("replaced by a newer one",) * 9, 0, DiagnosticStatus.OK, "segmenting"),
     ],
 )
@@ -66,7 +67,8 @@ def test_where_messages_get_through_the_profile_is_not_the_advice(best_effort, h
 
 def test_figures():
     counted = statistics(frames=5, drops=("malformed", "malformed", "failed"))
-    figures = values(ACTIVE, counted.summary())
+    figures = values(replace(ACTIVE, degraded=("does this", "does that")), counted.summary())
+    assert figures["degraded"] == "does this; does that"
     assert figures["input age p50 [ms]"] == "52.0"
     assert figures["latency p50 [ms]"] == "32.0"
     assert figures["stage decode [ms]"] == "2.0"
