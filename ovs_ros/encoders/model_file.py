@@ -6,8 +6,10 @@ from typing import Any, Literal, get_args
 
 import yaml
 
-Attention = Literal["naclip", "maskclip", "sclip", "clearclip", "proxyclip", "scclip", "dinoiser", "plain"]
-"""How the last layer's patches see each other (see clip/attention.py)."""
+Attention = Literal[
+    "naclip", "maskclip", "sclip", "clearclip", "proxyclip", "scclip", "dinoiser", "radseg", "plain"
+]
+"""How the last layer's patches see each other (see clip/attention.py; 'radseg': clip/radio.py)."""
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "fp16", "bf16"]
 

@@ -4,8 +4,10 @@ One ViT is distilled from several teachers. It has a token for each teacher, reg
 is cut to the image (CPE), and for each teacher a head of its own. The summary head of a teacher with words,
 such as SigLIP 2, was trained on that teacher's token; taken to patches, it gives what words can be compared
 with (RayFronts, arXiv 2504.06994, section III-A, NARADIO), provided that the last layer's patches see each
-other by their keys and a Gaussian of 7 patches (as NACLIP does), with residual and MLP kept. The tokens of
-the teachers see the last layer as it was trained.
+other by their keys and a Gaussian of 7 patches (as NACLIP does), with residual and MLP kept. RADSeg has
+them see each other by how alike the last layer's attention left them (self-correlating recursive attention,
+SCRA): s = 10 cos within each head, softmax over those that are not negative. The tokens of the teachers see
+the last layer as it was trained.
 
 Written from the papers and from the keys and shapes of published checkpoints. What no checkpoint here could
 confirm, and so is a reading: that the released C-RADIOv3 files hold plain weights, not those of a spectral
@@ -30,9 +32,11 @@ from ovs_ros.encoders.clip.radio_checkpoint import IGNORED, RadioFile, RadioShap
 from ovs_ros.encoders.clip.text_tower import load_text_tower
 from ovs_ros.encoders.model_file import ModelFile
 
-ATTENTIONS = ("naclip", "plain")
+ATTENTIONS = ("naclip", "radseg", "plain")
 SIGMA = 7.0
 """The standard deviation of NARADIO's Gaussian in patches."""
+SHARPNESS = 10.0
+"""What RADSeg multiplies cosines with."""
 _ALIGNED = 16
 """Fused kernels read masks whose rows begin at multiples of this many numbers, and copy others each time."""
 
@@ -47,7 +51,7 @@ class Radio(ClipModel):
         text: a model of open_clip whose text tower is the adaptor's teacher's; its image tower is not used.
         tokenizer: see `ClipModel`.
         name: identifies the weights; the attention is added.
-        attention: 'naclip' for NARADIO, 'plain' for RADIO's own patches.
+        attention: 'naclip' for NARADIO, 'radseg' for RADSeg's, 'plain' for RADIO's own patches.
 
     Raises:
         ValueError: another attention.
@@ -82,7 +86,7 @@ class Radio(ClipModel):
     def dense(self, images: Tensor) -> TorchFeatures:
         """See `DenseModel.dense`."""
         grid = (images.shape[2] // self.stride, images.shape[3] // self.stride)
-        first, patches = self.vit(images, by_keys=self.attention == "naclip")
+        first, patches = self.vit(images, self.attention)
         head = self.vit.head
         return TorchFeatures(unit(head(patches)).unflatten(1, grid), unit(head(first[:, self.slot])))
 
@@ -111,12 +115,12 @@ class RadioViT(nn.Module):
         self._tables = GridCache(self._table)
         self._windows = GridCache(self._window)
 
-    def forward(self, images: Tensor, *, by_keys: bool) -> tuple[Tensor, Tensor]:
+    def forward(self, images: Tensor, attention: str) -> tuple[Tensor, Tensor]:
         """Encode images.
 
         Args:
             images: (B, 3, H, W) normalised.
-            by_keys: whether the last layer's patches see each other by their keys.
+            attention: one of `ATTENTIONS`, the last layer's.
 
         Returns:
             (B, P, C) the teachers' tokens and registers, (B, N, C) the patches.
@@ -129,7 +133,13 @@ class RadioViT(nn.Module):
         *blocks, last = self.blocks
         for block in blocks:
             tokens = block(tokens)
-        tokens = self.norm(last.by_keys(tokens, self._windows(grid, tokens)) if by_keys else last(tokens))
+        if attention == "naclip":
+            tokens = last.by_keys(tokens, self._windows(grid, patches))
+        elif attention == "radseg":
+            tokens = last.recursive(tokens, count)
+        else:
+            tokens = last(tokens)
+        tokens = self.norm(tokens)
         first, patches = tokens[:, :count], tokens[:, count:]
         if self._normalises:
             patches = (patches - self.feature_mean) @ self.feature_tx.T
@@ -183,6 +193,17 @@ class _Block(nn.Module):
         patches = F.scaled_dot_product_attention(key[:, :, first:], key, value, attn_mask=window)
         return self._rest(tokens, torch.cat([before, patches], 2))
 
+    def recursive(self, tokens: Tensor, first: int) -> Tensor:
+        """The same, but patches, all after the `first` tokens, see what the attention itself left alike."""
+        query, key, value = self._heads(tokens)
+        seen = F.scaled_dot_product_attention(query, key, value)
+        joined = self.attn["proj"](seen.transpose(1, 2).flatten(2))  # (B, T, C)
+        alike = F.normalize(joined.unflatten(-1, (self.heads, -1)).transpose(1, 2).float(), dim=-1)
+        cosines = alike[:, :, first:] @ alike.mT  # (B, heads, N, T)
+        weights = (cosines * SHARPNESS).masked_fill(cosines < 0, -torch.inf).softmax(-1)
+        patches = weights.to(value.dtype) @ value
+        return self._rest(tokens, torch.cat([seen[:, :, :first], patches], 2))
+
     def _heads(self, tokens: Tensor) -> tuple[Tensor, ...]:
         """Queries, keys and values, each (B, heads, T, d)."""
         joint = self.attn["qkv"](self.norm1(tokens))
@@ -228,8 +249,8 @@ def load_radio(file: ModelFile) -> Radio:
     Args:
         file: `weights` is the .pth.tar or the model.safetensors (config.json beside it) of a repository such
             as nvidia/C-RADIOv3-B on huggingface.co; `adaptor` the teacher whose words are taken, such as
-            'siglip2' or 'clip'; `adaptor_model` its text tower, see `load_text_tower`; `attention` 'naclip'
-            or 'plain'.
+            'siglip2' or 'clip'; `adaptor_model` its text tower, see `load_text_tower`; `attention` one of
+            `ATTENTIONS`.
 
     Raises:
         FileNotFoundError: a file is missing; the message says how to get it.

@@ -76,6 +76,7 @@ class OpenClipViT(ClipModel):
         self._attention = attention
         self._outliers = outliers
         self._proxy = proxy
+        self.capturable = proxy is None  # It runs beside torch.
         self._windows = GridCache(gaussian_window)
         self._positions = GridCache(self._resampled_positions)
 
@@ -87,7 +88,7 @@ class OpenClipViT(ClipModel):
         recorded = Recorder(Levels.of(len(blocks) + 1)) if self._attention == "scclip" else None
         hidden: Tensor | None = None
 
-        tokens = self._embed(images, grid)  # (B, 1 + N, C)
+        tokens = self.embed(images, grid)  # (B, 1 + N, C)
         for index, block in enumerate(blocks):
             tokens = attend(block, tokens)
             if self.heads is not None and index == len(blocks) + 1 + LAYER:
@@ -97,20 +98,21 @@ class OpenClipViT(ClipModel):
                 recorded.tell(index, tokens)
 
         layer = LastLayer(last, tokens)
-        image = self._image(layer)
+        image = self.pooled(layer)
         if recorded is not None:
-            patches = self._project(calibrate(last, tokens, recorded, grid))
+            patches = self.project(calibrate(last, tokens, recorded, grid))
         else:
             if self._outliers:
                 repaired = repair(tokens[:, 1:], find_outliers(tokens[:, 1:]), grid)
                 layer = LastLayer(last, torch.cat([tokens[:, :1], repaired], 1))
-            patches = self._project(self._patches(layer, images, grid))
+            patches = self.project(self._patches(layer, images, grid))
         if self.heads is None or hidden is None:
             return TorchFeatures(unit(patches).unflatten(1, grid), image)
         pooled = self.heads.pooled(hidden, patches)
         return TorchFeatures(unit(pooled).unflatten(1, grid), image, (self.heads.foreground(hidden),))
 
-    def _embed(self, images: Tensor, grid: tuple[int, int]) -> Tensor:
+    def embed(self, images: Tensor, grid: tuple[int, int]) -> Tensor:
+        """What goes into the first block: (B, 3, H, W) normalised to (B, 1 + N, C), the class token first."""
         visual = self.clip.visual
         patches = visual.conv1(images).flatten(2).mT  # (B, N, C)
         first = visual.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
@@ -127,14 +129,14 @@ class OpenClipViT(ClipModel):
             table = torch.cat([table[:1], laid[0].flatten(1).T.to(table.dtype)])
         return table.to(device, dtype)
 
-    def _image(self, layer: LastLayer) -> Tensor:
+    def pooled(self, layer: LastLayer) -> Tensor:
         """(B, D), as open_clip pools it: the class token, or the mean of the plain patches."""
         visual = self.clip.visual
         if visual.pool_type == "tok":
-            return unit(self._project(layer.class_token()))
+            return unit(self.project(layer.class_token()))
         patches = layer.plain()
         if visual.final_ln_after_pool:
-            return unit(self._project(patches.mean(1)))
+            return unit(self.project(patches.mean(1)))
         return unit(visual.ln_post(patches).mean(1) @ visual.proj)
 
     def _patches(self, layer: LastLayer, images: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -164,7 +166,7 @@ class OpenClipViT(ClipModel):
         features = self._proxy.features(images.float() * std + mean, grid)
         return affinity_weights(cosines_within(features), beta=BETA, gamma=GAMMA).to(images.dtype)
 
-    def _project(self, tokens: Tensor) -> Tensor:
+    def project(self, tokens: Tensor) -> Tensor:
         """Into the space shared with words, not yet of unit norm."""
         visual = self.clip.visual
         return visual.ln_post(tokens) @ visual.proj
@@ -190,10 +192,9 @@ def _check_tower(visual: Any) -> None:
 
 
 def _check_variant(attention: str, proxy: Proxy | None, heads: DinoiserHeads | None, width: int) -> None:
-    if attention not in get_args(Attention):
-        raise ValueError(
-            f"expected attention to be one of {', '.join(get_args(Attention))}, got {attention!r}"
-        )
+    known = [variant for variant in get_args(Attention) if variant != "radseg"]  # RADIO's alone
+    if attention not in known:
+        raise ValueError(f"expected attention to be one of {', '.join(known)}, got {attention!r}")
     if attention == "proxyclip" and proxy is None:
         raise ValueError("expected a proxy encoder for proxyclip, got none; see proxy in the model file")
     if attention == "dinoiser" and heads is None:

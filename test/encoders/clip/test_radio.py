@@ -111,6 +111,8 @@ def slow_radio(tensors, image, attention, adaptor="siglip2", slot=1):
                         scores[j] += math.exp(-squared / (2 * 7.0**2))
                 weights = np.exp(scores - scores.max())
                 seen[i, head * 64 : head * 64 + 64] = weights / weights.sum() @ v
+        if attention == "radseg" and number == DEPTH - 1:
+            seen = slow_recursion(tensors, f"{key}.attn.proj", seen, joint[:, 2 * WIDTH :])
         for i in range(len(tokens)):
             tokens[i] = tokens[i] + tensors[f"{key}.ls1.gamma"] * slow_linear(
                 seen[i], tensors, f"{key}.attn.proj"
@@ -134,7 +136,21 @@ def slow_radio(tensors, image, attention, adaptor="siglip2", slot=1):
     return np.array([head_of(t) for t in tokens[PREFIX:]]), head_of(tokens[slot])
 
 
-@pytest.mark.parametrize("attention", ["plain", "naclip"])
+def slow_recursion(tensors, key, seen, values):
+    """RADSeg's second attention for patches; tokens before them keep the first."""
+    out = np.array([slow_linear(row, tensors, key) for row in seen])
+    again = seen.copy()
+    for head in range(WIDTH // 64):
+        part = slice(head * 64, head * 64 + 64)
+        unit = out[:, part] / np.linalg.norm(out[:, part], axis=1, keepdims=True)
+        for i in range(PREFIX, len(seen)):
+            scores = 10 * unit @ unit[i]
+            weights = np.where(scores < 0, 0, np.exp(scores))
+            again[i, part] = weights / weights.sum() @ values[:, part]
+    return again
+
+
+@pytest.mark.parametrize("attention", ["plain", "naclip", "radseg"])
 @pytest.mark.parametrize("grid", [(2, 3), (4, 2), (TABLE, TABLE), (2, TABLE + 2)])
 def test_it_is_the_formula(tmp_path, text, attention, grid):
     tensors = radio_tensors()
@@ -202,7 +218,7 @@ def test_a_feature_normaliser_comes_before_the_head(tmp_path, text):
     model = build(write_pth(tmp_path / "n.pth.tar", {**tensors, **extra}), text)
     images = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(3))
     plain = build(write_pth(tmp_path / "p.pth.tar", tensors), text)
-    _, patches = plain.vit(images, by_keys=True)
+    _, patches = plain.vit(images, "naclip")
     expected = model.vit.head(
         (patches - extra["_feature_normalizer.mean"]) @ extra["_feature_normalizer.tx"].T
     )
@@ -246,7 +262,7 @@ def test_adaptors_and_attentions_that_there_are_not(tmp_path, text):
     with pytest.raises(ValueError, match=r"one of the teachers in .* \(clip, siglip2, sam\), got 'siglip'"):
         read_radio(path, "siglip")
     with pytest.raises(
-        ValueError, match="expected attention to be one of naclip, plain for RADIO, got 'sclip'"
+        ValueError, match="expected attention to be one of naclip, radseg, plain for RADIO, got 'sclip'"
     ):
         build(path, text, "sclip")
     hub = write_hub(tmp_path / "hub", radio_tensors())
@@ -302,6 +318,10 @@ def test_from_a_model_file_to_names_of_pixels(tmp_path):
     features = encoder.project(encoder.backbone(encoder.prepare(np.full((60, 90, 3), 120, np.uint8))))
     assert features.patches.shape[2] == DIM and features.patches.shape[0] * features.patches.shape[1] <= 24
     np.testing.assert_allclose(np.linalg.norm(features.patches, axis=2), 1, rtol=1e-5)
+
+    half = TorchImageEncoder(load_radio(file), patches=24, device="cpu", precision="bf16")
+    again = half.project(half.backbone(half.prepare(np.full((60, 90, 3), 120, np.uint8))))
+    assert (again.patches * features.patches).sum(axis=2).min() > 0.999
 
     with pytest.raises(FileNotFoundError, match=r"C-RADIOv3-B"):
         load_radio(replace(file, weights=""))
