@@ -16,7 +16,8 @@ class GridCache:
     """The tensors of the grids that were used last.
 
     A CUDA graph reads what it was captured with at every replay, so an entry that was used during a capture
-    is never dropped. One that is made during a capture holds nothing before the first replay and is not kept.
+    is never dropped. One that is made during a capture holds nothing before the first replay and is not kept,
+    nor is one that is made while `torch.export` or `torch.compile` traces, which holds nothing at all.
 
     Args:
         make: gives the tensor of a grid (rows, columns) for a device and a dtype.
@@ -34,7 +35,7 @@ class GridCache:
         entry = self._entries.get(key, self._captured.get(key))
         if entry is None:
             entry = self._make(*key)
-            if capturing:
+            if capturing or torch.compiler.is_compiling():
                 return entry
         if capturing:
             self._captured[key] = entry

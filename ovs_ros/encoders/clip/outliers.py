@@ -39,7 +39,7 @@ def local_outlier_factors(tokens: Tensor, *, neighbours: int = NEIGHBOURS) -> Te
 def find_outliers(tokens: Tensor, *, neighbours: int = NEIGHBOURS, share: float = SHARE) -> Tensor:
     """The tokens whose factor is above the quantile 1 - share of their image's.
 
-    How many those are follows from N alone, so that the shapes are the same for every image.
+    About that share of them, by a number that follows from N alone.
 
     Args:
         tokens: (B, N, C).
@@ -51,11 +51,10 @@ def find_outliers(tokens: Tensor, *, neighbours: int = NEIGHBOURS, share: float 
     """
     count = tokens.shape[1]
     above = count - 1 - int((1 - share) * (count - 1))
-    marked = torch.zeros(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
-    if count < 2 or above == 0:
-        return marked
-    highest = local_outlier_factors(tokens, neighbours=neighbours).topk(above).indices
-    return marked.scatter(1, highest, True)
+    if above == 0:
+        return torch.zeros(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
+    factors = local_outlier_factors(tokens, neighbours=neighbours)
+    return factors >= factors.topk(above).values[:, -1:]
 
 
 def repair(tokens: Tensor, outliers: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -117,10 +117,11 @@ def _pixels(images: Tensor) -> NDArray[np.uint8]:
     """(B, 3, H, W) in 0 to 1 to (B, H, W, 3) uint8 on the CPU.
 
     Raises:
-        RuntimeError: a CUDA graph is being captured, which cannot hold work of the CPU.
+        RuntimeError: a graph is being captured or exported, which cannot hold what runs outside of torch.
     """
-    if images.is_cuda and torch.cuda.is_current_stream_capturing():
-        raise RuntimeError("expected no CUDA graph around a proxy encoder, which runs on the CPU")
+    capturing = images.is_cuda and torch.cuda.is_current_stream_capturing()
+    if capturing or torch.compiler.is_compiling():
+        raise RuntimeError("proxyclip's second encoder runs outside of torch and cannot be part of a graph")
     scaled = (images.float() * 255).round_().clamp_(0, 255).to(torch.uint8)
     return scaled.permute(0, 2, 3, 1).contiguous().cpu().numpy()
 

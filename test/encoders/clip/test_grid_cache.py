@@ -55,3 +55,15 @@ def test_what_a_capture_used_is_never_dropped(monkeypatch):
     for rows in range(2, KEPT + 3):
         cache((rows, 1), OnGpu())
     assert cache((1, 1), OnGpu()) is warm
+
+
+def test_what_an_export_makes_is_not_kept():
+    calls = []
+    cache = GridCache(make(calls))
+
+    class Module(torch.nn.Module):
+        def forward(self, images):
+            return cache((2, 2), images) + images
+
+    torch.export.export(Module(), (torch.zeros(2, 2),), strict=False)
+    assert torch.equal(cache((2, 2), torch.zeros(1)), torch.ones(2, 2))

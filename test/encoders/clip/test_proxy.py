@@ -67,6 +67,18 @@ def test_says_where_a_file_is_missing(tmp_path):
         open_proxy(str(tmp_path / "nowhere.onnx"))
 
 
+def test_refuses_to_be_part_of_a_graph(tmp_path):
+    save_encoder(tmp_path / "proxy.onnx")
+    proxy = FileProxy(tmp_path / "proxy.onnx", threads=1)
+
+    class Module(torch.nn.Module):
+        def forward(self, images):
+            return proxy.features(images, (4, 4))
+
+    with pytest.raises(RuntimeError, match="cannot be part of a graph"):
+        torch.export.export(Module(), (images_of(64, 64),), strict=False)
+
+
 def test_names_tell_files_apart(tmp_path):
     save_encoder(tmp_path / "a.onnx", channels=4)
     save_encoder(tmp_path / "b.onnx", channels=8)
