@@ -23,15 +23,21 @@ class StaticCall(Generic[T]):
         function: launches work on the current stream; no argument, for its inputs are buffers that it knows.
         stream: of the device; None on a CPU.
         notice: told once if the function cannot be captured.
+        capture: False for a function that is known to wait.
     """
 
     def __init__(
-        self, function: Callable[[], T], stream: "torch.cuda.Stream | None", notice: Callable[[str], None]
+        self,
+        function: Callable[[], T],
+        stream: "torch.cuda.Stream | None",
+        notice: Callable[[str], None],
+        *,
+        capture: bool = True,
     ) -> None:
         self._function = function
         self._stream = stream
         self._notice = notice
-        self._eager = stream is None
+        self._eager = stream is None or not capture
         self._graph: torch.cuda.CUDAGraph | None = None
         self._result: T | None = None
 

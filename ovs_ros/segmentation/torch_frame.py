@@ -211,7 +211,7 @@ class TorchFrame:
             slots = held.categories
             if options.select:
                 slots = min(options.max_categories, options.shortlist if screened else slots)
-            plan = _Plan(shape, slots, StaticCall(run, encoder.stream, encoder.notice))
+            plan = _Plan(shape, slots, encoder.static_call(run))
         if len(self._plans) >= _PLANS:
             self._plans.popitem(last=False)
         self._plans[key] = plan

@@ -40,6 +40,7 @@ class DenseModel(nn.Module):
         decode_scale: how many logits a patch's side has where the model decodes: 4 for CAT-Seg. What `decode`
             gives on another grid is resampled bilinearly to this one.
         templates: prompt templates that the model asks for, each with one '{}'; empty: CLIP's for ImageNet.
+        capturable: whether `dense` can be a CUDA graph; False where it waits for the device midway.
         cuts_windows: whether the model itself cuts images into windows, so that nobody else has to.
         keeps_prompts: whether `decode` wants the embedding of each prompt; False: their mean.
     """
@@ -53,6 +54,7 @@ class DenseModel(nn.Module):
     decodes: bool = False
     decode_scale: int = 1
     templates: tuple[str, ...] = ()
+    capturable: bool = True
     cuts_windows: bool = False
     keeps_prompts: bool = False
 

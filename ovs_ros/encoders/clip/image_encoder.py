@@ -3,8 +3,9 @@
 import logging
 import math
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -27,6 +28,7 @@ from ovs_ros.runtime.torch_device import (
 )
 from ovs_ros.runtime.torch_graph import StaticCall
 
+T = TypeVar("T")
 LOG = logging.getLogger(__name__)
 FEWEST_PATCHES = 64
 """Below this many patches a picture says too little: rather than that, the CPU."""
@@ -253,6 +255,10 @@ class TorchImageEncoder:
         self.notice(f"{step}, for the memory of {before.device} was full")
         return True
 
+    def static_call(self, function: Callable[[], T]) -> StaticCall[T]:
+        """A call over buffers that begins with the model: a CUDA graph where the model can be one."""
+        return StaticCall(function, self.stream, self.notice, capture=self.model.capturable)
+
     def notice(self, text: str) -> None:
         """Say something once, in `notices` and in the log."""
         if text not in self.notices:
@@ -312,7 +318,7 @@ class TorchImageEncoder:
         )
         canvas[:] = torch.tensor([round(255 * mean) for mean in model.mean], dtype=torch.uint8)
         pixels = canvas if self.stream is None else torch.empty_like(canvas, device=self.footprint.device)
-        encode = StaticCall(lambda: self.encode(pixels, windows), self.stream, self.notice)
+        encode = self.static_call(lambda: self.encode(pixels, windows))
         if len(self._shapes) == _SHAPES:
             self._shapes.popitem(last=False)
         self._shapes[key] = ShapeBuffers(grid, windows, canvas, pixels, encode)
