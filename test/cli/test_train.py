@@ -1,5 +1,6 @@
 """`ovs train` before anything is trained."""
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
@@ -9,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ovs_ros.cli import train
+from ovs_ros.encoders.clip import imports
 from ovs_ros.encoders.embedded import MODELS
 from ovs_ros.training.read_encoder import read_encoder
 
@@ -85,12 +87,12 @@ def test_full_trains_measures_and_goes_on(tmp_path: Path) -> None:
 
 def test_full_names_the_package_that_clip_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("tensorboard", reason="tensorboard is not installed (pip install '.[train]')")
-    pair = pytest.importorskip("ovs_ros.training.open_clip_pair", reason="torch is not installed")
-    monkeypatch.setattr(pair, "find_spec", lambda name: None)
+    pytest.importorskip("torch", reason="torch is not installed (pip install '.[train]')")
+    monkeypatch.setattr(imports, "find_spec", lambda name: None if name == "open_clip" else find_spec(name))
     labelled_tree(tmp_path)
     weights = tmp_path / "weights.pt"
     weights.touch()
     command = ["full", f"folder={tmp_path}", "-o", str(tmp_path / "run"), "--clip", "ViT-B-16"]
     result = CliRunner().invoke(train.app, [*command, "--weights", str(weights)], terminal_width=400)
     assert result.exit_code == 2
-    assert "pip install open_clip_torch" in result.output
+    assert "pip install 'ovs_ros[clip]'" in result.output

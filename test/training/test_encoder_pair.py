@@ -7,6 +7,9 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed (pip install '.[train]')")
 
+from clip_models import open_clip_or_skip, register_small  # noqa: E402
+
+from ovs_ros.encoders.clip.vit import OpenClipViT  # noqa: E402
 from ovs_ros.encoders.embedded import EmbeddedImageEncoder, EmbeddedTextEncoder  # noqa: E402
 from ovs_ros.training.encoder_pair import DinoMiniLM  # noqa: E402
 from ovs_ros.training.networks.config import NetworkConfig  # noqa: E402
@@ -58,29 +61,33 @@ def test_widths_are_what_a_network_is_told(pair: DinoMiniLM, image: np.ndarray) 
 
 
 def test_open_clip_says_what_it_says_itself(tmp_path: Path) -> None:
-    open_clip = pytest.importorskip(
-        "open_clip", reason="open_clip is not installed (pip install open_clip_torch)"
-    )
-    torch.manual_seed(0)
-    clip = open_clip.create_model("ViT-B-32").eval()
+    open_clip = open_clip_or_skip()
+    name = register_small(tmp_path, "vit")
+    clip = open_clip.create_model(name).eval()
     torch.save(clip.state_dict(), tmp_path / "weights.pt")
-    pair = OpenClip("ViT-B-32", tmp_path / "weights.pt")
-    images = torch.rand(1, 3, 224, 224) * 255
+    pair = OpenClip(name, tmp_path / "weights.pt")
+    images = torch.rand(1, 3, 64, 64) * 255
     features = pair.features(images)
     with torch.no_grad():
         image = clip.encode_image((images - pair.mean) / pair.deviation)
-        text = clip.encode_text(open_clip.get_tokenizer("ViT-B-32")(["a photo of a dog."]))
+        text = clip.encode_text(open_clip.get_tokenizer(name)(["a photo of a dog."]))
     assert float(torch.cosine_similarity(features.image, image)) > 0.9999
     words = pair.words(["dog"])
-    assert words.shape == (1, 80, 512)
+    assert words.shape == (1, 80, 64)
     assert float(torch.cosine_similarity(words[0], text).max()) > 0.9999
+    plain = OpenClipViT(clip, name="the same", attention="maskclip")
+    with torch.no_grad():
+        dense = plain.dense((images - pair.mean) / pair.deviation)
+    torch.testing.assert_close(features.patches, dense.patches, atol=1e-5, rtol=0)
     torch.testing.assert_close(features.attention.sum((1, 2)), torch.ones(1, pair.attention))
-    assert pair.features(images[..., :96, :160]).patches.shape == (1, 3, 5, 512)
+    assert pair.features(images[..., :32, :48]).patches.shape == (1, 2, 3, 64)
 
 
 def test_open_clip_is_asked_for_by_name_and_file(tmp_path: Path) -> None:
-    pytest.importorskip("open_clip", reason="open_clip is not installed (pip install open_clip_torch)")
+    open_clip_or_skip()
     with pytest.raises(ValueError, match="got 'ViT-Z'"):
         OpenClip("ViT-Z", tmp_path / "weights.pt")
+    with pytest.raises(ValueError, match="RN50"):
+        OpenClip("RN50", tmp_path / "weights.pt")
     with pytest.raises(FileNotFoundError, match=r"weights\.pt"):
         OpenClip("ViT-B-32", tmp_path / "weights.pt")

@@ -68,6 +68,12 @@ class LastLayer:
         """The class token (B, C) as CLIP itself has it."""
         return self._whole(self._query(slice(1)), slice(1))[:, 0]
 
+    def class_attention(self) -> Tensor:
+        """How much the class token sees of each patch, in shares of all patches: (B, heads, N) float32."""
+        query = self._query(slice(1))  # (B, heads, 1, d)
+        scores = (query @ self.key[:, :, 1:].mT)[:, :, 0] / query.shape[-1] ** 0.5
+        return scores.float().softmax(-1)
+
     def plain(self) -> Tensor:
         """CLIP's own patches."""
         return self._whole(self._query(slice(1, None)), slice(1, None))
