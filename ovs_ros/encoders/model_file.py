@@ -38,7 +38,8 @@ class ModelFile:
         templates: prompt templates, each with one '{}'; empty: those that suit the model.
         proxy: an ONNX file or 'embedded', the encoder whose affinities 'proxyclip' takes.
         heads: a file with CLIP-DINOiser's heads, for 'dinoiser'.
-        adaptor: of RADIO models, the adaptor whose space words share, with `adaptor_model` its text tower.
+        adaptor: of RADIO models, the adaptor whose space words share.
+        adaptor_model: its text tower, 'ARCHITECTURE:WEIGHTS', where WEIGHTS is a tag of open_clip or a file.
         device: 'auto' (a GPU where there is one), 'cpu', 'cuda' or 'cuda:N'.
         precision: 'auto' (fp16 on a GPU, fp32 else), 'fp32', 'fp16' or 'bf16'.
 
@@ -128,6 +129,11 @@ def read_model_file(path: Path) -> ModelFile:
             beside = path.parent / Path(value).expanduser()
             if beside.exists():
                 loaded[name] = str(beside)
+    if isinstance(tower := loaded.get("adaptor_model"), str) and ":" in tower:
+        architecture, _, weights = tower.partition(":")
+        beside = path.parent / Path(weights).expanduser()
+        if weights and beside.exists():
+            loaded["adaptor_model"] = f"{architecture}:{beside}"
     try:
         return ModelFile(**loaded)
     except (TypeError, ValueError) as error:

@@ -24,6 +24,10 @@ def test_files_beside_it_are_found_whatever_the_working_directory(tmp_path: Path
     path = write(tmp_path, "model: ViT-B-16\nweights: clip.safetensors\n")
     monkeypatch.chdir("/")
     assert read_model_file(path).weights == str(tmp_path / "clip.safetensors")
+    tower = write(tmp_path, "model: radio\nadaptor_model: ViT-B-16:clip.safetensors\n")
+    assert read_model_file(tower).adaptor_model == f"ViT-B-16:{tmp_path / 'clip.safetensors'}"
+    tagged = write(tmp_path, "model: radio\nadaptor_model: ViT-B-16:openai\n")
+    assert read_model_file(tagged).adaptor_model == "ViT-B-16:openai"
 
 
 @pytest.mark.parametrize(
