@@ -6,7 +6,9 @@ from ovs_ros.cli import train, vocabulary
 from ovs_ros.cli.bench import bench
 from ovs_ros.cli.calibrate import calibrate
 from ovs_ros.cli.evaluate import evaluate
+from ovs_ros.cli.export import export
 from ovs_ros.cli.flicker import flicker
+from ovs_ros.cli.models import models
 from ovs_ros.cli.segment import segment
 from ovs_ros.cli.temperature import temperature
 
@@ -14,8 +16,10 @@ app = typer.Typer(help="Open-vocabulary segmentation without ROS.", no_args_is_h
 app.command()(segment)
 app.command()(evaluate)
 app.command()(bench)
+app.command()(export)
 app.command()(flicker)
 app.command()(calibrate)
 app.command()(temperature)
+app.command()(models)
 app.add_typer(vocabulary.app, name="vocabulary")
 app.add_typer(train.app, name="train")

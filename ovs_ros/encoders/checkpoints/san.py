@@ -4,7 +4,6 @@ Xu et al., "Side Adapter Network for Open-Vocabulary Semantic Segmentation", CVP
 Words enter in one matrix product at the very end, so that a frame costs the same whatever the vocabulary.
 """
 
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -132,10 +131,7 @@ class San(ClipModel):
         queries, masks = (part[0].float() for part in features.decoding)
         nothing = unit(self.bg_embed.float())
         # In half precision a cosine's last digit would be a twentieth of a logit, and small shares nothing.
-        # 'meta', where operations are only counted, knows no autocast.
-        kind = masks.device.type
-        known = torch.amp.is_autocast_available(kind)
-        with torch.autocast(kind, enabled=False) if known else nullcontext():
+        with torch.autocast(masks.device.type, enabled=False):
             cosines = queries @ torch.cat([words[:, 0].float(), nothing]).T  # (Q, M + 1)
             shares = (self.logit_scale * cosines).softmax(dim=-1)[:, :-1]
             sums = shares.T @ masks.flatten(1)  # (M, 4h * 4w)
