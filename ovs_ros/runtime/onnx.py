@@ -140,6 +140,10 @@ class BoundSession:
 
     Inputs have one kept buffer each; outputs are fresh for every run, out of ONNX Runtime's own pool.
 
+    Attributes:
+        device: 'cpu', 'cuda:0', …
+        inputs: their names.
+
     Args:
         session: from `open_session`.
     """
@@ -151,6 +155,7 @@ class BoundSession:
         self.number = 0 if self.kind == "cpu" else int(options.get("device_id", 0))
         self.device = "cpu" if self.kind == "cpu" else f"cuda:{self.number}"
         self.session = session
+        self.inputs = [given.name for given in session.get_inputs()]
         self._outputs = [output.name for output in session.get_outputs()]
         self._binding = session.io_binding()
         self._kept: dict[str, ort.OrtValue] = {}

@@ -15,6 +15,10 @@ from ovs_ros.encoders.clip.imports import import_open_clip
 class HubTokenizer:
     """Does what open_clip's HFTokenizer does: clean, tokenize, cut and pad to the context's length.
 
+    Attributes:
+        tokenizer: cuts a text up, and cuts and pads the ids.
+        clean: what a text goes through before.
+
     Args:
         folder: with tokenizer.json and tokenizer_config.json, as in a repository of the hub.
         text: open_clip's `text_cfg` of the model.
@@ -41,18 +45,18 @@ class HubTokenizer:
         config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
         padding = config.get("pad_token")
         padding = padding.get("content") if isinstance(padding, dict) else padding
-        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        number = self._tokenizer.token_to_id(padding) if padding else None
+        self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        number = self.tokenizer.token_to_id(padding) if padding else None
         if number is None:
             raise ValueError(
                 f"expected the padding token in {folder / 'tokenizer_config.json'}, got {padding!r}"
             )
         length = text["context_length"]
-        self._tokenizer.enable_truncation(length)
-        self._tokenizer.enable_padding(length=length, pad_id=number, pad_token=padding)
-        self._clean = import_open_clip().tokenizer.get_clean_fn(clean)
+        self.tokenizer.enable_truncation(length)
+        self.tokenizer.enable_padding(length=length, pad_id=number, pad_token=padding)
+        self.clean = import_open_clip().tokenizer.get_clean_fn(clean)
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
         """Token ids, (len(texts), context length) int64."""
-        encoded = self._tokenizer.encode_batch([self._clean(text) for text in texts])
+        encoded = self.tokenizer.encode_batch([self.clean(text) for text in texts])
         return torch.tensor([one.ids for one in encoded])

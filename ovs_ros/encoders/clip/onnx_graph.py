@@ -1,0 +1,131 @@
+"""From a torch module to an ONNX graph in which every shape is a number."""
+
+import contextlib
+import io
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import onnxruntime as ort
+import torch
+from torch import Tensor, nn
+from torch.export import export
+from torch.fx import GraphModule
+
+OPSET = 18
+_LARGEST = 2_000_000_000
+"""Bytes that one ONNX file holds, a limit of its format."""
+
+
+def write_static(
+    module: nn.Module,
+    arguments: tuple[Tensor, ...],
+    path: Path,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+) -> None:
+    """Write a module as it runs on arguments of exactly these shapes.
+
+    The module is first captured by `torch.export`, in which sizes are numbers and everything that depends on
+    sizes alone is a constant, and that graph is then written. Tracing the module itself would leave thousands
+    of nodes that compute shapes, which keep ONNX Runtime and TensorRT from fusing attention.
+
+    Args:
+        module: in evaluation mode; has run once on arguments of these shapes, so that what it keeps for them
+            is made.
+        arguments: examples.
+        path: gets the file.
+        inputs, outputs: their names, in order.
+
+    Raises:
+        ValueError: the module has an operation that ONNX lacks, or too many weights for one file.
+    """
+    with torch.no_grad():
+        try:
+            captured = export(module, arguments, strict=False).run_decompositions({}).module()
+        except RuntimeError as error:
+            raise _cannot(path, error) from error
+        assert isinstance(captured, GraphModule)
+        _simplify(captured)
+        _write(captured, arguments, path, inputs, outputs)
+    _fold(path)
+
+
+def write_batched(module: nn.Module, argument: Tensor, path: Path, given: str, output: str) -> None:
+    """Write a module of one input and one output whose first axis is free.
+
+    Raises:
+        ValueError: as `write_static`.
+    """
+    with torch.no_grad():
+        _write(module, (argument,), path, (given,), (output,), {given: {0: "count"}, output: {0: "count"}})
+
+
+def _write(
+    module: nn.Module,
+    arguments: tuple[Tensor, ...],
+    path: Path,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    free: dict[str, dict[int, str]] | None = None,
+) -> None:
+    size = sum(p.numel() * p.element_size() for p in (*module.parameters(), *module.buffers()))
+    if size > _LARGEST:
+        raise ValueError(
+            f"expected a model of at most {_LARGEST:,} bytes for one ONNX file, got {size:,}; take a smaller "
+            "one, or run it with torch"
+        )
+    # The exporter prints the whole graph when it meets an operation that it does not know.
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        try:
+            torch.onnx.export(
+                module,
+                arguments,
+                path,
+                input_names=list(inputs),
+                output_names=list(outputs),
+                dynamic_axes=free,
+                opset_version=OPSET,
+                training=torch.onnx.TrainingMode.PRESERVE,
+                dynamo=False,
+            )
+        except RuntimeError as error:
+            raise _cannot(path, error) from error
+
+
+def _fold(path: Path) -> None:
+    """Compute in advance what depends on constants alone; nothing but standard operations comes in."""
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(path)
+    # Gemm takes matrices alone: the reshapes around it would hide attention from what fuses it later.
+    ort.InferenceSession(
+        path.read_bytes(),
+        options,
+        providers=["CPUExecutionProvider"],
+        disabled_optimizers=["MatMulAddFusion"],
+    )
+
+
+def _simplify(graph: GraphModule) -> None:
+    """Replace what only `torch.export` writes by what the exporter knows."""
+    aten = torch.ops.aten
+    for node in list(graph.graph.nodes):
+        if node.target is aten._assert_tensor_metadata.default:
+            graph.graph.erase_node(node)
+        elif node.target in (aten.alias.default, aten.detach_.default, aten.lift_fresh_copy.default):
+            node.replace_all_uses_with(node.args[0])
+            graph.graph.erase_node(node)
+        elif node.target is aten._to_copy.default:
+            node.target = aten.to.dtype
+            node.args, node.kwargs = (node.args[0], node.kwargs["dtype"]), {}
+    graph.recompile()
+
+
+def _cannot(path: Path, error: Exception) -> ValueError:
+    reason = str(error).strip().partition("\n")[0]
+    return ValueError(
+        f"expected a model that ONNX can express for {path.name}, got one that it cannot: {reason}; choose "
+        "another attention, or run it with torch"
+    )
