@@ -55,6 +55,31 @@ def test_segment_writes_labels_overlay_and_json(tmp_path):
     assert {entry["name"]: entry["share"] for entry in images[0]["categories"]} == {"red": 0.5, "blue": 0.5}
 
 
+@pytest.mark.parametrize("refinement", ["none", "propagation", "pamr", "guided"])
+def test_segment_and_evaluate_refine_as_they_are_told(tmp_path, refinement, monkeypatch):
+    seen = []
+    original = Segmenter.segment
+
+    def watched(self, image, words):
+        seen.append(self.options.refinement)
+        return original(self, image, words)
+
+    monkeypatch.setattr(Segmenter, "segment", watched)
+    write(tmp_path / "image" / "a.png", STRIPES)
+    write(tmp_path / "label" / "a.png", np.repeat([0, 1], 32)[None].repeat(32, axis=0).astype(np.uint8))
+    (tmp_path / "classes.txt").write_text("red\nblue\n")
+    report = tmp_path / "report.json"
+    result = run(
+        *("segment", tmp_path / "image", "--words", "red,blue", "-o", tmp_path / "out", "--json", report),
+        *("--refinement", refinement),
+    )
+    assert result.exit_code == 0, result.output
+    assert ("refine" in json.loads(report.read_text())["images"][0]["stages_ms"]) == (refinement != "none")
+    result = run("evaluate", tmp_path, "--refinement", refinement, "--json", report)
+    assert result.exit_code == 0 and seen == [refinement] * 2, result.output
+    assert json.loads(report.read_text())["miou"] > 0.9
+
+
 def test_segment_takes_a_vocabulary_file(tmp_path):
     write(tmp_path / "a.png", STRIPES)
     (tmp_path / "words.yaml").write_text("categories: [blue]\nnegatives: [red]\n")
@@ -90,6 +115,7 @@ def test_segment_numbers_the_frames_of_a_video(tmp_path):
         (["a.png", "--words", "red", "--preset", "fast"], "expected a preset out of"),
         (["a.png", "--words", "red", "--threshold", "2"], "expected threshold from 0 to 1"),
         (["a.png", "--words", "red", "--validation", "on"], "expected validation to be one of"),
+        (["a.png", "--words", "red", "--refinement", "crf"], "expected refinement to be one of none"),
     ],
 )
 def test_segment_says_what_is_wrong(tmp_path, monkeypatch, arguments, message):
@@ -259,6 +285,7 @@ def test_evaluate_says_what_is_wrong_with_a_set(labelled, file, content, message
         (("--max-categories", "0"), "expected max_categories to be at least 1"),
         (("--shortlist", "0"), "expected shortlist to be at least 1"),
         (("--validation", "on"), "expected validation to be one of off, relabel, reject"),
+        (("--refinement", "crf"), "expected refinement to be one of none, propagation, pamr, guided"),
         (("--validation-top-k", "0"), "expected validation_top_k to be at least 1"),
         (("--validation-region", "pixel"), "expected validation_region to be one of component, class"),
     ],
