@@ -68,6 +68,8 @@ class Sed(ClipModel):
     def decode(self, features: TorchFeatures, words: Tensor) -> Tensor:
         """See `DenseModel.decode`: the logits of a sigmoid, (M, 8h, 8w).
 
+        Words that are all zero only fill up: those of the others do not depend on them.
+
         Raises:
             ValueError: words have another number of prompts than PROMPTS.
         """
@@ -77,7 +79,8 @@ class Sed(ClipModel):
                 f"text encoder of {self.name} and its own templates"
             )
         cost = torch.einsum("hwd,mpd->mphw", features.patches[0], words)
-        return self.decoder(cost, features.decoding, self.reject_top_k)
+        counts = words[:, 0].abs().amax(dim=1) > 0  # (M,)
+        return self.decoder(cost, features.decoding, counts, self.reject_top_k)
 
 
 def load_sed(file: ModelFile) -> Sed:

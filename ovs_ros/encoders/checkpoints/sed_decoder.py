@@ -60,12 +60,15 @@ class SedDecoder(nn.Module):
         """
         return tuple(project(x) for project, x in zip(self.decoder_guidance_projection, maps, strict=True))
 
-    def forward(self, cost: Tensor, guidance: Sequence[Tensor], reject_top_k: int = 0) -> Tensor:
+    def forward(
+        self, cost: Tensor, guidance: Sequence[Tensor], counts: Tensor, reject_top_k: int = 0
+    ) -> Tensor:
         """Decode one image.
 
         Args:
             cost: (M, P, h, w), cosines of patches with each word's prompts.
             guidance: of that image, see `guidance`.
+            counts: (M,) bool, False for words that only fill up: the others do not compete with them.
             reject_top_k: words that are nowhere among this many best are dropped before each stage (category
                 early rejection, section 3.4); 0: none is.
 
@@ -82,9 +85,9 @@ class SedDecoder(nn.Module):
         ):
             if reject_top_k:
                 best = head(x)[:, 0].topk(min(reject_top_k, len(x)), dim=0).indices.unique()
-                x, cost, kept = x[best], cost[best], kept[best]
+                x, cost, counts, kept = x[best], cost[best], counts[best], kept[best]
             cost = project(cost)  # (M, taken, 2h, 2w)
-            x = stage(x, image, cost)  # (M, out, 2h, 2w)
+            x = stage(x, image, cost, counts)  # (M, out, 2h, 2w)
         logits = self.head(x)[:, 0]  # (M, 8h, 8w)
         if len(logits) == words:
             return logits
@@ -107,9 +110,9 @@ class Stage(nn.Module):
         self.up = nn.ConvTranspose2d(width, width - taken, 2, stride=2)
         self.conv = DoubleConv(width + taken, out)
 
-    def forward(self, x: Tensor, image: Tensor, cost: Tensor) -> Tensor:
+    def forward(self, x: Tensor, image: Tensor, cost: Tensor, counts: Tensor) -> Tensor:
         """From x (M, width, h, w), image (1, taken, 2h, 2w) and cost (M, taken, 2h, 2w): (M, out, 2h, 2w)."""
-        return self.conv(self.up(self.attention(self.cnext(x))), image, cost)
+        return self.conv(self.up(self.attention(self.cnext(x), counts)), image, cost)
 
 
 class ConvNextBlock(nn.Module):
@@ -140,11 +143,11 @@ class ClassAttention(nn.Module):
         self.norm1 = nn.LayerNorm(width)
         self.norm2 = nn.LayerNorm(width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(M, width, h, w) to the same shape."""
+    def forward(self, x: Tensor, counts: Tensor) -> Tensor:
+        """(M, width, h, w) to the same shape; see `SedDecoder.forward` for `counts`."""
         # A last odd row or column, which the authors' 24 x 24 patches never have, makes squares of its own.
         pooled = F.avg_pool2d(x, 2, ceil_mode=True).permute(2, 3, 0, 1)  # (a, b, M, width)
-        pooled = pooled + self.attention(self.norm1(pooled))
+        pooled = pooled + self.attention(self.norm1(pooled), counts)
         pooled = pooled + self.MLP(self.norm2(pooled))
         pooled = pooled.permute(2, 3, 0, 1)  # (M, width, a, b)
         return x + F.interpolate(pooled, size=x.shape[-2:], mode="bilinear", align_corners=True)
@@ -159,14 +162,15 @@ class LinearAttention(nn.Module):
         self.k = nn.Linear(width, width)
         self.v = nn.Linear(width, width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(…, M, width) to the same shape."""
+    def forward(self, x: Tensor, counts: Tensor) -> Tensor:
+        """(…, M, width) to the same shape; nothing attends to words that do not count, (M,) bool."""
         query, key, value = (
             part(x).unflatten(-1, (HEADS, -1)) for part in (self.q, self.k, self.v)
         )  # (…, M, heads, d)
         # Sums over hundreds of words leave the range of half precision.
         with torch.autocast(x.device.type, enabled=False):
             query, key, value = F.elu(query.float()) + 1, F.elu(key.float()) + 1, value.float()
+            key = key * counts[:, None, None]
             summed = torch.einsum("...mhd,...mhe->...hde", key, value)
             weight = torch.einsum("...mhd,...hd->...mh", query, key.sum(dim=-3)) + 1e-6
             attended = torch.einsum("...mhd,...hde->...mhe", query, summed) / weight[..., None]

@@ -45,6 +45,10 @@ SPREAD = 1.5
 """Weights far enough from zero that each layer leaves its mark on the result."""
 
 
+ALL = torch.ones(300, dtype=torch.bool)
+"""Every word counts."""
+
+
 def small_clip() -> Any:
     clip = open_clip.CLIP(**SMALL)
     mean, std = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
@@ -125,6 +129,18 @@ def test_permuted_words_permute_logits(model: Sed, words: torch.Tensor) -> None:
     torch.testing.assert_close(model.decode(features, words[order]), logits[order], atol=1e-4, rtol=0)
 
 
+def test_words_of_zeros_fill_up_and_nothing_else(model: Sed, words: torch.Tensor) -> None:
+    features = model.dense(images(64, 96))
+    filled = torch.cat((words, torch.zeros(3, PROMPTS, 32)))
+    alone = model.decode(features, words)
+    torch.testing.assert_close(model.decode(features, filled)[:5], alone, atol=1e-5, rtol=0)
+    # Were they words, they would count.
+    competing = model.decoder(
+        torch.einsum("hwd,mpd->mphw", features.patches[0], filled), features.decoding, ALL[:8]
+    )
+    assert (competing[:5] - alone).abs().max() > 1e-4
+
+
 def test_a_word_depends_on_the_others_that_compete(model: Sed, words: torch.Tensor) -> None:
     features = model.dense(images(64, 96))
     assert (model.decode(features, words)[:2] - model.decode(features, words[:2])).abs().max() > 1e-4
@@ -155,7 +171,7 @@ def test_linear_attention_is_the_sum_over_words() -> None:
     torch.manual_seed(3)
     attention = LinearAttention(16).requires_grad_(False)
     x = torch.randn(2, 6, 16)  # (positions, M, width)
-    got = attention(x)
+    got = attention(x, ALL[:6])
     for position in range(2):
         q, k, v = (part(x[position]).view(6, 4, 4) for part in (attention.q, attention.k, attention.v))
         for m in range(6):
@@ -173,9 +189,9 @@ def test_linear_attention_keeps_float32_sums_under_autocast() -> None:
     attention = LinearAttention(16).requires_grad_(False)
     x = 100 * torch.randn(1, 300, 16)
     with torch.autocast("cpu", torch.bfloat16):
-        half = attention(x)
+        half = attention(x, ALL)
     assert half.isfinite().all()
-    exact = attention(x)
+    exact = attention(x, ALL)
     assert (half - exact).abs().max() < 0.05 * exact.abs().max()
 
 
@@ -184,9 +200,11 @@ def test_class_attention_works_on_squares_of_two() -> None:
     attention = ClassAttention(16).requires_grad_(False)
     x = torch.randn(3, 16, 4, 6)
     square = x[:, :, :2, :2].mean(dim=(2, 3))  # (M, width): the first square, which is the first corner's
-    square = square + attention.attention(attention.norm1(square))
+    square = square + attention.attention(attention.norm1(square), ALL[:3])
     square = square + attention.MLP(attention.norm2(square))
-    torch.testing.assert_close(attention(x)[:, :, 0, 0], x[:, :, 0, 0] + square, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        attention(x, ALL[:3])[:, :, 0, 0], x[:, :, 0, 0] + square, atol=1e-5, rtol=1e-4
+    )
 
 
 def test_joined_convolution_equals_that_of_the_concatenation() -> None:
@@ -212,19 +230,20 @@ def test_stages_take_turns_as_published() -> None:
             block.dwconv(x).permute(0, 2, 3, 1), x.shape[1:2], block.norm.weight, block.norm.bias, 1e-6
         )
         inner = block.gamma * block.pwconv2(F.gelu(block.pwconv1(inner)))
-        x = stage.attention(x + inner.permute(0, 3, 1, 2))
+        x = stage.attention(x + inner.permute(0, 3, 1, 2), ALL[:3])
         image = F.relu(decoder.decoder_guidance_projection[i][0](maps[i])).expand(3, -1, -1, -1)
         skip = F.relu(decoder.decoder_corr_guidance_projection[i][0](skip))
         x = stage.conv.double_conv(torch.cat((stage.up(x), image, skip), dim=1))
     expected = decoder.head(x)[:, 0]
-    torch.testing.assert_close(decoder(cost, decoder.guidance(maps)), expected, atol=1e-4, rtol=1e-4)
+    got = decoder(cost, decoder.guidance(maps), ALL[:3])
+    torch.testing.assert_close(got, expected, atol=1e-4, rtol=1e-4)
 
 
 def test_rejected_words_are_out_and_the_rest_competes_among_itself(model: Sed, words: torch.Tensor) -> None:
     features, decoder = model.dense(images(64, 96)), model.decoder
     cost = torch.einsum("hwd,mpd->mphw", features.patches[0], words)
-    everywhere = decoder(cost, features.decoding, reject_top_k=5)
-    torch.testing.assert_close(everywhere, decoder(cost, features.decoding), atol=1e-5, rtol=0)
+    everywhere = decoder(cost, features.decoding, ALL[:5], reject_top_k=5)
+    torch.testing.assert_close(everywhere, decoder(cost, features.decoding, ALL[:5]), atol=1e-5, rtol=0)
     favoured = SedDecoder(PROMPTS, (160, 80, 40)).requires_grad_(False)
     favoured.load_state_dict(decoder.state_dict())
     # A head0 that sees nothing but how much there is of one channel: the same word wins everywhere.
@@ -234,9 +253,9 @@ def test_rejected_words_are_out_and_the_rest_competes_among_itself(model: Sed, w
     favoured.head0.weight[:, :, 1, 1] = favoured.conv1.weight.sum(dim=(1, 2, 3))
     scores = favoured.head0(favoured.conv1(cost))[:, 0]
     assert (scores.argmax(dim=0) == 2).all()
-    got = favoured(cost, features.decoding, reject_top_k=1)
+    got = favoured(cost, features.decoding, ALL[:5], reject_top_k=1)
     assert (got[[0, 1, 3, 4]] == REJECTED).all()
-    alone = favoured(cost[2:3], features.decoding)
+    alone = favoured(cost[2:3], features.decoding, ALL[:1])
     torch.testing.assert_close(got[2:3], alone, atol=1e-5, rtol=0)
 
 
