@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+_LEAST = 1e-6 / 256
+"""Keeps a mean over 256 words from being zero where it divides; of their sum, 1e-6."""
 _CROSS_REGION = -100.0
 """What Swin adds to attention logits between regions that are no neighbours."""
 
@@ -96,7 +98,7 @@ class Aggregator(nn.Module):
 
         Args:
             patches: (h, w, D) of unit norm.
-            words: (M, D) of unit norm.
+            words: (M, D) of unit norm; rows of zeros are no words: they change nothing for the others.
             guidance: of that image (B = 1).
 
         Returns:
@@ -107,8 +109,9 @@ class Aggregator(nn.Module):
         x = self.conv1(cost[:, None]).permute(0, 2, 3, 1)  # (M, h, w, C)
         seen = guidance.patches[0].permute(1, 2, 0)  # (h, w, G)
         said = self.text_guidance_projection(words)  # (M, G)
+        present = (words != 0).any(dim=1)  # (M,)
         for layer in self.layers:
-            x = layer(x, seen, said)
+            x = layer(x, seen, said, present)
         x = x.permute(0, 3, 1, 2)  # (M, C, h, w)
         x = self.decoder2(self.decoder1(x, guidance.skip2), guidance.skip4)
         return self.head(x)[:, 0]
@@ -122,8 +125,8 @@ class _Layer(nn.Module):
         self.swin_block = _SwinPair(sizes)
         self.attention = ClassAttention(sizes)
 
-    def forward(self, x: Tensor, seen: Tensor, said: Tensor) -> Tensor:
-        return self.attention(self.swin_block(x, seen), said)
+    def forward(self, x: Tensor, seen: Tensor, said: Tensor, present: Tensor) -> Tensor:
+        return self.attention(self.swin_block(x, seen), said, present)
 
 
 class _SwinPair(nn.Module):
@@ -241,8 +244,9 @@ class ClassAttention(nn.Module):
     """Linear attention (feature map elu + 1) over the words at each patch, guided by the words' embeddings.
 
     A. Katharopoulos et al., Transformers are RNNs, ICML 2020, equation 5. Fewer than `sizes.words` words are
-    filled up with one learned token; more are taken as they are (officially the 256 that are most like some
-    patch stay: selecting the categories of an image before it is decoded does that and more).
+    filled up with one learned token, which stands for absent words too; more are taken as they are
+    (officially the 256 that are most like some patch stay: selecting the categories of an image before it is
+    decoded does that and more).
     """
 
     def __init__(self, sizes: AggregatorSizes) -> None:
@@ -257,20 +261,22 @@ class ClassAttention(nn.Module):
         self.padding_tokens = nn.Parameter(torch.zeros(1, 1, sizes.hidden))
         self.padding_guidance = nn.Parameter(torch.zeros(1, 1, sizes.guidance))
 
-    def forward(self, x: Tensor, said: Tensor) -> Tensor:
-        """(M, h, w, C), guided by (M, G), to (M, h, w, C)."""
+    def forward(self, x: Tensor, said: Tensor, present: Tensor) -> Tensor:
+        """(M, h, w, C), guided by (M, G), to (M, h, w, C); `present` (M,) says which words there are."""
         m, h, w, channels = x.shape
         y = x.reshape(m, h * w, channels)
+        shares = present.float() / max(m, self.words)  # (M,)
         padding = self.norm1(self.padding_tokens), self.padding_guidance[0]
-        y = y + self.attention(self.norm1(y), said[:, None], *padding, max(0, self.words - m))
+        y = y + self.attention(self.norm1(y), said[:, None], *padding, shares)
         y = y + self.MLP(self.norm2(y))
         return x + y.reshape(x.shape)
 
 
 class _LinearAttention(nn.Module):
-    """phi(q) (sum_j phi(k_j) v_j) / (phi(q) sum_j phi(k_j)), where `count` of the tokens j are the same."""
+    """phi(q) (sum_j s_j phi(k_j) v_j) / (phi(q) sum_j s_j phi(k_j)); one token has the rest of the shares s.
 
-    eps = 1e-6
+    Equal shares give the plain sums; as means they stay within half precision.
+    """
 
     def __init__(self, sizes: AggregatorSizes) -> None:
         super().__init__()
@@ -279,17 +285,17 @@ class _LinearAttention(nn.Module):
         self.k = nn.Linear(sizes.hidden + sizes.guidance, sizes.hidden)
         self.v = nn.Linear(sizes.hidden, sizes.hidden)
 
-    def forward(self, x: Tensor, said: Tensor, token: Tensor, guide: Tensor, count: int) -> Tensor:
-        """(M, p, C) with guidance (M, 1, G), and `count` times a token (1, 1, C) with its own (1, G)."""
-        # Sums over words are means here, so that half precision holds them.
-        share, rest = 1 / (len(x) + count), count / (len(x) + count)
+    def forward(self, x: Tensor, said: Tensor, token: Tensor, guide: Tensor, shares: Tensor) -> Tensor:
+        """(M, p, C) with guidance (M, 1, G) and shares (M,), and a token (1, 1, C) with its own (1, G)."""
         q, k = _positive(guided_linear(self.q, x, said)), _positive(guided_linear(self.k, x, said))
         q, k, v = (t.unflatten(2, (self.heads, -1)) for t in (q, k, self.v(x)))  # (M, p, heads, d)
-        key = _positive(guided_linear(self.k, token, guide)).reshape(self.heads, -1)  # (heads, d)
+        rest = 1 - shares.sum()
+        key = _positive(guided_linear(self.k, token, guide)).reshape(self.heads, -1) * rest  # (heads, d)
         value = self.v(token).reshape(self.heads, -1)
-        keys = k.sum(dim=0) * share + key * rest  # (p, heads, d)
-        pairs = torch.einsum("mphd,mphv->phdv", k, v * share) + key[:, :, None] * value[:, None] * rest
-        norm = torch.einsum("mphd,phd->mph", q, keys) + self.eps * share
+        k = k * shares[:, None, None, None].to(k.dtype)
+        keys = k.sum(dim=0) + key  # (p, heads, d)
+        pairs = torch.einsum("mphd,mphv->phdv", k, v) + key[:, :, None] * value[:, None]
+        norm = torch.einsum("mphd,phd->mph", q, keys) + _LEAST
         return (torch.einsum("mphd,phdv->mphv", q, pairs) / norm[..., None]).flatten(2)
 
 

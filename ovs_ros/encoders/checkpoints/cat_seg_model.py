@@ -86,8 +86,9 @@ class CatSeg(ClipModel):
     def decode(self, features: TorchFeatures, words: Tensor) -> Tensor:
         """See `DenseModel`: logits for a sigmoid, on a grid four times as fine as the patches'.
 
-        Each word's logits depend on which others are there. Up to 256 words are as in training; the
-        authors' code keeps the best 256 of more, which selection does before anything is decoded.
+        Each word's logits depend on which others are there; words of zeros are none, and fill up where a
+        fixed number is needed. Up to 256 words are as in training; the authors' code keeps the best 256 of
+        more, which selection does before anything is decoded.
         """
         words = unit(words.mean(dim=1))  # (M, D)
         return self.aggregator(features.patches[0], words, Guidance(*features.decoding))

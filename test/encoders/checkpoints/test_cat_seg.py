@@ -186,6 +186,14 @@ def test_permuting_words_permutes_logits(model: Any, count: int) -> None:
     assert (logits[0] - logits[1]).abs().max() > 1e-3
 
 
+def test_words_of_zeros_change_nothing(model: Any) -> None:
+    features = model.dense(images())
+    filled = torch.zeros(12, 1, 32)
+    filled[[0, 1, 2, 5, 6]] = words(5)
+    logits = model.decode(features, filled)[[0, 1, 2, 5, 6]]
+    torch.testing.assert_close(logits, model.decode(features, words(5)), atol=1e-5, rtol=1e-4)
+
+
 def test_words_may_come_in_several_prompts_and_at_any_scale(model: Any) -> None:
     features = model.dense(images())
     twice = words(4).repeat(1, 2, 1)

@@ -76,7 +76,7 @@ def test_shifted_windows_of_12_on_the_grid_of_24() -> None:
 def test_words_attend_to_each_other_and_to_padding(count: int) -> None:
     attention = random_module(ClassAttention(SIZES))
     x, said = random(count, 2, 3, 32), random(count, 16)
-    out = attention(x, said)
+    out = attention(x, said, torch.ones(count, dtype=torch.bool))
     padded = max(count, 16)
     inner, heads, d = attention.attention, 4, 8
     for y in range(2):
