@@ -1,6 +1,6 @@
 """Small dense models of torch with random weights: one layer of attention, no checkpoint."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from zlib import crc32
 
 import numpy as np
@@ -13,6 +13,15 @@ from torch import Tensor, nn  # noqa: E402
 from torch.nn.functional import interpolate, normalize  # noqa: E402
 
 from ovs_ros.encoders.clip.dense_model import DenseModel, TorchFeatures  # noqa: E402
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """For modules that import it: models this small only wait for threads, long on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 class TinyDense(DenseModel):

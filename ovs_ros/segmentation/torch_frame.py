@@ -14,9 +14,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ovs_ros.encoders.clip.image_encoder import PreparedFrame, ShapeBuffers, TorchImageEncoder
+from ovs_ros.encoders.clip.image_encoder import ShapeBuffers, TorchImageEncoder
+from ovs_ros.encoders.patches import place
 from ovs_ros.runtime.torch_device import is_out_of_memory
 from ovs_ros.runtime.torch_graph import StaticCall
+from ovs_ros.runtime.torch_resize import Shrink
 from ovs_ros.segmentation.grid import covered
 from ovs_ros.segmentation.options import SegmenterOptions
 from ovs_ros.segmentation.segmentation import Segmentation
@@ -103,11 +105,17 @@ class _Plan:
 
     Attributes:
         shape: the encoder's buffers for such images.
+        shrinks: whether the device resizes the image; else it comes in its grid already.
+        canvas: the image as it came, (H, W, 3) uint8 RGB, or in its grid; pinned beside a GPU.
+        image: the same on the device; the canvas itself on a CPU.
         slots: m, how many categories can be selected.
-        run: from the pixels to the packed answer, see `_pack`.
+        run: from `image` to the packed answer, see `_unpack`.
     """
 
     shape: ShapeBuffers
+    shrinks: bool
+    canvas: Tensor
+    image: Tensor
     slots: int
     run: StaticCall[Tensor]
 
@@ -146,17 +154,24 @@ class TorchFrame:
             RuntimeError: the device fails, or its memory is too small even for the last resort.
         """
         encoder = self.encoder
+        size = image.shape[0], image.shape[1]
+        shape = encoder.buffers(*size)
         started = perf_counter()
-        prepared = encoder.prepare(image)
-        placed = perf_counter()
         try:
-            plan = self._plan(prepared, words, options, temperature)
-            encoder.upload(prepared)
+            plan = self._plan(shape, size, words, options, temperature)
+            if plan.shrinks:
+                np.copyto(plan.canvas.numpy(), image)
+            else:
+                place(image, shape.grid, plan.canvas.numpy())
+            placed = perf_counter()
+            if plan.image is not plan.canvas:
+                with torch.cuda.stream(encoder.stream):
+                    plan.image.copy_(plan.canvas, non_blocking=True)
             packed = plan.run()
             launched = perf_counter()
             answer = encoder.fetch(packed)
         except RuntimeError as error:
-            if not is_out_of_memory(error) or not encoder.make_do(len(prepared.shape.windows.corners)):
+            if not is_out_of_memory(error) or not encoder.make_do(len(shape.windows.corners)):
                 raise
             self._plans.clear()
             self._words.clear()
@@ -164,19 +179,19 @@ class TorchFrame:
         done = perf_counter()
         stages = {"prepare": placed - started, "launch": launched - placed, "wait": done - launched}
         stages_ms = {name: 1e3 * seconds for name, seconds in stages.items()}
-        return _unpack(answer, (image.shape[0], image.shape[1]), plan.slots, words, stages_ms)
+        return _unpack(answer, size, plan.slots, words, stages_ms)
 
     def _plan(
         self,
-        prepared: PreparedFrame,
+        shape: ShapeBuffers,
+        size: tuple[int, int],
         words: EmbeddedVocabulary,
         options: SegmenterOptions,
         temperature: float,
     ) -> _Plan:
         """The plan for such frames, made anew if need be, with the words in place."""
-        encoder, shape = self.encoder, prepared.shape
+        encoder = self.encoder
         device = encoder.footprint.device
-        size = prepared.image.shape[:2]
         room = device, capacities(words), words.vocabulary.wide
         screened = options.select and len(words.ids) > options.shortlist
         # Everything of the options that is part of the graph; thresholds lie in the words' buffers.
@@ -196,7 +211,18 @@ class TorchFrame:
             across = lay_axis(cols, sides[1] * extent[1], size[1], device)
             cells = torch.tensor(pooling(rows, cols, SCREEN_CELLS), device=device) if screened else None
 
+            scaled = shape.grid.height, shape.grid.width
+            shrinks = scaled[0] < size[0] and scaled[1] <= size[1]
+            canvas, image = shape.canvas, shape.pixels
+            if shrinks:
+                canvas = torch.empty((*size, 3), dtype=torch.uint8, pin_memory=encoder.stream is not None)
+                image = canvas if encoder.stream is None else canvas.to(device)
+            shrink = Shrink(size, scaled, device) if shrinks else None
+            placed = shape.pixels[: scaled[0], : scaled[1]]
+
             def run() -> Tensor:
+                if shrink is not None:
+                    placed.copy_(shrink(image))
                 embeddings = encoder.encode(shape.pixels, shape.windows).embeddings  # (h*w + 1, D)
                 with torch.inference_mode():
                     grid = embeddings[:-1].unflatten(0, sides)[:rows, :cols]  # (rows, cols, D)
@@ -211,7 +237,7 @@ class TorchFrame:
             slots = held.categories
             if options.select:
                 slots = min(options.max_categories, options.shortlist if screened else slots)
-            plan = _Plan(shape, slots, encoder.static_call(run))
+            plan = _Plan(shape, shrinks, canvas, image, slots, encoder.static_call(run))
         if len(self._plans) >= _PLANS:
             self._plans.popitem(last=False)
         self._plans[key] = plan

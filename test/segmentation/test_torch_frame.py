@@ -7,7 +7,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed (pip install '.[clip]')")
 
-from torch_models import TinyDecoding, TinyDense, noise_image  # noqa: E402
+from torch_models import TinyDecoding, TinyDense, noise_image, one_thread  # noqa: E402, F401
 
 from ovs_ros.encoders.clip.image_encoder import TorchImageEncoder  # noqa: E402
 from ovs_ros.encoders.clip.text_encoder import ClipTextEncoder  # noqa: E402
@@ -44,7 +44,8 @@ def embedded(count: int, negatives: int = 0, seed: int = 0) -> EmbeddedVocabular
 def assert_same(own: Segmentation, device: Segmentation) -> None:
     assert own.labels.dtype == device.labels.dtype and own.labels.shape == device.labels.shape
     assert (own.labels == device.labels).mean() >= 0.999
-    assert np.abs(own.confidence.astype(int) - device.confidence.astype(int)).max() <= 2
+    # Where two words tie, the one's share may be far from the other's.
+    assert (np.abs(own.confidence.astype(int) - device.confidence.astype(int)) <= 2).mean() >= 0.999
     assert own.selected_names == device.selected_names
     np.testing.assert_array_equal(own.selected_ids, device.selected_ids)
     np.testing.assert_allclose(own.scores, device.scores, atol=1e-4)
@@ -77,7 +78,7 @@ def test_the_answer_is_the_segmenters(options: dict[str, Any], negatives: int) -
     own, device = pair(**options)
     words = embedded(45, negatives)
     assert serves(device.image_encoder, words, device.options)
-    for shape in ((120, 160), (67, 231)):
+    for shape in ((240, 320), (67, 131)):
         image = noise_image(*shape)
         result = device.segment(image, words)
         assert set(result.stages_ms) == {"prepare", "launch", "wait"}

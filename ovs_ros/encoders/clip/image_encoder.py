@@ -91,7 +91,7 @@ class ShapeBuffers:
     Attributes:
         grid, windows: how an image and its windows lie.
         canvas: (rows*stride, columns*stride, 3) uint8 RGB, pinned beside a GPU; padding is filled.
-        pixels: the same on the device; the canvas itself on a CPU.
+        pixels: the same on the device, padding too; the canvas itself on a CPU.
         encode: from `pixels` to the embeddings.
     """
 
@@ -177,9 +177,8 @@ class TorchImageEncoder:
 
     def prepare(self, image: NDArray[np.uint8]) -> PreparedFrame:
         """Scale an RGB image (H, W, 3) uint8 into its grid, without distortion."""
-        shape = self._shape(image.shape[0], image.shape[1])
-        if self.stream is not None:
-            self.stream.synchronize()  # Of a frame that nobody asked for, which may still read the canvas.
+        shape = self.buffers(image.shape[0], image.shape[1])
+        self.wait()  # For a frame that nobody fetched, which may still read the canvas.
         place(image, shape.grid, shape.canvas.numpy())
         return PreparedFrame(image, shape)
 
@@ -220,6 +219,11 @@ class TorchImageEncoder:
             with torch.cuda.stream(self.stream):
                 prepared.shape.pixels.copy_(prepared.shape.canvas, non_blocking=True)
 
+    def wait(self) -> None:
+        """Wait until the device has done what it was told."""
+        if self.stream is not None:
+            self.stream.synchronize()
+
     def fetch(self, values: Tensor) -> NDArray[Any]:
         """A tensor of the device as an array of its own; waits for the device."""
         if self.stream is None:
@@ -228,7 +232,7 @@ class TorchImageEncoder:
             # torch keeps pinned memory that arrays have left, so that this costs no allocation.
             pinned = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
             pinned.copy_(values, non_blocking=True)
-            self.stream.synchronize()
+        self.wait()
         return pinned.numpy()
 
     def make_do(self, windows: int) -> bool:
@@ -302,8 +306,8 @@ class TorchImageEncoder:
         self.name = f"{self.model.name}@{self.footprint.patches}{window}-{precision}"
         self.device = str(self.footprint.device)
 
-    def _shape(self, height: int, width: int) -> ShapeBuffers:
-        """What is kept for images of this shape, made anew if need be."""
+    def buffers(self, height: int, width: int) -> ShapeBuffers:
+        """What is kept for images of this height and width, made anew if need be."""
         key = height, width
         if key in self._shapes:
             self._shapes.move_to_end(key)
@@ -317,7 +321,7 @@ class TorchImageEncoder:
             pin_memory=self.stream is not None,
         )
         canvas[:] = torch.tensor([round(255 * mean) for mean in model.mean], dtype=torch.uint8)
-        pixels = canvas if self.stream is None else torch.empty_like(canvas, device=self.footprint.device)
+        pixels = canvas if self.stream is None else canvas.to(self.footprint.device)
         encode = self.static_call(lambda: self.encode(pixels, windows))
         if len(self._shapes) == _SHAPES:
             self._shapes.popitem(last=False)

@@ -9,7 +9,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed (pip install '.[clip]')")
 
 from torch.nn.functional import normalize  # noqa: E402
-from torch_models import TinyDecoding, TinyDense, noise_image  # noqa: E402
+from torch_models import TinyDecoding, TinyDense, noise_image, one_thread  # noqa: E402, F401
 
 from ovs_ros.encoders.clip.image_encoder import FEWEST_PATCHES, Footprint, TorchImageEncoder  # noqa: E402
 from ovs_ros.encoders.patches import fit_grid  # noqa: E402
