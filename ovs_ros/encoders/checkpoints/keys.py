@@ -14,8 +14,9 @@ from torch import Tensor
 _ZIP = b"PK\x03\x04"
 _LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """How files of torch.save begin: since torch 1.6, and before."""
-_WRAPPERS = ("model", "state_dict", "model_state_dict")
-"""Under what trainers (detectron2, Lightning, CLIP-DINOiser) put the weights beside the optimiser's state."""
+_WRAPPERS = ("state_dict_ema", "model", "state_dict", "model_state_dict")
+"""Under what trainers (timm and RADIO, detectron2, Lightning, CLIP-DINOiser) put the weights beside the
+optimiser's state; an average over the training, which timm names so, is what its users take."""
 _SHOWN = 12
 """How many keys of a kind an error names."""
 
@@ -54,8 +55,8 @@ class Rule:
 def read_checkpoint(path: Path) -> Checkpoint:
     """Read a file of tensors: .safetensors, or what torch.save wrote; no code in it is ever run.
 
-    Weights under 'model', 'state_dict' or 'model_state_dict' are taken from there; what lies beside them
-    is left.
+    Weights under 'state_dict_ema', 'model', 'state_dict' or 'model_state_dict' are taken from the first of
+    these; what lies beside them is left.
 
     Raises:
         FileNotFoundError: there is no such file.

@@ -1,9 +1,9 @@
 """Checkpoints of RADIO: their teachers, the shape of the network, and where each tensor belongs.
 
-Two layouts are published. A .pth.tar has 'state_dict' with the prefixes base_model., input_conditioner.,
-_heads.TEACHER. and _feature_projections.TEACHER. (TEACHER is a name or a number), and 'args' with the list
-of teachers. A model.safetensors has the prefix radio_model., adaptors as radio_model.adaptors.NAME.head_mlp.
-where they were exported, and the same args in config.json beside it.
+Two layouts are published. A .pth.tar has 'state_dict' (or 'state_dict_ema', which goes before it) with the
+prefixes base_model., input_conditioner., _heads.TEACHER. and _feature_projections.TEACHER. (TEACHER is a name
+or a number), and 'args' with the list of teachers. A model.safetensors has the prefix radio_model., adaptors
+as radio_model.adaptors.NAME.head_mlp. where they were exported, and the same args in config.json beside it.
 """
 
 import json

@@ -197,6 +197,14 @@ def test_both_layouts_and_heads_by_number_are_one_model(tmp_path, text):
     assert len({model.name for model in models}) == 3
 
 
+def test_the_average_over_the_training_goes_first(tmp_path):
+    path = write_pth(tmp_path / "radio.pth.tar", radio_tensors())
+    file = {**torch.load(path, weights_only=False), "state_dict_ema": radio_tensors(7)}
+    torch.save(file, path)
+    key = "base_model.patch_generator.cls_token.token"
+    torch.testing.assert_close(read_radio(path, "clip").checkpoint.tensors[key], radio_tensors(7)[key])
+
+
 def test_files_of_half_precision_and_without_layer_scale(tmp_path, text):
     tensors = {key: t.half() for key, t in radio_tensors().items() if ".ls" not in key}
     radio = read_radio(write_pth(tmp_path / "radio.pth.tar", tensors), "siglip2")
