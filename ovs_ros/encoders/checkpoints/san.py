@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -17,6 +19,7 @@ from ovs_ros.encoders.checkpoints.keys import Rule, map_keys, read_checkpoint
 from ovs_ros.encoders.checkpoints.san_adapter import AdapterConfig, SideAdapter
 from ovs_ros.encoders.clip.clip_model import ClipModel, unit
 from ovs_ros.encoders.clip.dense_model import TorchFeatures
+from ovs_ros.encoders.clip.grid_cache import GridCache
 from ovs_ros.encoders.model_file import ModelFile
 
 TEMPLATES = (
@@ -95,6 +98,9 @@ class San(ClipModel):
             fused=len(config.fused),
         )
         self.bg_embed = nn.Parameter(torch.randn(1, dim))
+        self._windows = GridCache(
+            lambda grid, device, _: pooling_windows(grid, self._clip_grid(grid)).to(device)
+        )
         self.requires_grad_(False).eval()
 
     def dense(self, images: Tensor) -> TorchFeatures:
@@ -104,7 +110,7 @@ class San(ClipModel):
         """
         tokens, maps = self._see(images)
         proposals = self.side_adapter_network(images, maps)
-        class_token, queries = self._recognise(tokens, proposals.biases, maps[-1].shape[1:3])
+        class_token, queries = self._recognise(tokens, proposals.biases)
         coarse = proposals.masks.sigmoid()
         patches = torch.einsum("bqhw,bqd->bhwd", coarse, queries)
         height, width = coarse.shape[2:]
@@ -122,27 +128,28 @@ class San(ClipModel):
 
         Args:
             features: of one image.
-            words: (M, 1, D), the mean over prompts.
+            words: (M, 1, D), the mean over prompts; rows of zeros fill up and take no share.
 
         Returns:
             (M, 4h, 4w) float32: log of the proposals' shares for the word, summed with the masks as weights.
             A softmax over words makes them shares of each place.
         """
         queries, masks = (part[0].float() for part in features.decoding)
+        words = words[:, 0].float()
         nothing = unit(self.bg_embed.float())
         # In half precision a cosine's last digit would be a twentieth of a logit, and small shares nothing.
         with torch.autocast(masks.device.type, enabled=False):
-            cosines = queries @ torch.cat([words[:, 0].float(), nothing]).T  # (Q, M + 1)
-            shares = (self.logit_scale * cosines).softmax(dim=-1)[:, :-1]
+            cosines = queries @ torch.cat([words, nothing]).T  # (Q, M + 1)
+            real = F.pad(words.square().sum(dim=-1) > 0, (0, 1), value=True)
+            scores = (self.logit_scale * cosines).masked_fill(~real, -torch.inf)
+            shares = scores.softmax(dim=-1)[:, :-1]
             sums = shares.T @ masks.flatten(1)  # (M, 4h * 4w)
         return sums.clamp_min(torch.finfo(sums.dtype).tiny).log().unflatten(1, masks.shape[1:])
 
     def _see(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         """CLIP's first blocks: their last tokens (B, 1 + h'*w', C) and the maps (B, h', w', C) to fuse."""
-        visual = self.clip.visual
-        patch = visual.patch_size[0]
-        # Whole patches over the whole image: on grids where the paper's scale leaves a rest, it would be cut.
-        rows, columns = (max(1, round(side * self.config.clip_scale / patch)) for side in images.shape[2:])
+        visual, patch = self.clip.visual, self.clip.visual.patch_size[0]
+        rows, columns = self._clip_grid((images.shape[2] // self.stride, images.shape[3] // self.stride))
         smaller = F.interpolate(
             images, size=(rows * patch, columns * patch), mode="bilinear", align_corners=False
         )
@@ -158,6 +165,15 @@ class San(ClipModel):
                 maps.append(tokens[:, 1:].unflatten(1, (rows, columns)))
         return tokens, maps
 
+    def _clip_grid(self, grid: tuple[int, int]) -> tuple[int, int]:
+        """CLIP's grid beside the adapter's: whole patches over the whole image.
+
+        Where the paper's scale leaves a rest of less than a patch, the authors cut it off.
+        """
+        scale = self.config.clip_scale * self.stride / self.clip.visual.patch_size[0]
+        rows, columns = (max(1, round(side * scale)) for side in grid)
+        return rows, columns
+
     def _clip_positions(self, rows: int, columns: int) -> Tensor:
         """(1 + rows*columns, C): CLIP's position embedding, resampled to another grid."""
         visual = self.clip.visual
@@ -168,11 +184,12 @@ class San(ClipModel):
         resampled = F.interpolate(square, size=(rows, columns), mode="bicubic", align_corners=False)
         return torch.cat([learned[:1], resampled.flatten(2)[0].mT])
 
-    def _recognise(self, tokens: Tensor, biases: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    def _recognise(self, tokens: Tensor, biases: Tensor) -> tuple[Tensor, Tensor]:
         """CLIP's last blocks, with a copy of the class token for each proposal: unit (B, D) and (B, Q, D)."""
         visual = self.clip.visual
         count = biases.shape[2]
-        mask = proposal_mask(biases, grid)
+        height, width = biases.shape[3:]
+        mask = proposal_mask(biases, self._windows((height, width), biases))
         joint = torch.cat([tokens[:, :1].expand(-1, count, -1), tokens], dim=1)
         blocks = visual.transformer.resblocks[self.config.fused[-1] :]
         for i, block in enumerate(blocks):
@@ -181,7 +198,7 @@ class San(ClipModel):
         return embedded[:, count], embedded[:, :count]
 
 
-def proposal_mask(biases: Tensor, grid: tuple[int, int]) -> Tensor:
+def proposal_mask(biases: Tensor, windows: Tensor) -> Tensor:
     """What is added to the attention logits of Q proposals' tokens, in every guided block.
 
     A proposal's token sees itself as a class token does, and patches with its bias, pooled to CLIP's grid by
@@ -189,16 +206,38 @@ def proposal_mask(biases: Tensor, grid: tuple[int, int]) -> Tensor:
 
     Args:
         biases: (B, H, Q, h, w) on the adapter's grid.
-        grid: (h', w') of CLIP's patches.
+        windows: (N, K), which of its h*w places each of CLIP's patches covers; see `pooling_windows`.
 
     Returns:
-        (B, H, Q, Q + 1 + h'*w'): proposals, class token, patches.
+        (B, H, Q, Q + 1 + N): proposals, class token, patches.
     """
     batch, heads, count = biases.shape[:3]
-    pooled = F.adaptive_max_pool2d(biases.flatten(1, 2), grid).flatten(2).unflatten(1, (heads, count))
+    pooled = biases.flatten(3)[..., windows].amax(dim=-1)
     itself = torch.full((count, count + 1), -torch.inf, dtype=biases.dtype, device=biases.device)
     itself.fill_diagonal_(0.0)
     return torch.cat([itself.expand(batch, heads, -1, -1), pooled], dim=3)
+
+
+def pooling_windows(grid: tuple[int, int], target: tuple[int, int]) -> Tensor:
+    """The windows of torch's adaptive pooling, as a table; many runtimes pool only where grids divide.
+
+    Args:
+        grid: (h, w) that is pooled.
+        target: (h', w').
+
+    Returns:
+        (h'*w', K) int64, places in h*w; small windows name their last row or column again.
+    """
+    rows, columns = (_windows_along(*lengths) for lengths in zip(grid, target, strict=True))
+    places = rows[:, None, :, None] * grid[1] + columns[None, :, None, :]
+    return torch.from_numpy(places.reshape(target[0] * target[1], -1))
+
+
+def _windows_along(length: int, count: int) -> NDArray[np.int64]:
+    """(count, K): the places of `length` that each window covers."""
+    place = np.arange(count, dtype=np.int64)
+    first, last = place * length // count, -(-(place + 1) * length // count) - 1
+    return np.minimum(first[:, None] + np.arange((last - first).max() + 1), last[:, None])
 
 
 def guided_block(block: Any, tokens: Tensor, mask: Tensor, *, drop_patches: bool) -> Tensor:

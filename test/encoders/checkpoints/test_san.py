@@ -26,6 +26,7 @@ from ovs_ros.encoders.checkpoints.san import (  # noqa: E402
     fill_san,
     guided_block,
     load_san,
+    pooling_windows,
     proposal_mask,
 )
 from ovs_ros.encoders.checkpoints.san_adapter import AdapterConfig  # noqa: E402
@@ -87,7 +88,9 @@ def test_a_guided_block_is_the_formula_token_by_token() -> None:
     biases = 3 * torch.randn(1, heads, count, 4, 4, generator=generator)
     tokens = torch.randn(1, count + 1 + 8, width, generator=generator)
 
-    got = guided_block(block, tokens, proposal_mask(biases, grid), drop_patches=False)[0]
+    got = guided_block(
+        block, tokens, proposal_mask(biases, pooling_windows((4, 4), grid)), drop_patches=False
+    )[0]
 
     normed = F.layer_norm(tokens[0], (width,), block.ln_1.weight, block.ln_1.bias)
     joint = (normed @ block.attn.in_proj_weight.T + block.attn.in_proj_bias).reshape(-1, 3, heads, 16)
@@ -117,10 +120,20 @@ def test_patches_may_be_dropped_in_the_last_block() -> None:
     clip, _ = small_clip()
     block = clip.visual.transformer.resblocks[0]
     tokens = torch.randn(2, 3 + 1 + 8, 64, generator=torch.Generator().manual_seed(0))
-    mask = proposal_mask(torch.randn(2, 4, 3, 2, 4, generator=torch.Generator().manual_seed(1)), (2, 4))
+    biases = torch.randn(2, 4, 3, 2, 4, generator=torch.Generator().manual_seed(1))
+    mask = proposal_mask(biases, pooling_windows((2, 4), (2, 4)))
     whole = guided_block(block, tokens, mask, drop_patches=False)
     dropped = guided_block(block, tokens, mask, drop_patches=True)
     assert torch.allclose(dropped, whole[:, :4], atol=1e-6)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.tuples(*[st.integers(1, 12)] * 4))
+def test_pooling_is_torchs_own(sides: tuple[int, int, int, int]) -> None:
+    grid, target = sides[:2], sides[2:]
+    values = torch.randn(3, *grid, generator=torch.Generator().manual_seed(0))
+    pooled = values.flatten(1)[:, pooling_windows(grid, target)].amax(dim=-1)
+    assert torch.equal(pooled, F.adaptive_max_pool2d(values, target).flatten(1))
 
 
 def test_without_bias_every_proposal_is_clips_own_class_embedding() -> None:
@@ -262,6 +275,15 @@ def test_the_order_of_words_does_not_matter() -> None:
     assert torch.allclose(
         model.decode(features, words[order]), model.decode(features, words)[order], atol=1e-5
     )
+
+
+def test_words_of_zeros_take_no_share() -> None:
+    model = small_san()
+    features = model.dense(images(64, 96))
+    words = unit_words(3)
+    filled = model.decode(features, torch.cat([words, torch.zeros(5, 1, 32)]))
+    assert torch.allclose(filled[:3], model.decode(features, words), atol=1e-5)
+    assert (filled[3:] < -80).all()
 
 
 def test_only_the_last_product_knows_how_many_words_there_are() -> None:
