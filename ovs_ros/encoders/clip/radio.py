@@ -183,7 +183,7 @@ class _Block(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, T, C) to (B, T, C)."""
         query, key, value = self._heads(tokens)
-        return self._rest(tokens, F.scaled_dot_product_attention(query, key, value))
+        return self._rest(tokens, F.scaled_dot_product_attention(query, key, value).transpose(1, 2))
 
     def by_keys(self, tokens: Tensor, window: Tensor) -> Tensor:
         """The same, but patches see what answers alike, by `window` (N, P + N) above all their neighbours."""
@@ -191,18 +191,20 @@ class _Block(nn.Module):
         query, key, value = self._heads(tokens)
         before = F.scaled_dot_product_attention(query[:, :, :first], key, value)
         patches = F.scaled_dot_product_attention(key[:, :, first:], key, value, attn_mask=window)
-        return self._rest(tokens, torch.cat([before, patches], 2))
+        return self._rest(tokens, torch.cat([before.transpose(1, 2), patches.transpose(1, 2)], 1))
 
     def recursive(self, tokens: Tensor, first: int) -> Tensor:
         """The same, but patches, all after the `first` tokens, see what the attention itself left alike."""
         query, key, value = self._heads(tokens)
-        seen = F.scaled_dot_product_attention(query, key, value)
-        joined = self.attn["proj"](seen.transpose(1, 2).flatten(2))  # (B, T, C)
+        seen = F.scaled_dot_product_attention(query, key, value).transpose(1, 2)  # (B, T, heads, d)
+        joined = self.attn["proj"](seen.flatten(2))  # (B, T, C)
         alike = F.normalize(joined.unflatten(-1, (self.heads, -1)).transpose(1, 2).float(), dim=-1)
-        cosines = alike[:, :, first:] @ alike.mT  # (B, heads, N, T)
+        # Products of three axes, as those of four leave views that ONNX lacks.
+        alike, value = (heads.contiguous().flatten(0, 1) for heads in (alike, value))  # (B heads, T, d)
+        cosines = torch.bmm(alike[:, first:], alike.mT)  # (B heads, N, T)
         weights = (cosines * SHARPNESS).masked_fill(cosines < 0, -torch.inf).softmax(-1)
-        patches = weights.to(value.dtype) @ value
-        return self._rest(tokens, torch.cat([seen[:, :, :first], patches], 2))
+        patches = torch.bmm(weights.to(value.dtype), value).unflatten(0, (-1, self.heads))
+        return self._rest(tokens, torch.cat([seen[:, :first], patches.transpose(1, 2)], 1))
 
     def _heads(self, tokens: Tensor) -> tuple[Tensor, ...]:
         """Queries, keys and values, each (B, heads, T, d)."""
@@ -210,8 +212,8 @@ class _Block(nn.Module):
         return joint.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
 
     def _rest(self, tokens: Tensor, seen: Tensor) -> Tensor:
-        """What follows the attention (B, heads, T, d)."""
-        tokens = tokens + _scaled(self.attn["proj"](seen.transpose(1, 2).flatten(2)), self.ls1)
+        """What follows the attention (B, T, heads, d)."""
+        tokens = tokens + _scaled(self.attn["proj"](seen.flatten(2)), self.ls1)
         hidden = F.gelu(self.mlp["fc1"](self.norm2(tokens)))
         return tokens + _scaled(self.mlp["fc2"](hidden), self.ls2)
 
