@@ -174,7 +174,8 @@ class LinearAttention(nn.Module):
             summed = torch.einsum("...mhd,...mhe->...hde", key, value)
             weight = torch.einsum("...mhd,...hd->...mh", query, key.sum(dim=-3)) + 1e-6
             attended = torch.einsum("...mhd,...hde->...mhe", query, summed) / weight[..., None]
-        return attended.flatten(-2).to(x.dtype)
+        # Contiguous first: ONNX lacks the view that flatten makes of a copy.
+        return attended.contiguous().flatten(-2).to(x.dtype)
 
 
 class DoubleConv(nn.Module):

@@ -434,3 +434,21 @@ def test_all_words_go_in_at_half_the_precision(model: Sed) -> None:
         logits.append(segmenter.score(image, words).logits)
     exact, rounded = (x - x.mean() for x in logits)
     assert np.sum(exact * rounded) / np.linalg.norm(exact) / np.linalg.norm(rounded) > 0.99
+
+
+def test_the_decoder_can_be_exported(model: Sed, words: torch.Tensor, tmp_path: Path) -> None:
+    pytest.importorskip("onnx", reason="exports need onnx, which the development set brings")
+    import onnxruntime
+
+    from ovs_ros.encoders.clip.export import DecoderGraph
+    from ovs_ros.encoders.clip.onnx_graph import write_static
+
+    features, path = model.dense(images(32, 64)), tmp_path / "decoder.onnx"
+    given = (words, features.patches, features.image, *features.decoding)
+    names = ["words", "patches", "pooled", "decoding0", "decoding1", "decoding2"]
+    write_static(DecoderGraph(model).eval(), given, path, names, ["logits"])
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    known = {one.name for one in session.get_inputs()}
+    feed = {name: x.numpy() for name, x in zip(names, given, strict=True) if name in known}
+    (logits,) = session.run(["logits"], feed)
+    np.testing.assert_allclose(logits, model.decode(features, words).numpy(), atol=1e-4)
