@@ -3,7 +3,7 @@
 from itertools import product
 from pathlib import Path
 from time import perf_counter
-from typing import Annotated
+from typing import Annotated, Any
 
 import cv2
 import numpy as np
@@ -23,6 +23,7 @@ from ovs_ros.cli.common import (
     user_errors,
     write_json,
 )
+from ovs_ros.encoders.protocols import ImageEncoder, TimedEncoder
 from ovs_ros.segmentation.segmenter import Segmenter
 from ovs_ros.vocabulary.embedded import EmbeddedVocabulary
 from ovs_ros.vocabulary.vocabulary import Vocabulary
@@ -38,6 +39,10 @@ def bench(
         int, typer.Option(min=20, help="Frames timed for each size; medians are reported.")
     ] = 60,
     exhaustive: ExhaustiveOption = False,
+    batch: Annotated[
+        int,
+        typer.Option(min=0, help="Time the network alone over this many images at once too; torch only."),
+    ] = 0,
     models: Annotated[
         Path | None, typer.Option(help="Another folder with the model's files, as `ovs train` writes them.")
     ] = None,
@@ -51,15 +56,19 @@ def bench(
         segmenter = load_segmenter(preset, models=models, select=not exhaustive)
         with console.status("Embedding words"):
             vocabularies = compose_vocabularies(segmenter, SIZES)
-        encoder_ms, frame_ms, stages_ms = measure(segmenter, vocabularies, draw_scene(), frames)
+        encoder_ms, frame_ms, stages_ms, p95_ms = measure(segmenter, vocabularies, draw_scene(), frames)
         results = {
             "encoder_ms": encoder_ms,
             "frame_ms": frame_ms,
             "stages_ms": stages_ms,
+            "p95_ms": p95_ms,
             "model": segmenter.image_encoder.name,
             "device": segmenter.image_encoder.device,
         }
-        _print(encoder_ms, frame_ms, stages_ms)
+        _print(encoder_ms, frame_ms, stages_ms, p95_ms)
+        if batch:
+            results["batch_ms"] = measure_batch(segmenter.image_encoder, batch, frames)
+            console.print(Text(f"Network over {batch} images at once: {results['batch_ms']:.1f} ms"))
         console.print(
             Text(
                 f"Model {results['model']} on {results['device']}; medians of {frames} frames, "
@@ -125,21 +134,19 @@ def draw_scene() -> NDArray[np.uint8]:
 
 def measure(
     segmenter: Segmenter, vocabularies: dict[int, EmbeddedVocabulary], image: NDArray[np.uint8], frames: int
-) -> tuple[float, dict[str, float], dict[str, dict[str, float]]]:
+) -> tuple[float, dict[str, float], dict[str, dict[str, float]], dict[str, float]]:
     """Median milliseconds after a warm-up, everything in turn.
 
     Returns:
-        The image encoder alone; the whole frame by vocabulary size; its stages by vocabulary size.
+        The image encoder alone; the whole frame by vocabulary size; its stages by vocabulary size; and the
+        95th percentiles, of 'encoder' and of the whole frame by vocabulary size.
     """
     encoder = segmenter.image_encoder
     encoder_ms: list[float] = []
     frame_ms: dict[int, list[float]] = {size: [] for size in vocabularies}
     stages_ms: dict[int, list[dict[str, float]]] = {size: [] for size in vocabularies}
     for number in track(range(_WARM_UP + frames), "Timing", console=console, transient=True):
-        prepared = encoder.prepare(image)
-        start = perf_counter()
-        encoder.backbone(prepared)
-        alone = (perf_counter() - start) * 1e3
+        alone = _encoder_ms(encoder, encoder.prepare(image))
         if number >= _WARM_UP:
             encoder_ms.append(alone)
         for size, words in vocabularies.items():
@@ -153,23 +160,57 @@ def measure(
         _median(encoder_ms),
         {str(size): _median(times) for size, times in frame_ms.items()},
         {
-            str(size): {stage: _median([frame[stage] for frame in times]) for stage in times[0]}
+            str(size): {stage: _median([frame[stage] for frame in times]) for stage in times[-1]}
             for size, times in stages_ms.items()
         },
+        {"encoder": _p95(encoder_ms), **{str(size): _p95(times) for size, times in frame_ms.items()}},
     )
+
+
+def measure_batch(encoder: ImageEncoder, batch: int, runs: int) -> float:
+    """Median milliseconds of the network over several images at once.
+
+    Raises:
+        ValueError: the encoder takes one image at a time.
+    """
+    if not isinstance(encoder, TimedEncoder):
+        raise ValueError(f"expected a torch model for --batch, got {encoder.name}; leave --batch out")
+    return _median(encoder.time_batch(encoder.prepare(draw_scene()), batch, runs))
 
 
 def _median(times: list[float]) -> float:
     return round(float(np.median(times)), 3)
 
 
-def _print(encoder_ms: float, frame_ms: dict[str, float], stages_ms: dict[str, dict[str, float]]) -> None:
+def _p95(times: list[float]) -> float:
+    return round(float(np.percentile(times, 95)), 3)
+
+
+def _encoder_ms(encoder: ImageEncoder, prepared: Any) -> float:
+    if isinstance(encoder, TimedEncoder):
+        return encoder.time_backbone(prepared)
+    start = perf_counter()
+    encoder.backbone(prepared)
+    return (perf_counter() - start) * 1e3
+
+
+def _print(
+    encoder_ms: float,
+    frame_ms: dict[str, float],
+    stages_ms: dict[str, dict[str, float]],
+    p95_ms: dict[str, float],
+) -> None:
     table = Table("ms", *(f"{int(size):,} names" for size in frame_ms))
     table.add_row("frame", *(f"{whole:.1f}" for whole in frame_ms.values()), style="bold")
+    table.add_row("95th percentile", *(f"{p95_ms[size]:.1f}" for size in frame_ms))
     table.add_row(
         "in encoders", *(f"{whole / encoder_ms:.2f}" for whole in frame_ms.values()), end_section=True
     )
-    for stage in next(iter(stages_ms.values())):
-        table.add_row(stage, *(f"{stages_ms[size][stage]:.2f}" for size in frame_ms))
+    # Frames that are decided on a GPU have other stages than those whose vocabulary is too large for that.
+    for stage in dict.fromkeys(stage for stages in stages_ms.values() for stage in stages):
+        cells = (stages_ms[size].get(stage) for size in frame_ms)
+        table.add_row(stage, *("" if cell is None else f"{cell:.2f}" for cell in cells))
     console.print(table)
-    console.print(Text(f"Image encoder alone: {encoder_ms:.1f} ms"))
+    console.print(
+        Text(f"Image encoder alone: {encoder_ms:.1f} ms, 95th percentile {p95_ms['encoder']:.1f} ms")
+    )

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,6 +53,17 @@ class ImageEncoder(Protocol):
 
     def project(self, features: Any) -> DenseFeatures:
         """Bring what `backbone` gave into the space shared with words."""
+
+
+@runtime_checkable
+class TimedEncoder(Protocol):
+    """An image encoder on a device that works while others go on: it alone can tell how long it takes."""
+
+    def time_backbone(self, prepared: Any) -> float:
+        """Milliseconds that `backbone` takes; waits until it is done."""
+
+    def time_batch(self, prepared: Any, batch: int, runs: int) -> list[float]:
+        """Milliseconds of each run of the network over `batch` images at once, after a warm-up."""
 
 
 class TextEncoder(Protocol):

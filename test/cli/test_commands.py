@@ -328,7 +328,9 @@ def test_bench_writes_what_it_promises(tmp_path, monkeypatch):
     result = run("bench", "--json", tmp_path / "b.json")
     assert result.exit_code == 0, result.output
     results = json.loads((tmp_path / "b.json").read_text())
-    assert list(results) == ["encoder_ms", "frame_ms", "stages_ms", "model", "device"]
+    assert list(results) == ["encoder_ms", "frame_ms", "stages_ms", "p95_ms", "model", "device"]
+    assert list(results["p95_ms"]) == ["encoder", "20", "847"]
+    assert all(results["p95_ms"][size] >= median for size, median in results["frame_ms"].items())
     assert list(results["frame_ms"]) == ["20", "847"] == list(results["stages_ms"])
     for size, whole in results["frame_ms"].items():
         assert whole > 0 and "select" in results["stages_ms"][size]

@@ -27,6 +27,7 @@ from ovs_ros.runtime.torch_device import (
     resolve_precision,
 )
 from ovs_ros.runtime.torch_graph import StaticCall
+from ovs_ros.runtime.torch_timing import time_call
 
 T = TypeVar("T")
 LOG = logging.getLogger(__name__)
@@ -269,6 +270,24 @@ class TorchImageEncoder:
             self.notices.append(text)
             LOG.warning("%s %s", self.model.name, text)
 
+    def time_backbone(self, prepared: PreparedFrame) -> float:
+        """See `TimedEncoder`: by CUDA events on a GPU, the upload included."""
+        self.wait()
+        return time_call(lambda: self.backbone(prepared), self.stream)
+
+    def time_batch(self, prepared: PreparedFrame, batch: int, runs: int) -> list[float]:
+        """See `TimedEncoder`: each image in one pass, uploads left out; on a GPU one CUDA graph."""
+        pixels = prepared.shape.canvas.expand(batch, -1, -1, -1).to(self.footprint.device)
+
+        def dense() -> TorchFeatures:
+            with computing(self.footprint.device, self.dtype):
+                return self.model.dense(self._normalised(pixels))
+
+        call = self.static_call(dense)
+        call()
+        self.wait()
+        return [time_call(call, self.stream) for _ in range(runs)]
+
     def _settle(self) -> None:
         """Bring the model to the footprint's device, in the precision that suits it."""
         device = self.footprint.device
@@ -328,6 +347,11 @@ class TorchImageEncoder:
         self._shapes[key] = ShapeBuffers(grid, windows, canvas, pixels, encode)
         return self._shapes[key]
 
+    def _normalised(self, pixels: Tensor) -> Tensor:
+        """(B, H, W, 3) uint8 RGB to what the model takes: (B, 3, H, W) in its precision."""
+        images = pixels.permute(0, 3, 1, 2).to(torch.float32)  # in channels last, as it lies in memory
+        return torch.addcmul(self._shift, images, self._scale).to(self.dtype)
+
     def encode(self, pixels: Tensor, windows: Windows) -> EncodedBuffers:
         """The device's part of a frame, without waiting for it.
 
@@ -336,10 +360,7 @@ class TorchImageEncoder:
             windows: how the image is cut into windows.
         """
         with computing(self.footprint.device, self.dtype):
-            # (1, 3, H, W) in channels last, as it lies in memory
-            images = pixels.permute(2, 0, 1)[None].to(torch.float32)
-            images = torch.addcmul(self._shift, images, self._scale).to(self.dtype)
-            batch = crops(images, windows, self.model.stride)
+            batch = crops(self._normalised(pixels[None]), windows, self.model.stride)
             features = _joined(
                 [self.model.dense(part) for part in batch.split(len(batch) if self.footprint.together else 1)]
             )

@@ -13,7 +13,7 @@ from torch_models import TinyDecoding, TinyDense, noise_image, one_thread  # noq
 
 from ovs_ros.encoders.clip.image_encoder import FEWEST_PATCHES, Footprint, TorchImageEncoder  # noqa: E402
 from ovs_ros.encoders.patches import fit_grid  # noqa: E402
-from ovs_ros.encoders.protocols import DenseFeatures  # noqa: E402
+from ovs_ros.encoders.protocols import DenseFeatures, TimedEncoder  # noqa: E402
 from ovs_ros.encoders.upsampling import DensePixels  # noqa: E402
 
 
@@ -233,3 +233,13 @@ def test_patches_of_a_plain_model_can_be_changed() -> None:
     words = TinyDense().embed_texts(["a"]).numpy()
     changed = features.upsampling.changed(change, features.extent)
     np.testing.assert_allclose(changed.cosines(words), -features.upsampling.cosines(words))
+
+
+def test_a_model_is_timed_alone_and_over_several_images() -> None:
+    model = TinyDense()
+    encoder = on_cpu(model, 48)
+    assert isinstance(encoder, TimedEncoder)
+    prepared = encoder.prepare(noise_image(96, 128))
+    assert encoder.time_backbone(prepared) > 0
+    assert len(encoder.time_batch(prepared, batch=3, runs=2)) == 2
+    assert model.batches == [(1, 3, 96, 128), *[(3, 3, 96, 128)] * 3]

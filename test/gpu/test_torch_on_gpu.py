@@ -1,0 +1,160 @@
+"""What only a GPU can show: graphs give what eager calls give, fp16 agrees with fp32, frames do not wait."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="torch is not installed (pip install '.[clip]')")
+
+from torch_models import TinyDecoding, TinyDense, noise_image  # noqa: E402
+
+from ovs_ros.encoders.clip.image_encoder import TorchImageEncoder  # noqa: E402
+from ovs_ros.encoders.clip.text_encoder import ClipTextEncoder  # noqa: E402
+from ovs_ros.encoders.protocols import DenseFeatures  # noqa: E402
+from ovs_ros.segmentation.segmenter import Segmenter, SegmenterOptions  # noqa: E402
+from ovs_ros.segmentation.torch_frame import TorchSegmenter  # noqa: E402
+from ovs_ros.vocabulary.embedded import EmbeddedVocabulary  # noqa: E402
+from ovs_ros.vocabulary.vocabulary import Vocabulary  # noqa: E402
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no GPU on this machine")
+
+
+def on_gpu(model: TinyDense, patches: int = 300, **settings: Any) -> TorchImageEncoder:
+    return TorchImageEncoder(model, patches=patches, **{"device": "cuda", "precision": "fp16", **settings})
+
+
+def encode(encoder: TorchImageEncoder, image: np.ndarray) -> DenseFeatures:
+    return encoder.project(encoder.backbone(encoder.prepare(image)))
+
+
+def random_words(count: int) -> EmbeddedVocabulary:
+    embeddings = np.random.default_rng(0).standard_normal((count, TinyDense.dim))
+    names = [f"thing {number}" for number in range(count)]
+    return EmbeddedVocabulary(
+        Vocabulary.from_names(names), embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+    )
+
+
+@pytest.mark.parametrize("window", [0, 128])
+def test_a_graph_gives_what_an_eager_call_gives(window: int) -> None:
+    eager_model = TinyDense()
+    eager_model.capturable = False
+    eager, graph = on_gpu(eager_model, window=window), on_gpu(TinyDense(), window=window)
+    for seed in range(4):
+        image = noise_image(240, 320, seed)
+        expected, got = encode(eager, image), encode(graph, image)
+        np.testing.assert_allclose(got.patches, expected.patches, atol=1e-3)
+        np.testing.assert_allclose(got.image, expected.image, atol=1e-3)
+    assert graph.notices == eager.notices == []
+
+
+def test_a_captured_model_is_not_called_again() -> None:
+    model = TinyDense()
+    encoder = on_gpu(model)
+    encode(encoder, noise_image(240, 320))
+    calls = len(model.batches)
+    encode(encoder, noise_image(240, 320, seed=1))
+    assert len(model.batches) == calls
+    encode(encoder, noise_image(120, 320))
+    assert len(model.batches) > calls
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_lower_precision_agrees_with_fp32_on_the_best_word(precision: str) -> None:
+    words = random_words(20).embeddings
+    exact, rough = on_gpu(TinyDense(), precision="fp32"), on_gpu(TinyDense(), precision=precision)
+    agreement = []
+    for seed in range(4):
+        best = [
+            (encode(encoder, noise_image(480, 640, seed)).patches @ words.T).argmax(2)
+            for encoder in (exact, rough)
+        ]
+        agreement.append((best[0] == best[1]).mean())
+    assert np.mean(agreement) >= (0.99 if precision == "fp16" else 0.95)
+
+
+def test_fp32_on_the_gpu_gives_what_the_cpu_gives() -> None:
+    image = noise_image(240, 320)
+    cpu = encode(on_gpu(TinyDense(), device="cpu", precision="fp32"), image)
+    gpu = encode(on_gpu(TinyDense(), precision="fp32"), image)
+    assert (cpu.patches * gpu.patches).sum(-1).min() > 0.9999
+
+
+@pytest.mark.parametrize("options", [{}, {"select": False}, {"rule": "top_n", "top_n": 3}], ids=str)
+def test_the_whole_frame_is_the_segmenters(options: dict[str, Any]) -> None:
+    encoder = on_gpu(TinyDense(), precision="fp32")
+    text = ClipTextEncoder(encoder.model, ("{}",))
+    own, whole = (kind(encoder, text, SegmenterOptions(**options)) for kind in (Segmenter, TorchSegmenter))
+    for count in (20, 90, 30):
+        words, image = random_words(count), noise_image(480, 640, count)
+        expected, got = own.segment(image, words), whole.segment(image, words)
+        assert set(got.stages_ms) == {"prepare", "launch", "wait"}
+        assert got.selected_names == expected.selected_names
+        assert (got.labels == expected.labels).mean() >= 0.999
+    assert encoder.notices == []
+
+
+def test_a_frame_waits_for_the_device_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = on_gpu(TinyDense())
+    segmenter = TorchSegmenter(encoder, ClipTextEncoder(encoder.model, ("{}",)), SegmenterOptions())
+    words, image = random_words(20), noise_image(480, 640)
+    for _ in range(2):
+        segmenter.segment(image, words)
+    prepared = encoder.prepare(image)
+    encoder.backbone(prepared)
+    waits, wait = [], encoder.wait
+
+    def counted() -> None:
+        torch.cuda.set_sync_debug_mode("default")
+        wait()
+        waits.append(1)
+        torch.cuda.set_sync_debug_mode("error")
+
+    monkeypatch.setattr(encoder, "wait", counted)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        encoder.backbone(prepared)
+        assert not waits
+        segmenter.segment(image, words)
+        assert len(waits) == 1
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_a_model_that_cannot_be_captured_runs_as_it_is_and_says_so() -> None:
+    class Waits(TinyDense):
+        def dense(self, images: Any) -> Any:
+            features = super().dense(images)
+            assert features.patches.abs().sum().item() > 0
+            return features
+
+    encoder, plain = on_gpu(Waits()), on_gpu(TinyDense())
+    for seed in range(2):
+        image = noise_image(240, 320, seed)
+        np.testing.assert_allclose(encode(encoder, image).patches, encode(plain, image).patches, atol=1e-3)
+    assert len(encoder.notices) == 1 and "could not be captured" in encoder.notices[0]
+
+
+def test_a_decoder_on_the_gpu_gives_what_it_gives_on_the_cpu() -> None:
+    image, words = noise_image(240, 320), random_words(8).embeddings
+    cpu, gpu = (
+        encode(on_gpu(TinyDecoding(), device=device, precision="fp32"), image).upsampling.cosines(words)
+        for device in ("cpu", "cuda")
+    )
+    np.testing.assert_allclose(gpu, cpu, atol=1e-3)
+
+
+def test_a_full_gpu_ends_on_the_cpu() -> None:
+    class Full(TinyDense):
+        def dense(self, images: Any) -> Any:
+            if images.is_cuda and images.shape[2] > 8 * self.stride:
+                raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+            return super().dense(images)
+
+    encoder = on_gpu(Full())
+    features = encode(encoder, noise_image(480, 640))
+    assert encoder.device == "cpu" and encoder.footprint.patches == 300
+    assert encoder.notices[-1] == "runs on cpu with 300 patches, for the memory of cuda:0 was full"
+    expected = encode(on_gpu(TinyDense(), device="cpu"), noise_image(480, 640))
+    assert (features.patches * expected.patches).sum(-1).min() > 0.999
