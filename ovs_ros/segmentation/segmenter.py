@@ -147,8 +147,8 @@ class Segmenter:
             progress: called now and then with how many words are done and how many there are.
 
         Raises:
-            VocabularyError: a category's prompts cancel each other out, or there are more words than the model
-                can keep the prompts of.
+            VocabularyError: a category's prompts cancel each other out, or there are more words than the
+                model can keep the prompts of.
         """
         return embed(vocabulary, self.text_encoder, self.cache, progress, self.attributes, self.seen_names)
 
