@@ -337,6 +337,22 @@ def test_from_a_model_file_to_names_of_pixels(tmp_path):
         load_radio(replace(file, adaptor_model=""))
 
 
+@pytest.mark.parametrize("attention", ["naclip", "radseg"])
+def test_it_can_be_written_as_onnx(tmp_path, text, attention):
+    pytest.importorskip("onnx", reason="onnx is not installed (pip install '.[clip]')")
+    import onnxruntime
+
+    from ovs_ros.encoders.clip.export import ImageGraph
+    from ovs_ros.encoders.clip.onnx_graph import write_static
+
+    graph = ImageGraph(build(write_pth(tmp_path / "radio.pth.tar", radio_tensors()), text, attention)).eval()
+    image = torch.randint(0, 256, (1, 32, 48, 3), dtype=torch.uint8)
+    write_static(graph, (image,), tmp_path / "radio.onnx", ["image"], ["patches", "embedding"])
+    got = onnxruntime.InferenceSession(tmp_path / "radio.onnx").run(None, {"image": image.numpy()})
+    for ours, theirs in zip(graph(image), got, strict=True):
+        np.testing.assert_allclose(theirs, ours.numpy(), atol=1e-5)
+
+
 def test_a_siglip_in_the_layout_of_transformers(tmp_path):
     config = {"embed_dim": 64, "custom_text": True, "init_logit_bias": -10, "text_cfg": SIGLIP}
     with torch.random.fork_rng(devices=[]):
