@@ -78,14 +78,11 @@ class CatSegWindows(DenseModel):
         ]  # (M, c, c) each
         cells = views[0].shape[-1]
         step = self.step * cells // self.window
-        side = cells + step
-        total = views[0].new_zeros(len(words), side, side)
-        seen = views[0].new_zeros(side, side)
-        corners = [(y, x) for y in (0, step) for x in (0, step)]
-        for (y, x), view in zip(corners, views[:-1], strict=True):
-            total[:, y : y + cells, x : x + cells] += view
-            seen[y : y + cells, x : x + cells] += 1
-        whole = _resized(views[-1][None], side)[0]
+        # How far each window is from the sides of the whole: left, right, above, below.
+        around = [(x, step - x, y, step - y) for y in (0, step) for x in (0, step)]
+        total = sum(F.pad(view, beside) for view, beside in zip(views[:-1], around, strict=True))
+        seen = sum(F.pad(torch.ones_like(views[0][:1]), beside) for beside in around)
+        whole = _resized(views[-1][None], cells + step)[0]
         return torch.logit((total / seen + whole) / 2, eps=1e-6).to(words.dtype)
 
     def _decoded(
