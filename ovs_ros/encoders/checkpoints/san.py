@@ -213,8 +213,7 @@ def proposal_mask(biases: Tensor, windows: Tensor) -> Tensor:
     """
     batch, heads, count = biases.shape[:3]
     pooled = biases.flatten(3)[..., windows].amax(dim=-1)
-    itself = torch.full((count, count + 1), -torch.inf, dtype=biases.dtype, device=biases.device)
-    itself.fill_diagonal_(0.0)
+    itself = torch.eye(count, count + 1, dtype=biases.dtype, device=biases.device).log()  # 0 and -inf
     return torch.cat([itself.expand(batch, heads, -1, -1), pooled], dim=3)
 
 
@@ -260,7 +259,8 @@ def guided_block(block: Any, tokens: Tensor, mask: Tensor, *, drop_patches: bool
     query, key, value = joint.unflatten(2, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
     guided = F.scaled_dot_product_attention(query[:, :, :count], key, value, attn_mask=mask)
     seen = F.scaled_dot_product_attention(query[:, :, count:kept], key[:, :, count:], value[:, :, count:])
-    attended = torch.cat([guided, seen], dim=2).transpose(1, 2).flatten(2)  # (B, kept, C)
+    # (B, kept, C)
+    attended = torch.cat([part.transpose(1, 2).flatten(2) for part in (guided, seen)], dim=1)
     tokens = tokens[:, :kept] + attention.out_proj(attended)
     return tokens + block.mlp(block.ln_2(tokens))
 

@@ -1,9 +1,10 @@
 """From a torch module to an ONNX graph in which every shape is a number."""
 
-import contextlib
-import io
+import os
+import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import onnxruntime as ort
@@ -75,8 +76,7 @@ def _write(
             f"expected a model of at most {_LARGEST:,} bytes for one ONNX file, got {size:,}; take a smaller "
             "one, or run it with torch"
         )
-    # The exporter prints the whole graph when it meets an operation that it does not know.
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+    with warnings.catch_warnings(), _silence():
         warnings.simplefilter("ignore")
         try:
             torch.onnx.export(
@@ -111,6 +111,8 @@ def _fold(path: Path) -> None:
 def _simplify(graph: GraphModule) -> None:
     """Replace what only `torch.export` writes by what the exporter knows."""
     aten = torch.ops.aten
+    # How many elements these have is known, so that they are constants.
+    fills = {aten.full_like.default: None, aten.zeros_like.default: 0, aten.ones_like.default: 1}
     for node in list(graph.graph.nodes):
         if node.target is aten._assert_tensor_metadata.default:
             graph.graph.erase_node(node)
@@ -120,7 +122,32 @@ def _simplify(graph: GraphModule) -> None:
         elif node.target is aten._to_copy.default:
             node.target = aten.to.dtype
             node.args, node.kwargs = (node.args[0], node.kwargs["dtype"]), {}
+        elif node.target is aten._unsafe_view.default:
+            node.target = aten.view.default
+        elif node.target in fills:
+            like, fill = node.meta["val"], fills[node.target]
+            value = torch.full(like.shape, node.args[1] if fill is None else fill, dtype=like.dtype)
+            name = f"_constant_{node.name}"
+            graph.register_buffer(name, value)
+            with graph.graph.inserting_before(node):
+                constant = graph.graph.get_attr(name)
+            node.replace_all_uses_with(constant)
+            graph.graph.erase_node(node)
     graph.recompile()
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Nothing on standard output: the exporter prints all of a graph in which it does not know an operation."""
+    sys.stdout.flush()
+    kept, nothing = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 1)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nothing)
 
 
 def _cannot(path: Path, error: Exception) -> ValueError:

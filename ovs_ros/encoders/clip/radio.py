@@ -37,6 +37,10 @@ SIGMA = 7.0
 """The standard deviation of NARADIO's Gaussian in patches."""
 SHARPNESS = 10.0
 """What RADSeg multiplies cosines with."""
+_COMMANDS = """\
+    hf download nvidia/C-RADIOv3-B c-radio_v3-b_half.pth.tar --local-dir C-RADIOv3-B
+    hf download google/siglip2-so400m-patch16-naflex model.safetensors tokenizer.json tokenizer_config.json \
+--local-dir siglip2-so400m-patch16-naflex"""
 _ALIGNED = 16
 """Fused kernels read masks whose rows begin at multiples of this many numbers, and copy others each time."""
 
@@ -260,17 +264,19 @@ def load_radio(file: ModelFile) -> Radio:
         ValueError: the file is no C-RADIO of this kind, has no such adaptor, or the text tower's space is
             another than the adaptor's.
     """
-    if not file.weights:
+    weights = Path(file.weights).expanduser()
+    if not file.weights or not weights.is_file():
         raise FileNotFoundError(
-            "expected a checkpoint for RADIO, got none; download one, such as c-radio_v3-b_half.pth.tar from "
-            "https://huggingface.co/nvidia/C-RADIOv3-B, and name the file as weights in the model file"
+            f"expected the weights of C-RADIOv3 in the file {file.weights or '(none is named)'}, and there is no "
+            f"such file. Nothing is downloaded from here: on a machine with a network, run\n{_COMMANDS}\nthen "
+            "carry the new folders over, and put them beside the model file"
         )
     if not file.adaptor_model:
         raise ValueError(
             "expected adaptor_model to name the text tower of RADIO's adaptor, got nothing; for example "
-            "ViT-SO400M-16-SigLIP2-512:/FOLDER/model.safetensors"
+            "ViT-SO400M-16-SigLIP2-512:siglip2-so400m-patch16-naflex/model.safetensors"
         )
-    radio = read_radio(Path(file.weights).expanduser(), file.adaptor)
+    radio = read_radio(weights, file.adaptor)
     text, tokenizer, label = load_text_tower(file.adaptor_model, file.cache)
     return build_radio(radio, text, tokenizer, label, file.attention)
 

@@ -548,3 +548,16 @@ def test_a_missing_file_is_said(tmp_path: Path) -> None:
 def test_weights_must_be_named() -> None:
     with pytest.raises(FileNotFoundError, match="san_vit_b_16.pth"):
         load_san(ModelFile(model="san-b"))
+
+
+# --- ONNX ------------------------------------------------------------------------------------------------
+
+
+def test_a_grid_that_does_not_divide_can_be_exported(tmp_path: Path) -> None:
+    """Every file is checked against torch when it is written; on 9 x 11 patches pooling windows differ."""
+    pytest.importorskip("onnx", reason="writes ONNX")
+    from ovs_ros.encoders.clip.export import export_model
+    from ovs_ros.encoders.patches import PatchGrid
+
+    manifest = export_model(new_san(bias=2.0), tmp_path, PatchGrid(9, 11, 144, 176, 16), buckets=(8,))
+    assert manifest.decodes and manifest.parity["decoder.8.fp32.onnx"]["logits"]["least"] > 0.9999

@@ -331,8 +331,11 @@ def test_from_a_model_file_to_names_of_pixels(tmp_path):
     again = half.project(half.backbone(half.prepare(np.full((60, 90, 3), 120, np.uint8))))
     assert (again.patches * features.patches).sum(axis=2).min() > 0.999
 
-    with pytest.raises(FileNotFoundError, match=r"C-RADIOv3-B"):
-        load_radio(replace(file, weights=""))
+    for absent in ("", str(tmp_path / "absent.pth.tar")):
+        with pytest.raises(
+            FileNotFoundError, match=r"hf download nvidia/C-RADIOv3-B c-radio_v3-b_half.pth.tar"
+        ):
+            load_radio(replace(file, weights=absent))
     with pytest.raises(ValueError, match="expected adaptor_model to name the text tower"):
         load_radio(replace(file, adaptor_model=""))
 
