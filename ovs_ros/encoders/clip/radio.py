@@ -267,7 +267,7 @@ def load_radio(file: ModelFile) -> Radio:
     weights = Path(file.weights).expanduser()
     if not file.weights or not weights.is_file():
         raise FileNotFoundError(
-            f"expected the weights of C-RADIOv3 in the file {file.weights or '(none is named)'}, and there is "
+            f"expected the weights of C-RADIOv3 in {file.weights or '(no file is named)'}, and there is "
             f"no such file. Nothing is downloaded from here: on a machine with a network, run\n{_COMMANDS}\n"
             "then carry the new folders over, and put them beside the model file"
         )
