@@ -60,7 +60,7 @@ class CatSegWindows(DenseModel):
         batch, view, step = len(images), self.window, self.step
         square = _resized(images, view + step)
         views = [square[..., y : y + view, x : x + view] for y in (0, step) for x in (0, step)]
-        views = [_resized(view, self.resolution) for view in (*views, _resized(images, view))]
+        views = [_resized(one, self.resolution) for one in (*views, _resized(images, view))]
         features = self.model.dense(torch.stack(views, dim=1).flatten(0, 1))
         decoding = tuple(t.unflatten(0, (batch, -1)) for t in (features.patches, *features.decoding))
         whole = decoding[0][:, -1].permute(0, 3, 1, 2)  # (B, D, ., .)
