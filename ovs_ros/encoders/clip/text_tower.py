@@ -38,7 +38,8 @@ def load_text_tower(wanted: str, cache: str = "") -> tuple[Any, Any, str]:
         cache: a folder where weights by tag are looked for first.
 
     Returns:
-        a model of open_clip with a small image tower without weights, its tokenizer, and a label.
+        a model of open_clip with a small image tower without weights, its tokenizer, and a label that
+        tells its weights from others.
 
     Raises:
         FileNotFoundError: weights or tokenizer are not on this machine.
@@ -58,8 +59,8 @@ def load_text_tower(wanted: str, cache: str = "") -> tuple[Any, Any, str]:
     if files.quick_gelu is not None:
         config["quick_gelu"] = files.quick_gelu
     clip = build_text_tower(config)
-    fill_text_tower(clip, files.weights)
-    return clip, tokenizer, f"{model} {files.label}"
+    digest = fill_text_tower(clip, files.weights)
+    return clip, tokenizer, f"{model} {digest[:12]}"
 
 
 def build_text_tower(config: dict[str, Any]) -> Any:
@@ -76,8 +77,11 @@ def build_text_tower(config: dict[str, Any]) -> Any:
     return clip
 
 
-def fill_text_tower(clip: Any, weights: Path) -> None:
+def fill_text_tower(clip: Any, weights: Path) -> str:
     """Fill all of a model but its image tower, strictly.
+
+    Returns:
+        the sha256 of the file, in hexadecimal.
 
     Raises:
         FileNotFoundError, ValueError: as `read_checkpoint` and `map_keys` have it.
@@ -89,3 +93,4 @@ def fill_text_tower(clip: Any, weights: Path) -> None:
             checkpoint.tensors[key] = checkpoint.tensors[key].reshape(expected[key].shape)
     state = map_keys(checkpoint, expected, (*_TRANSFORMERS, Rule("(.+)", r"\1")), _IMAGE)
     clip.load_state_dict(state, strict=False)
+    return checkpoint.sha256

@@ -320,6 +320,9 @@ def test_from_a_model_file_to_names_of_pixels(tmp_path):
     tokens = open_clip.get_tokenizer(name)(["a chair", "a red wall"])
     expected = torch.nn.functional.normalize(whole.encode_text(tokens), dim=-1)
     torch.testing.assert_close(model.embed_texts(["a chair", "a red wall"]), expected, atol=1e-5, rtol=0)
+    torch.save({key: tensor + 1 for key, tensor in whole.state_dict().items()}, words)
+    assert load_radio(file).name != model.name  # else the cache would give one's embeddings for the other's
+    torch.save(whole.state_dict(), words)
     assert model.logit_scale == pytest.approx(float(whole.logit_scale.detach().exp()))
 
     encoder = TorchImageEncoder(model, patches=24, device="cpu", precision="fp32")
