@@ -100,7 +100,7 @@ def export_model(
         model: in float32 on the CPU.
         folder: made if need be; files of the same names are replaced.
         grid: the patches that an image is cut into.
-        templates: prompt templates; empty: those of CLIP for ImageNet.
+        templates: prompt templates; empty: the model's, or those of CLIP for ImageNet.
         half: write networks in float16 too, for GPUs.
         int8: write networks with weights in int8 too, for CPUs.
         buckets: for how many words decoders are written, where the model decodes.
@@ -115,7 +115,8 @@ def export_model(
     writer = _Writer(model.eval().requires_grad_(False), folder, grid, report)
     precisions = ["fp32", *(["fp16"] if half else []), *(["int8"] if int8 else [])]
     features = writer.image(precisions)
-    prompts = len(templates or imagenet_templates()) if model.keeps_prompts else 1
+    asked = tuple(templates) or model.templates or imagenet_templates()
+    prompts = len(asked) if model.keeps_prompts else 1
     sizes = sorted(set(buckets)) if model.decodes else []
     for words in sizes:
         writer.decoder(words, prompts, features, precisions)
@@ -129,7 +130,7 @@ def export_model(
         logit_scale=float(model.logit_scale),
         mean=[float(value) for value in model.mean],
         std=[float(value) for value in model.std],
-        templates=list(templates or imagenet_templates()),
+        templates=list(asked),
         keeps_prompts=model.keeps_prompts,
         prompts=prompts,
         decode_scale=model.decode_scale if model.decodes else 0,
@@ -317,15 +318,26 @@ def _write_half(source: Path, path: Path) -> None:
 
     kept = [*DEFAULT_OP_BLOCK_LIST, "LayerNormalization", "Softmax", "ReduceL2"]
     half = convert_float_to_float16(onnx.load(source), keep_io_types=True, op_block_list=kept)
+    # The converter casts a tensor once for each node in float32 that reads it, all under one name.
+    distinct = list({node.output[0]: node for node in half.graph.node}.values())
+    for number, node in enumerate(distinct):
+        node.name = f"{node.op_type}_{number}"
+    del half.graph.node[:]
+    half.graph.node.extend(distinct)
     onnx.save(half, path)
 
 
 def _write_int8(source: Path, path: Path) -> None:
     """Weights of matrix products in int8 with one scale a column; activations are quantised as they come."""
+    import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
+    from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
+    network = onnx.load(source)
+    # What the preparation that it asks for does is done: constants are folded, all shapes are known.
+    add_pre_process_metadata(network)
     quantize_dynamic(
-        source,
+        network,
         path,
         op_types_to_quantize=["MatMul"],
         per_channel=True,

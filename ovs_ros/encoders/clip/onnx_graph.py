@@ -138,7 +138,7 @@ def _simplify(graph: GraphModule) -> None:
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """Nothing on standard output: the exporter prints all of a graph in which it does not know an operation."""
+    """Nothing on standard output: the exporter prints a whole graph when it lacks an operation in it."""
     sys.stdout.flush()
     kept, nothing = os.dup(1), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nothing, 1)
