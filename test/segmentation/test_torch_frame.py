@@ -1,5 +1,6 @@
 """The frame on the device gives what the segmenter's own way gives."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed (pip install
 
 from torch_models import TinyDecoding, TinyDense, noise_image, one_thread  # noqa: E402, F401
 
+from ovs_ros.cli import bench  # noqa: E402
 from ovs_ros.encoders.clip.image_encoder import TorchImageEncoder  # noqa: E402
 from ovs_ros.encoders.clip.text_encoder import ClipTextEncoder  # noqa: E402
 from ovs_ros.segmentation.options import SegmenterOptions  # noqa: E402
@@ -174,3 +176,26 @@ def test_a_full_memory_costs_resolution_and_no_frame() -> None:
     second = device.segment(image, words)
     assert "launch" in second.stages_ms
     assert_same(first, second)
+
+
+def test_a_model_file_of_a_torch_model_loads_a_segmenter_of_whole_frames(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = pair()[0]
+    file = tmp_path / "tiny.yaml"
+    file.write_text("model: tiny\n", encoding="utf-8")
+    monkeypatch.setattr(
+        "ovs_ros.segmentation.segmenter.load_model", lambda file: (own.image_encoder, own.text_encoder)
+    )
+    segmenter = Segmenter.load(str(file), theta=0.25)
+    assert isinstance(segmenter, TorchSegmenter) and segmenter.options.theta == 0.25
+
+
+def test_the_benchmark_times_frames_of_both_ways_side_by_side() -> None:
+    device = pair(max_categories=100)[1]
+    words = {20: embedded(20), 150: embedded(150, negatives=30)}
+    _, frame_ms, stages_ms, p95_ms = bench.measure(device, words, noise_image(120, 160), 20)
+    assert set(stages_ms["20"]) == {"prepare", "launch", "wait"}
+    assert "encode" in stages_ms["150"]
+    bench._print(1.0, frame_ms, stages_ms, p95_ms)
+    assert bench.measure_batch(device.image_encoder, 2, 2) > 0
