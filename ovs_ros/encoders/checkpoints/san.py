@@ -137,7 +137,7 @@ class San(ClipModel):
         queries, masks = (part[0].float() for part in features.decoding)
         words = words[:, 0].float()
         nothing = unit(self.bg_embed.float())
-        # In half precision a cosine's last digit would be a twentieth of a logit, and small shares nothing.
+        # In half precision logits would be off by hundredths, and small shares would be zero.
         with torch.autocast(masks.device.type, enabled=False):
             cosines = queries @ torch.cat([words, nothing]).T  # (Q, M + 1)
             real = F.pad(words.square().sum(dim=-1) > 0, (0, 1), value=True)
