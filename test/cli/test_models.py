@@ -31,3 +31,14 @@ def test_a_broken_file_ends_with_two(tmp_path, monkeypatch):
     monkeypatch.setattr(models, "MODEL_FILES", tmp_path)
     result = CliRunner().invoke(app, ["models"])
     assert result.exit_code == 2
+
+
+def test_frames_are_timed_with_random_weights(tmp_path):
+    file = tmp_path / "small.yaml"
+    file.write_text("model: ViT-B-32\nweights: openai\npatches: 12\nprecision: fp32\n")
+    report = tmp_path / "report.json"
+    result = CliRunner().invoke(app, ["models", str(file), "--time", "2", "--json", str(report)])
+    assert result.exit_code == 0, result.output
+    (row,) = json.loads(report.read_text())
+    assert (row["device"], row["precision"]) in {("cpu", "float32"), ("cuda:0", "float32")}
+    assert 0 < row["frame_ms"] <= row["frame_p95_ms"]

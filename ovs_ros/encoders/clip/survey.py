@@ -1,6 +1,6 @@
 """What can be said of a model file before its weights are here: what a frame costs, and where weights are.
 
-Nothing is computed: networks are built on the device 'meta', which knows shapes alone.
+Operations are counted on tensors that know their shapes alone; time is that of networks with random weights.
 """
 
 from collections.abc import Iterator
@@ -20,9 +20,11 @@ from ovs_ros.encoders.checkpoints.cat_seg_model import CatSeg
 from ovs_ros.encoders.checkpoints.cat_seg_windows import CatSegWindows
 from ovs_ros.encoders.clip.dense_model import DenseModel, TorchFeatures
 from ovs_ros.encoders.clip.dinoiser import DinoiserHeads
+from ovs_ros.encoders.clip.image_encoder import TorchImageEncoder
 from ovs_ros.encoders.clip.imports import import_open_clip
 from ovs_ros.encoders.clip.load_dense_model import FAMILIES
 from ovs_ros.encoders.clip.open_clip_models import dense_clip, open_clip_model
+from ovs_ros.encoders.clip.proxy import Proxy, open_proxy
 from ovs_ros.encoders.clip.radio import load_radio
 from ovs_ros.encoders.clip.vit import OpenClipViT
 from ovs_ros.encoders.clip.weights import ModelFiles, find_files
@@ -39,7 +41,7 @@ _SOURCES = {
     "san-l": "https://huggingface.co/Mendel192/san",
     "radio": "https://huggingface.co/nvidia/C-RADIOv3-B",
 }
-_PROMPTS = 80
+PROMPTS = 80
 """For models that keep prompts apart."""
 
 
@@ -87,7 +89,7 @@ def count_cost(file: ModelFile, *, height: int, width: int, words: int) -> Cost:
         flops = counter.get_total_flops()
         if model.decodes:
             first = tuple(part[:1] for part in features.decoding)
-            prompts = _PROMPTS if model.keeps_prompts else 1
+            prompts = PROMPTS if model.keeps_prompts else 1
             with counter:
                 model.decode(
                     TorchFeatures(features.patches[:1], features.image[:1], first),
@@ -99,6 +101,31 @@ def count_cost(file: ModelFile, *, height: int, width: int, words: int) -> Cost:
         height=size[0],
         width=size[1],
         flops=flops,
+    )
+
+
+def random_encoder(file: ModelFile) -> TorchImageEncoder:
+    """A model file's image encoder with random weights, for its time, which does not depend on them.
+
+    Raises:
+        FileNotFoundError, ValueError: of RADIO alone, whose shape is read off its checkpoint.
+        ModuleNotFoundError: open_clip is not installed.
+    """
+    model = _build(file, open_proxy(file.proxy) if file.attention == "proxyclip" else None)
+    model.to_empty(device="cpu")
+    with torch.no_grad():
+        for tensor in (*model.parameters(), *model.buffers()):
+            if tensor.is_floating_point():
+                tensor.normal_(0.0, 0.02)
+            else:
+                tensor.zero_()
+    return TorchImageEncoder(
+        model,
+        patches=file.patches,
+        device=file.device,
+        precision=file.precision,
+        window=0 if model.cuts_windows else file.window,
+        stride=0 if model.cuts_windows else file.stride,
     )
 
 
@@ -121,8 +148,8 @@ def _pretending() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fast)
 
 
-def _build(file: ModelFile) -> DenseModel:
-    """A model file's networks, without values."""
+def _build(file: ModelFile, proxy: Proxy | None = None) -> DenseModel:
+    """A model file's networks, without values; `proxy` is for 'proxyclip', None: its shape in torch."""
     name = file.model
     if name in san.CONFIGS:
         return san.build_san(name)
@@ -147,7 +174,7 @@ def _build(file: ModelFile) -> DenseModel:
             name=name,
             attention=file.attention,
             outliers=file.outliers,
-            proxy=_BlankProxy() if file.attention == "proxyclip" else None,
+            proxy=(proxy or _BlankProxy()) if file.attention == "proxyclip" else None,
             heads=DinoiserHeads(clip.visual.conv1.out_channels) if file.attention == "dinoiser" else None,
         )
 
