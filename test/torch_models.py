@@ -1,6 +1,7 @@
 """Small dense models of torch with random weights: one layer of attention, no checkpoint."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 from zlib import crc32
 
 import numpy as np
@@ -11,6 +12,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed (pip install
 
 from torch import Tensor, nn  # noqa: E402
 from torch.nn.functional import interpolate, normalize  # noqa: E402
+from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
 from ovs_ros.encoders.clip.dense_model import DenseModel, TorchFeatures  # noqa: E402
 
@@ -86,6 +88,34 @@ class TinyDecoding(TinyDense):
         assert len(features.patches) == 1
         logits = torch.einsum("hwd,md->mhw", features.patches[0].float(), words.mean(1)) * self.logit_scale
         return interpolate(logits[None], scale_factor=2, mode="bilinear")[0] + features.decoding[0].mean()
+
+
+class NoWaiting(TorchDispatchMode):
+    """Refuses what makes a GPU's answer depend on values, and so makes the program wait for them."""
+
+    WAITING = {
+        "_local_scalar_dense",
+        "nonzero",
+        "masked_select",
+        "bincount",
+        "equal",
+        "_unique2",
+        "is_nonzero",
+    }
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: object,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> object:
+        name = func.overloadpacket.__name__
+        assert name not in self.WAITING, f"{name} waits for the device"
+        if name in ("index", "index_put_", "index_put"):
+            masks = [index for index in args[1] if index is not None and index.dtype == torch.bool]
+            assert not masks, f"{name} with a mask waits for the device"
+        return func(*args, **(kwargs or {}))
 
 
 def noise_image(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:

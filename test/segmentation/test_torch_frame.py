@@ -8,7 +8,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed (pip install '.[clip]')")
 
-from torch_models import TinyDecoding, TinyDense, noise_image, one_thread  # noqa: E402, F401
+from torch_models import NoWaiting, TinyDecoding, TinyDense, noise_image, one_thread  # noqa: E402, F401
 
 from ovs_ros.cli import bench  # noqa: E402
 from ovs_ros.encoders.clip.image_encoder import TorchImageEncoder  # noqa: E402
@@ -135,6 +135,19 @@ def test_frames_do_not_share_memory() -> None:
     kept = first.labels.copy()
     device.segment(noise_image(120, 160, seed=1), words)
     np.testing.assert_array_equal(first.labels, kept)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"select": False}, {"rule": "top_n"}, {"suppression": "redundancy"}, {"shortlist": 20}],
+    ids=str,
+)
+def test_nothing_in_a_frame_depends_on_values_so_that_it_can_be_a_graph(options: dict[str, Any]) -> None:
+    device = pair(**options)[1]
+    words, image = embedded(30, negatives=3), noise_image(240, 320)
+    device.segment(image, words)
+    with NoWaiting():
+        assert "launch" in device.segment(image, words).stages_ms
 
 
 @pytest.mark.parametrize("options", [{"validation": "relabel"}, {"select": False}], ids=str)
