@@ -24,6 +24,7 @@ from ovs_ros.cli.common import (
 )
 from ovs_ros.cli.labelled import IGNORED, LabelledSet, load_labelled_set
 from ovs_ros.cli.measures import rounded
+from ovs_ros.encoders.embedded import PRESETS
 from ovs_ros.segmentation.calibration import Reliability
 from ovs_ros.segmentation.grid import crop
 from ovs_ros.segmentation.metrics import ConfusionMatrix
@@ -53,8 +54,13 @@ def calibrate(
     ] = None,
     preset: PresetOption = "stream",
     templates: Annotated[
-        int, typer.Option(min=0, help="How many prompt templates a category gets at most; 0: no choice.")
-    ] = 8,
+        int | None,
+        typer.Option(
+            min=0,
+            help="How many prompt templates a category gets at most; 0: no choice. Default: 8, and 0 for the "
+            "embedded model, which was trained with its own.",
+        ),
+    ] = None,
     precision: Annotated[
         float,
         typer.Option(min=0, max=1, help="The mean confidence that a category's pixels shall have; 0: off."),
@@ -76,6 +82,8 @@ def calibrate(
         start = _vocabulary(words, vocabulary, dataset)
         segmenter = load_segmenter(preset)
         specs = [CategorySpec(c.name, c.prompts) for c in start.categories]
+        if templates is None:
+            templates = 0 if preset in PRESETS else 8
         if templates:
             specs = _choose_templates(segmenter, start, images, templates)
         chosen = Vocabulary.from_specs(specs, start.negatives)
@@ -89,7 +97,11 @@ def calibrate(
         )
         dump_vocabulary(adapted, output)
         console.print(_table(adapted, start))
-        steps = {"before": start, "templates": chosen, "templates and thresholds": adapted}
+        steps = {"before": start} | (
+            {"templates": chosen, "templates and thresholds": adapted}
+            if templates
+            else {"thresholds": adapted}
+        )
         figures = {name: _figures(segmenter, step, dataset, name) for name, step in steps.items() if dataset}
         if figures:
             console.print(_figures_table(figures))

@@ -70,16 +70,28 @@ def test_own_prompts_thresholds_and_negatives_stay(site, tmp_path):
     given.write_text(
         "categories: [{name: red, prompts: ['my {}'], threshold: 0.25}, blue]\nnegatives: [brown]\n"
     )
-    result = run(site / "image", "--vocabulary", given, "-o", tmp_path / "site.yaml", "--precision", 0.9)
+    result = run(
+        site / "image", "--vocabulary", given, "-o", tmp_path / "site.yaml", "--precision", 0.9,
+        "--templates", 8,
+    )  # fmt: skip
     assert result.exit_code == 0, result.output
     adapted = load_vocabulary(tmp_path / "site.yaml")
     assert adapted.categories[0].prompts == ("my {}",) and adapted.categories[0].threshold == 0.25
     assert len(adapted.categories[1].prompts) == 8 and adapted.negatives == ("brown",)
 
 
+def test_the_embedded_model_keeps_its_own_templates(site, tmp_path):
+    result = run(site, "-o", tmp_path / "site.yaml", "--json", tmp_path / "r.json")
+    assert result.exit_code == 0, result.output
+    assert all(not c.prompts for c in load_vocabulary(tmp_path / "site.yaml").categories)
+    assert list(json.loads((tmp_path / "r.json").read_text())["figures"]) == ["before", "thresholds"]
+
+
 def test_with_labels_it_tells_before_and_after(site, tmp_path):
     cv2.imwrite(str(site / "label" / "b.png"), np.ones((32, 64), np.uint8))  # the brown half is wrong
-    result = run(site, "-o", tmp_path / "site.yaml", "--precision", 0.9, "--json", tmp_path / "r.json")
+    result = run(
+        site, "-o", tmp_path / "site.yaml", "--precision", 0.9, "--templates", 8, "--json", tmp_path / "r.json"
+    )  # fmt: skip
     assert result.exit_code == 0, result.output
     assert load_vocabulary(tmp_path / "site.yaml").names == ("red", "blue", "green")
     report = json.loads((tmp_path / "r.json").read_text())
