@@ -90,7 +90,8 @@ def test_the_embedded_model_keeps_its_own_templates(site, tmp_path):
 def test_with_labels_it_tells_before_and_after(site, tmp_path):
     cv2.imwrite(str(site / "label" / "b.png"), np.ones((32, 64), np.uint8))  # the brown half is wrong
     result = run(
-        site, "-o", tmp_path / "site.yaml", "--precision", 0.9, "--templates", 8, "--json", tmp_path / "r.json"
+        site, "-o", tmp_path / "site.yaml", "--precision", 0.9, "--templates", 8,
+        "--json", tmp_path / "r.json",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     assert load_vocabulary(tmp_path / "site.yaml").names == ("red", "blue", "green")
