@@ -19,8 +19,11 @@ from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
 from ovs_ros.encoders.clip.clip_model import ClipModel  # noqa: E402
-from ovs_ros.encoders.clip.open_clip_models import load_open_clip, open_clip_model  # noqa: E402
-from ovs_ros.encoders.clip.weights import ModelFiles  # noqa: E402
+from ovs_ros.encoders.clip.convolutional import ConvolutionalClip  # noqa: E402
+from ovs_ros.encoders.clip.open_clip_models import _kind, load_open_clip, open_clip_model  # noqa: E402
+from ovs_ros.encoders.clip.siglip import SigLip  # noqa: E402
+from ovs_ros.encoders.clip.timm_vit import TimmViT  # noqa: E402
+from ovs_ros.encoders.clip.weights import ModelFiles, architecture  # noqa: E402
 
 KINDS = ("vit", "siglip", "mobileclip-vit", "mobileclip", "convnext", "convnext-mlp")
 HALF = (0.5, 0.5, 0.5)
@@ -175,8 +178,6 @@ def test_architectures_without_dense_features_are_refused(model: str, reason: st
 
 
 def test_every_published_architecture_of_the_four_families_is_taken() -> None:
-    from ovs_ros.encoders.clip.open_clip_models import _kind
-
     refused = []
     for model in open_clip.list_models():
         if model.startswith(("RN", "coca", "EVA", "PE-", "ViTamin", "swin", "vit_", "mt5", "nllb", "xlm")):
@@ -210,3 +211,28 @@ def test_a_model_file_gives_a_pair_of_encoders(folder: Path, kind: str) -> None:
         assert words.shape == (3, image.dim)
     assert found["fp32"].shape[0] * found["fp32"].shape[1] <= 12
     assert (found["fp32"] * found["bf16"]).sum(-1).min() > 0.99
+
+
+@pytest.mark.parametrize(
+    ("model", "stride"),
+    [
+        ("ViT-SO400M-14-SigLIP-384", 14),
+        ("ViT-B-16-SigLIP2", 16),
+        ("convnext_large_d_320", 32),
+        ("MobileCLIP-S1", 32),
+        ("MobileCLIP2-S3", 64),
+        ("MobileCLIP-B", 16),
+    ],
+)
+def test_published_architectures_fit_in_full_size(folder: Path, model: str, stride: int) -> None:
+    """Shapes alone: on the device 'meta' there are no numbers to hold or to compute."""
+    makes = {"siglip": SigLip, "convolutional": ConvolutionalClip, "timm ViT": TimmViT}
+    with torch.device("meta"):
+        clip, tokenizer = open_clip_model(model, ModelFiles(folder, "", "", None, HALF, HALF, None))
+    clip.logit_scale = nn.Parameter(torch.tensor(2.0))
+    dim = architecture(model)["embed_dim"]
+    dense = makes[_kind(model)](clip, name=model, dim=dim, tokenizer=tokenizer)
+    features = dense.dense(torch.empty(1, 3, 2 * stride, 3 * stride, device="meta"))
+    assert dense.stride == stride
+    assert features.patches.shape == (1, 2, 3, dim)
+    assert features.image.shape == (1, dim)
