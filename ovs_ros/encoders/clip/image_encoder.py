@@ -331,6 +331,18 @@ class TorchImageEncoder:
         if key in self._shapes:
             self._shapes.move_to_end(key)
             return self._shapes[key]
+        try:
+            shape = self._make_buffers(height, width)
+        except RuntimeError as error:
+            if not is_out_of_memory(error) or not self.make_do(1):
+                raise
+            return self.buffers(height, width)
+        if len(self._shapes) == _SHAPES:
+            self._shapes.popitem(last=False)
+        self._shapes[key] = shape
+        return shape
+
+    def _make_buffers(self, height: int, width: int) -> ShapeBuffers:
         model = self.model
         grid = fit_grid(height, width, patches=self.footprint.patches, patch=model.stride)
         windows = lay_windows(grid.rows, grid.columns, self._window, self._stride)
@@ -342,10 +354,7 @@ class TorchImageEncoder:
         canvas[:] = torch.tensor([round(255 * mean) for mean in model.mean], dtype=torch.uint8)
         pixels = canvas if self.stream is None else canvas.to(self.footprint.device)
         encode = self.static_call(lambda: self.encode(pixels, windows))
-        if len(self._shapes) == _SHAPES:
-            self._shapes.popitem(last=False)
-        self._shapes[key] = ShapeBuffers(grid, windows, canvas, pixels, encode)
-        return self._shapes[key]
+        return ShapeBuffers(grid, windows, canvas, pixels, encode)
 
     def _normalised(self, pixels: Tensor) -> Tensor:
         """(B, H, W, 3) uint8 RGB to what the model takes: (B, 3, H, W) in its precision."""

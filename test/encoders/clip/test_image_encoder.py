@@ -129,6 +129,19 @@ def test_full_memory_first_splits_the_windows_then_halves_the_patches(
     np.testing.assert_array_equal(features.patches, again.patches)
 
 
+def test_buffers_that_find_no_memory_are_made_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder, static_call = on_cpu(TinyDense(), 256), TorchImageEncoder.static_call
+
+    def full(encoder: TorchImageEncoder, function: Callable[[], object]) -> object:
+        if encoder.footprint.patches > 100:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+        return static_call(encoder, function)
+
+    monkeypatch.setattr(TorchImageEncoder, "static_call", full)
+    assert encode(encoder, noise_image(480, 640)).patches.shape == (7, 9, 24)
+    assert len(encoder.notices) == 2
+
+
 def test_what_no_footprint_can_hold_is_an_error() -> None:
     encoder = on_cpu(TinyDense(most_pixels=100), 256)
     with pytest.raises(RuntimeError, match="out of memory"):
