@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer
+from tokenizers.processors import TemplateProcessing
 from torch import Tensor
 
 from ovs_ros.encoders.clip.imports import import_open_clip
@@ -30,7 +31,7 @@ class HubTokenizer:
 
     def __init__(self, folder: Path, text: dict[str, Any]) -> None:
         options = dict(text.get("tokenizer_kwargs", {}))
-        clean = options.pop("clean", "whitespace")
+        clean, without_separator = options.pop("clean", "whitespace"), options.pop("strip_sep_token", False)
         if options or text.get("tokenizer_mode"):
             raise ValueError(
                 f"expected a tokenizer that only cleans and pads, got {text['hf_tokenizer_name']} with "
@@ -43,7 +44,7 @@ class HubTokenizer:
                     f" {text['hf_tokenizer_name']}"
                 )
         config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
-        padding = config.get("pad_token")
+        padding = config.get("pad_token", "[PAD]" if without_separator else None)  # BERT's names no default
         padding = padding.get("content") if isinstance(padding, dict) else padding
         self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         number = self.tokenizer.token_to_id(padding) if padding else None
@@ -51,6 +52,10 @@ class HubTokenizer:
             raise ValueError(
                 f"expected the padding token in {folder / 'tokenizer_config.json'}, got {padding!r}"
             )
+        if without_separator:
+            # open_clip puts the id 0 in the separator's place, which is what BERT pads with.
+            ends = [(token, self.tokenizer.token_to_id(token)) for token in ("[CLS]", "[PAD]")]
+            self.tokenizer.post_processor = TemplateProcessing("[CLS] $A [PAD]", special_tokens=ends)
         length = text["context_length"]
         self.tokenizer.enable_truncation(length)
         self.tokenizer.enable_padding(length=length, pad_id=number, pad_token=padding)

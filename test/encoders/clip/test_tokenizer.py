@@ -50,12 +50,27 @@ def test_padding_is_what_the_configuration_says(tmp_path: Path) -> None:
     assert tokenizer(["dog"]).tolist() == [[5, 1, 1, 1]]
 
 
+def test_berts_separator_is_left_out_for_clipa(tmp_path: Path) -> None:
+    words = {"[PAD]": 0, "a": 2, "dog": 5, "[CLS]": 101, "[SEP]": 102, "[UNK]": 100}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    ends = [("[CLS]", 101), ("[SEP]", 102)]
+    tokenizer.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", special_tokens=ends)
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": True}))
+    text = {"context_length": 4, "hf_tokenizer_name": "bert-base-uncased"}
+    clipa = HubTokenizer(tmp_path, {**text, "tokenizer_kwargs": {"strip_sep_token": True}})
+    assert clipa(["a dog", "a", "a a a a"]).tolist() == [[101, 2, 5, 0], [101, 2, 0, 0], [101, 2, 2, 0]]
+
+
 def test_what_is_missing_or_foreign_is_named(tmp_path: Path) -> None:
     text = {"context_length": 4, **CANONICAL}
     with pytest.raises(ValueError, match="padding token in .*got None"):
         HubTokenizer(write(tmp_path / "a", None), text)
-    with pytest.raises(ValueError, match=r"got owner/small with \{'strip_sep_token': True\}"):
-        HubTokenizer(tmp_path, {**text, "tokenizer_kwargs": {"strip_sep_token": True}})
+    with pytest.raises(ValueError, match=r"got owner/small with \{'language': 'en'\}"):
+        HubTokenizer(tmp_path, {**text, "tokenizer_kwargs": {"language": "en"}})
+    with pytest.raises(ValueError, match="got owner/small with clips"):
+        HubTokenizer(tmp_path, {**text, "tokenizer_mode": "clips"})
     (write(tmp_path / "b") / "tokenizer_config.json").unlink()
     with pytest.raises(FileNotFoundError, match="tokenizer_config.json.*owner/small"):
         HubTokenizer(tmp_path / "b", text)
