@@ -140,7 +140,7 @@ def _size(text: str) -> tuple[int, int]:
 
 def _print_parity(file: str, parities: Mapping[str, Parity]) -> None:
     figures = "; ".join(f"{name}: {parity}" for name, parity in parities.items())
-    console.print(f"{file}: cosines with torch: {figures}", markup=False, highlight=False)
+    console.print(f"{file}: cosines with torch: {figures}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _print_times(times: Mapping[str, list[float]], threads: int) -> None:

@@ -32,7 +32,12 @@ _PREFERRED = {"cpu": ("int8", "fp32"), "gpu": ("fp16", "fp32")}
 
 
 def load_exported(
-    folder: Path, *, device: str = "auto", threads: int = 0, precision: str = "auto"
+    folder: Path,
+    *,
+    device: str = "auto",
+    threads: int = 0,
+    precision: str = "auto",
+    templates: Sequence[str] = (),
 ) -> tuple["ExportedImageEncoder", "ExportedTextEncoder"]:
     """Open what `ovs export` wrote.
 
@@ -41,7 +46,8 @@ def load_exported(
         device: 'auto', 'cpu', 'cuda' or 'cuda:N'.
         threads: of the CPU for one call; 0 means one for each core.
         precision: 'fp32', 'fp16', 'int8', or 'auto': on a CPU int8, on a GPU fp16, where it was exported,
-            else fp32.
+            else fp32. On a CPU 'fp16' means the same as 'auto', so that one model file serves both.
+        templates: prompt templates, each with one '{}'; empty: those that were exported.
 
     Raises:
         FileNotFoundError: the folder lacks a file.
@@ -51,7 +57,7 @@ def load_exported(
     manifest = read_manifest(folder)
     chosen = _choose(manifest, device, precision)
     image = ExportedImageEncoder(folder, manifest, device=device, threads=threads, precision=chosen)
-    return image, ExportedTextEncoder(folder, manifest, threads=threads)
+    return image, ExportedTextEncoder(folder, manifest, threads=threads, templates=templates)
 
 
 @dataclass(frozen=True)
@@ -107,7 +113,9 @@ class ExportedImageEncoder:
         self.dim = manifest.dim
         self.logit_scale = manifest.logit_scale
         self.device = self._network.device
-        self.name = f"{manifest.name}@{manifest.rows * manifest.columns}-{precision}-onnx"
+        # Where no GPU works after all, float32 has taken fp16's place.
+        runs = "fp32" if precision == "fp16" and self.device == "cpu" else precision
+        self.name = f"{manifest.name}@{manifest.rows * manifest.columns}-{runs}-onnx"
 
     def prepare(self, image: NDArray[np.uint8]) -> PreparedImage:
         """Scale an RGB image (H, W, 3) uint8 into the grid, without distortion."""
@@ -223,14 +231,25 @@ class ExportedTextEncoder:
         folder: with the tower and the tokenizer.
         manifest: what was read from it.
         threads: for one call; 0 means one for each core.
+        templates: in place of the manifest's; empty: those.
+
+    Raises:
+        ValueError: the decoder wants as many prompts of each word as it was exported with.
     """
 
-    def __init__(self, folder: Path, manifest: Manifest, *, threads: int) -> None:
+    def __init__(
+        self, folder: Path, manifest: Manifest, *, threads: int, templates: Sequence[str] = ()
+    ) -> None:
+        if manifest.keeps_prompts and templates and len(templates) != manifest.prompts:
+            raise ValueError(
+                f"expected {manifest.prompts} templates, with which {manifest.name} was exported, got "
+                f"{len(templates)}; leave them out, or export the model with them"
+            )
         self._session = open_session(folder / text_file(), threads=threads)
         self._tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
         self._clean = CLEANERS[manifest.cleaning]
         self.dim = manifest.dim
-        self.templates = tuple(manifest.templates)
+        self.templates = tuple(templates or manifest.templates)
         self.keeps_prompts = manifest.keeps_prompts
         # The digest of the file, so that no cache mixes embeddings of two exports.
         self.name = f"{manifest.name} onnx-{manifest.digests[text_file()][:12]}"
@@ -265,9 +284,9 @@ def fit_into(height: int, width: int, rows: int, columns: int, patch: int) -> Pa
 
 def _choose(manifest: Manifest, device: str, precision: str) -> str:
     """One of the exported precisions."""
-    if precision == "auto":
-        there = providers_for(device, ort.get_available_providers())
-        kinds = _PREFERRED["cpu" if there[0] == CPU else "gpu"]
+    on_cpu = providers_for(device, ort.get_available_providers())[0] == CPU
+    if precision == "auto" or (precision == "fp16" and on_cpu):
+        kinds = _PREFERRED["cpu" if on_cpu else "gpu"]
         return next(kind for kind in kinds if kind in manifest.precisions)
     if precision not in manifest.precisions:
         raise ValueError(

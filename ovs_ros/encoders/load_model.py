@@ -22,7 +22,9 @@ def load_model(file: ModelFile) -> tuple[ImageEncoder, TextEncoder]:
     if is_exported(file):
         from ovs_ros.encoders.exported import load_exported
 
-        return load_exported(Path(file.model), device=file.device)
+        return load_exported(
+            Path(file.model), device=file.device, precision=file.precision, templates=file.templates
+        )
     from ovs_ros.encoders.clip.image_encoder import TorchImageEncoder
     from ovs_ros.encoders.clip.load_dense_model import load_dense_model
     from ovs_ros.encoders.clip.text_encoder import ClipTextEncoder

@@ -29,7 +29,7 @@ VERDICT = "parity.json"
 """What the check of an engine gave, beside the engine."""
 # ONNX Runtime's own errors derive from Exception directly.
 _state = ort.capi.onnxruntime_pybind11_state
-_FAILURES = (
+FAILURES = (
     RuntimeError,
     ValueError,
     OSError,
@@ -40,6 +40,7 @@ _FAILURES = (
     _state.InvalidArgument,
     _state.NotImplemented,
 )
+"""What ONNX Runtime raises when it cannot open or run a network."""
 
 
 def providers_for(device: str, available: Sequence[str]) -> tuple[str, ...]:
@@ -88,7 +89,8 @@ def open_session(
         threads: how many threads one call may use on the CPU; 0 means one for each core.
         device: 'cpu', 'auto', 'cuda' or 'cuda:N'.
         precision: 'fp16' lets TensorRT compute in it; else the file's own counts.
-        reference: the same model in float32, which an engine must agree with; None: `path` itself.
+        reference: the same model in float32, which an engine must agree with, and which runs in place of one
+            in fp16 where only the CPU works; None: `path` itself.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -110,9 +112,9 @@ def open_session(
             if provider == TENSORRT:
                 return _open_tensorrt(path, options, number, precision, reference or path)
             return _open(path, options, [(CUDA, {"device_id": number})])
-        except _FAILURES as error:
+        except FAILURES as error:
             logger.warning("%s runs without %s: %s", path.name, provider, str(error).partition("\n")[0])
-    return _open(path, options, [(CPU, {})])
+    return _open(reference if reference and precision == "fp16" else path, options, [(CPU, {})])
 
 
 def tensorrt_options(folder: Path, *, device: int, precision: str) -> dict[str, Any]:

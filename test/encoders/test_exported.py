@@ -25,7 +25,9 @@ from ovs_ros.encoders.clip.onnx_graph import write_static  # noqa: E402
 from ovs_ros.encoders.clip.text_encoder import ClipTextEncoder  # noqa: E402
 from ovs_ros.encoders.clip.vit import OpenClipViT  # noqa: E402
 from ovs_ros.encoders.exported import fit_into, load_exported  # noqa: E402
+from ovs_ros.encoders.load_model import load_model  # noqa: E402
 from ovs_ros.encoders.manifest import read_manifest  # noqa: E402
+from ovs_ros.encoders.model_file import ModelFile  # noqa: E402
 from ovs_ros.encoders.patches import fit_grid  # noqa: E402
 from ovs_ros.runtime.parity import LEAST, ParityError, compare, fixed_picture  # noqa: E402
 from ovs_ros.segmentation.segmenter import Segmenter  # noqa: E402
@@ -107,7 +109,7 @@ def change(folder: Path, **values: Any) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_features_are_those_of_torch(model: OpenClipViT, exported: Path, precision: str) -> None:
     image = fixed_picture(96, 128)[:, ::-1].copy()
     torch_encoder = TorchImageEncoder(model, patches=PATCHES, device="cpu", precision="fp32")
@@ -135,6 +137,14 @@ def test_words_are_those_of_torch(model: OpenClipViT, exported: Path) -> None:
 def test_automatically_the_fastest_precision_for_the_device_is_taken(exported: Path) -> None:
     assert load_exported(exported, device="cpu")[0].name.endswith("-int8-onnx")
     assert load_exported(exported, device="cpu", precision="fp32")[0].name.endswith("-fp32-onnx")
+    # A model file made for a GPU serves a CPU too.
+    assert load_exported(exported, device="cpu", precision="fp16")[0].name.endswith("-int8-onnx")
+
+
+def test_a_model_file_may_name_the_folder(exported: Path) -> None:
+    image, text = load_model(ModelFile(model=str(exported), device="cpu", templates=("one {}",)))
+    assert image.device == "cpu" and image.name.startswith("small naclip@48-")
+    assert text.templates == ("one {}",)
 
 
 def test_earlier_features_stay_as_they_were(exported: Path) -> None:

@@ -90,6 +90,22 @@ def test_providers_that_do_not_work_give_way_with_one_warning_each(
     assert [record.getMessage().split()[3].rstrip(":") for record in caplog.records] == [TENSORRT, CUDA]
 
 
+def test_where_only_the_cpu_works_float32_takes_the_place_of_fp16(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    half = write_network(tmp_path / "half.onnx", wrong=2.0)
+    whole = write_network(tmp_path / "whole.onnx")
+    if CUDA in ort.get_available_providers():
+        pytest.skip("has a build for GPUs")
+    monkeypatch.setattr(ort, "get_available_providers", lambda: [CUDA, CPU])
+    image = np.ones(SHAPE, np.uint8)
+    (expected,) = open_session(whole).run(None, {"image": image})
+    (found,) = open_session(half, device="cuda", precision="fp16", reference=whole).run(
+        None, {"image": image}
+    )
+    assert np.array_equal(found, expected)
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="none.onnx"):
         open_session(tmp_path / "none.onnx", device="auto")

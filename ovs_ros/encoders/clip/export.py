@@ -28,6 +28,7 @@ from ovs_ros.encoders.manifest import (
 from ovs_ros.encoders.patches import PatchGrid
 from ovs_ros.encoders.text_cleaning import CLEANERS
 from ovs_ros.runtime.engine_cache import file_digest
+from ovs_ros.runtime.onnx import FAILURES
 from ovs_ros.runtime.parity import LEAST, Parity, compare, fixed_picture, require
 
 BUCKETS = (8, 16, 32, 64, 128)
@@ -281,7 +282,7 @@ class _Writer:
         self, file: str, precision: str, given: Mapping[str, Tensor], expected: Mapping[str, Tensor]
     ) -> None:
         """Refuse a file that gives something else than torch."""
-        session = _session(self.folder / file)
+        session = _session(self.folder / file, precision)
         feed = {name: tensor.numpy() for name, tensor in given.items()}
         found = dict(zip(expected, session.run(list(expected), feed), strict=True))
         parities = {
@@ -304,8 +305,25 @@ def _rows(name: str, values: NDArray[Any]) -> NDArray[np.float32]:
     return values.reshape(len(values) if name == "logits" else 1, -1)
 
 
-def _session(path: Path) -> ort.InferenceSession:
-    return ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+def _session(path: Path, precision: str = "fp32") -> ort.InferenceSession:
+    """A session on the CPU.
+
+    Raises:
+        ValueError: ONNX Runtime refuses the file.
+    """
+    options = ort.SessionOptions()
+    if precision == "fp16":
+        # Some of the CPU's fusions do not know float16; it is made for GPUs.
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    try:
+        return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except FAILURES as error:
+        reason = str(error).strip().partition("\n")[0]
+        path.unlink()
+        raise ValueError(
+            f"expected a network that ONNX Runtime runs in {path.name}, and it does not: {reason}; leave "
+            f"{precision} out"
+        ) from error
 
 
 def _write_half(source: Path, path: Path) -> None:
@@ -342,5 +360,5 @@ def _write_int8(source: Path, path: Path) -> None:
         op_types_to_quantize=["MatMul"],
         per_channel=True,
         weight_type=QuantType.QInt8,
-        extra_options={"MatMulConstBOnly": True},
+        extra_options={"MatMulConstBOnly": True, "DefaultTensorType": onnx.TensorProto.FLOAT},
     )

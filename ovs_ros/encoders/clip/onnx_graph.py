@@ -124,6 +124,14 @@ def _simplify(graph: GraphModule) -> None:
             node.args, node.kwargs = (node.args[0], node.kwargs["dtype"]), {}
         elif node.target is aten._unsafe_view.default:
             node.target = aten.view.default
+        elif node.target is aten._native_batch_norm_legit_no_training.default:
+            *tensors, momentum, epsilon = node.args
+            node.target = aten.batch_norm.default
+            node.args = (*tensors, False, momentum, epsilon, False)
+            # It gave a triple, of which only the first is used where nothing is trained.
+            for first in list(node.users):
+                first.replace_all_uses_with(node)
+                graph.graph.erase_node(first)
         elif node.target in fills:
             like, fill = node.meta["val"], fills[node.target]
             value = torch.full(like.shape, node.args[1] if fill is None else fill, dtype=like.dtype)
