@@ -101,12 +101,14 @@ def load_sed(file: ModelFile) -> Sed:
             f"expected {PROMPTS} templates or none for {file.model}, whose decoder has a channel for each, "
             f"got {len(file.templates)}; leave templates out"
         )
-    if not file.weights:
+    path = Path(file.weights).expanduser()
+    if not path.is_file():
         raise FileNotFoundError(
-            f"expected a checkpoint for {file.model}, got none; download the one that the README of "
-            "https://github.com/xb534/SED links to, and name the file as weights in the model file"
+            f"expected the checkpoint of {file.model} as weights in the model file, got {file.weights!r}; on "
+            "a machine with a network download the one that the README of https://github.com/xb534/SED links "
+            "to, copy it here, and name the file in the model file"
         )
-    checkpoint = read_checkpoint(Path(file.weights).expanduser())
+    checkpoint = read_checkpoint(path)
     open_clip = import_open_clip()
     clip = open_clip.CLIP(**architecture(ARCHITECTURES[file.model]))
     normalised = {"mean": open_clip.OPENAI_DATASET_MEAN, "std": open_clip.OPENAI_DATASET_STD}
