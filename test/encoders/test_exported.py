@@ -14,10 +14,12 @@ open_clip_or_skip()
 pytest.importorskip("onnx", reason="writes ONNX files")
 
 import torch  # noqa: E402
+from cat_seg_checkpoint import small_cat_seg  # noqa: E402
 from hypothesis import given  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 from torch import Tensor  # noqa: E402
 
+from ovs_ros.encoders.checkpoints.cat_seg import load_cat_seg  # noqa: E402
 from ovs_ros.encoders.clip.dense_model import TorchFeatures  # noqa: E402
 from ovs_ros.encoders.clip.export import eager_tower, export_model  # noqa: E402
 from ovs_ros.encoders.clip.image_encoder import TorchImageEncoder  # noqa: E402
@@ -245,6 +247,23 @@ def test_a_decoder_in_which_padding_counts_is_refused(decoding: Decoding, tmp_pa
     wrong.counts_padding = True
     with pytest.raises(ParityError, match=r"decoder\.8\.fp32\.onnx with 4 words and zeros"):
         export_model(wrong, tmp_path, GRID, buckets=(8,))
+
+
+def test_cat_seg_is_exported_with_its_decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = small_cat_seg(tmp_path, monkeypatch)
+    cat_seg = load_cat_seg(ModelFile(model="cat-seg-b", weights=str(weights)))
+    grid = fit_grid(64, 96, patches=24, patch=cat_seg.stride)
+    folder = tmp_path / "exported"
+    manifest = export_model(cat_seg, folder, grid, half=True, buckets=(8,))
+    assert manifest.templates == list(cat_seg.templates) and manifest.decode_scale == cat_seg.decode_scale
+    image, _ = load_exported(folder, device="cpu", threads=1)
+    reference = TorchImageEncoder(cat_seg, patches=24, device="cpu", precision="fp32")
+    words = np.random.default_rng(0).standard_normal((5, cat_seg.dim)).astype(np.float32)
+    words /= np.linalg.norm(words, axis=1, keepdims=True)
+    found, expected = (
+        encode(one, fixed_picture(64, 96)).upsampling.cosines(words) for one in (image, reference)
+    )
+    assert np.allclose(found, expected, atol=1e-3)
 
 
 def test_an_operation_that_onnx_lacks_is_named(tmp_path: Path) -> None:
