@@ -113,6 +113,7 @@ def random_encoder(file: ModelFile) -> TorchImageEncoder:
     """
     model = _build(file, open_proxy(file.proxy) if file.attention == "proxyclip" else None)
     model.to_empty(device="cpu")
+    model.logit_scale = 1.0  # Some families read theirs off the weights.
     with torch.no_grad():
         for tensor in (*model.parameters(), *model.buffers()):
             if tensor.is_floating_point():
