@@ -68,7 +68,8 @@ def evaluate(
         str,
         typer.Option(
             help="'label': DIR/label with classes.txt, lines from 0. 'fine': DIR/fine with fine_names.txt, "
-            "lines from 1; 0 and the name 'unknown' are left out."
+            "lines from 1; 0 and the name 'unknown' are left out. 'color': DIR/color, painted as colors.txt "
+            "(R G B name a line) says; other colours are left out."
         ),
     ] = "label",
     distractors: Annotated[

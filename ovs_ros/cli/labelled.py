@@ -1,6 +1,7 @@
 """A folder of images with label images, as `ovs evaluate` reads it."""
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +17,7 @@ IGNORED = 255
 NAMELESS = "unknown"
 """A line of a fine class file whose pixels do not count."""
 
-LabelKind = Literal["label", "fine"]
+LabelKind = Literal["label", "fine", "color"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,11 @@ class _Form:
     first: int
 
 
-_FORMS: dict[str, _Form] = {"label": _Form("classes.txt", 0), "fine": _Form("fine_names.txt", 1)}
+_FORMS: dict[str, _Form] = {
+    "label": _Form("classes.txt", 0),
+    "fine": _Form("fine_names.txt", 1),
+    "color": _Form("colors.txt", 0),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,12 +44,15 @@ class LabelledSet:
         names: of the classes, in the order of their indices.
         indices: (256,) int16, the index in `names` of each value of a label file; IGNORED where it does not
             count, -1 where it has no business there.
+        colors: (K,) int32, 65536 R + 256 G + B of each class where label files are painted, and other colours
+            do not count; None where they hold values.
     """
 
     images: list[Path]
     labels: list[Path]
     names: list[str]
     indices: NDArray[np.int16]
+    colors: NDArray[np.int32] | None = None
 
     def __len__(self) -> int:
         """How many images there are."""
@@ -53,9 +61,7 @@ class LabelledSet:
     def spread(self, count: int) -> "LabelledSet":
         """The same set with at most `count` images, taken at even distances."""
         kept = np.unique(np.linspace(0, len(self) - 1, min(count, len(self))).round().astype(int))
-        return LabelledSet(
-            [self.images[i] for i in kept], [self.labels[i] for i in kept], self.names, self.indices
-        )
+        return replace(self, images=[self.images[i] for i in kept], labels=[self.labels[i] for i in kept])
 
     def read(self, number: int, size: tuple[int, ...]) -> NDArray[np.uint8]:
         """The classes of an image's pixels: (H, W) uint8 indices in `names`, IGNORED where none counts.
@@ -71,9 +77,13 @@ class LabelledSet:
         values = (
             cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED) if path.stat().st_size else None
         )
-        if values is None or values.ndim != 2 or values.dtype != np.uint8:
+        depth = 2 if self.colors is None else 3
+        if values is None or values.ndim != depth or values.dtype != np.uint8:
             got = "no image" if values is None else f"{values.dtype} of shape {values.shape}"
-            raise ValueError(f"expected labels of one 8 bit channel in {path}, got {got}")
+            form = "one 8 bit channel" if depth == 2 else "8 bit colours"
+            raise ValueError(f"expected labels of {form} in {path}, got {got}")
+        if self.colors is not None:
+            values = _values_of_colors(values, self.colors)
         outside = values[self.indices[values] < 0]
         if outside.size:
             raise ValueError(
@@ -91,13 +101,16 @@ def load_labelled_set(folder: Path, kind: LabelKind = "label", classes: Path | N
     """Find the files and names of a labelled set.
 
     Args:
-        folder: holds `image/*` and `label/*.png` or `fine/*.png` of the same names.
+        folder: holds `image/*` and `label/*.png`, `fine/*.png` or `color/*.png` of the same names.
         kind: 'label': a pixel's value is a line number, from 0, of classes.txt, and 255 does not count.
             'fine': it is a line number, from 1, of fine_names.txt; 0 and the line 'unknown' do not count.
+            'color': labels are painted, and colors.txt has R G B and the name in each line, as CamVid's own
+            label_colors.txt; other colours do not count.
         classes: the class file; None: it lies in the folder or above it.
 
     Raises:
-        ValueError: something is missing, or there are more classes than 8 bits tell apart.
+        ValueError: something is missing, a line of colors.txt has another form, or there are more classes
+            than 8 bits tell apart.
     """
     if kind not in _FORMS:
         raise ValueError(f"expected labels to be one of {', '.join(_FORMS)}, got {kind!r}")
@@ -114,6 +127,9 @@ def load_labelled_set(folder: Path, kind: LabelKind = "label", classes: Path | N
     lines = load_class_names(classes if classes is not None else _find(form.classes_file, folder))
     if len(lines) > IGNORED:
         raise ValueError(f"expected at most {IGNORED} classes, got {len(lines)}; labels have 8 bit")
+    colors = None
+    if kind == "color":
+        lines, colors = _split_colors(lines)
     indices = np.full(256, -1, np.int16)
     indices[: form.first] = IGNORED
     if not form.first:
@@ -125,7 +141,30 @@ def load_labelled_set(folder: Path, kind: LabelKind = "label", classes: Path | N
         else:
             indices[value] = len(names)
             names.append(line)
-    return LabelledSet(images, labels, names, indices)
+    return LabelledSet(images, labels, names, indices, colors)
+
+
+def _split_colors(lines: list[str]) -> tuple[list[str], NDArray[np.int32]]:
+    names, colors = [], []
+    for line in lines:
+        match = re.fullmatch(r"(\d+)\s+(\d+)\s+(\d+)\s+(\S.*)", line)
+        rgb = [int(group) for group in match.groups()[:3]] if match else []
+        if not match or max(rgb) > 255:
+            raise ValueError(f"expected R G B from 0 to 255 and a name in a line of colours, got {line!r}")
+        names.append(match[4])
+        colors.append(rgb[0] << 16 | rgb[1] << 8 | rgb[2])
+    if len(set(colors)) < len(colors):
+        raise ValueError("expected a colour of its own for each class, got some twice")
+    return names, np.array(colors, np.int32)
+
+
+def _values_of_colors(bgr: NDArray[np.uint8], colors: NDArray[np.int32]) -> NDArray[np.uint8]:
+    """(H, W, 3 or 4) painted labels to (H, W) line numbers, IGNORED for other colours."""
+    codes = bgr[..., 2].astype(np.int32) << 16 | bgr[..., 1].astype(np.int32) << 8 | bgr[..., 0]
+    order = np.argsort(colors)
+    at = np.searchsorted(colors, codes, sorter=order).clip(max=len(colors) - 1)
+    lines = order[at]
+    return np.where(colors[lines] == codes, lines, IGNORED).astype(np.uint8)
 
 
 def _find(name: str, folder: Path) -> Path:

@@ -153,6 +153,42 @@ def test_evaluate_measures_and_writes_what_it_promises(labelled, tmp_path, more)
     assert results["images"] == 2 and results["ms_per_image"] > 0 and results["model"] == "fake-colours"
 
 
+def test_evaluate_reads_labels_that_are_painted(labelled, tmp_path):
+    # The truth is that of `labelled`, with a colour that is no class where that has 255.
+    paints = np.uint8([[128, 0, 0], [0, 0, 128], [0, 0, 0]])  # of red, of blue, of nothing
+    for name, values in (("a", [[0, 1]]), ("b", [[1, 2]])):
+        image = paints[np.repeat(np.uint8(values), 32, axis=0).repeat(32, axis=1)]
+        write(labelled / "color" / f"{name}.png", image)
+    (labelled.parent / "colors.txt").write_text("128 0 0\tred\n0 0 128  blue\n0 128 0 green\n")
+    result = run("evaluate", labelled, "--labels", "color", "--json", tmp_path / "r.json")
+    assert result.exit_code == 0, result.output
+    results = json.loads((tmp_path / "r.json").read_text())
+    assert results["per_class"] == {"red": 0.5, "blue": 0.5, "green": None}
+    assert results["pixel_accuracy"] == pytest.approx(2 / 3, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("colors", "message"),
+    [
+        ("red\n", "expected R G B from 0 to 255 and a name"),
+        ("256 0 0 red\n", "expected R G B from 0 to 255 and a name"),
+        ("1 0 0 red\n1 0 0 blue\n", "got some twice"),
+    ],
+)
+def test_evaluate_refuses_a_class_file_without_colours(labelled, colors, message):
+    (labelled / "label").rename(labelled / "color")
+    (labelled.parent / "colors.txt").write_text(colors)
+    result = run("evaluate", labelled, "--labels", "color")
+    assert result.exit_code == 2 and message in " ".join(result.output.split())
+
+
+def test_evaluate_refuses_values_where_colours_should_be(labelled):
+    (labelled / "label").rename(labelled / "color")
+    (labelled.parent / "colors.txt").write_text("0 0 128 blue\n")
+    result = run("evaluate", labelled, "--labels", "color")
+    assert result.exit_code == 2 and "expected labels of 8 bit colours" in " ".join(result.output.split())
+
+
 def test_evaluate_reports_what_selection_keeps(labelled, tmp_path):
     result = run("evaluate", labelled, "--suppression", "none", "--theta", "1", "--json", tmp_path / "r.json")
     assert result.exit_code == 0, result.output
