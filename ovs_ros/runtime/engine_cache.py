@@ -39,7 +39,8 @@ class EngineKey:
         shape: of all inputs, such as '1x448x592x3'.
         precision: 'fp32', 'fp16'.
         gpu: where it runs.
-        tensorrt: the library's version.
+        tensorrt: every version of it on this machine, as `tensorrt_version` tells.
+        onnxruntime: its version; it decides which pieces of the network become engines.
     """
 
     model: str
@@ -47,6 +48,7 @@ class EngineKey:
     precision: str
     gpu: Gpu
     tensorrt: str
+    onnxruntime: str
 
 
 def engine_folder(key: EngineKey, root: Path | None = None) -> Path:
@@ -93,20 +95,24 @@ def describe_gpu(index: int = 0) -> Gpu:
 
 
 def tensorrt_version() -> str:
-    """The version of the TensorRT library on this machine; '' where there is none.
+    """All versions of TensorRT on this machine, with their names; '' where there is none.
 
-    A Jetson has it from the system without the Python package, so that the library itself is asked too.
+    ONNX Runtime does not tell which one it takes: the Python package 'tensorrt' may be of another release
+    than the library of 'tensorrt-cu12' beside it, and a Jetson has the library without any package. So all of
+    them count, and a change of any builds a new engine.
     """
-    try:
-        return importlib.metadata.version("tensorrt")
-    except importlib.metadata.PackageNotFoundError:
-        pass
+    found = []
+    for package in ("tensorrt", *(f"tensorrt-cu{cuda}" for cuda in (11, 12, 13))):
+        try:
+            found.append(f"{package} {importlib.metadata.version(package)}")
+        except importlib.metadata.PackageNotFoundError:
+            continue
     for library in ("libnvinfer.so", "libnvinfer.so.11", "libnvinfer.so.10", "libnvinfer.so.8"):
         try:
-            return str(ctypes.CDLL(library).getInferLibVersion())
+            found.append(f"{library} {ctypes.CDLL(library).getInferLibVersion()}")
         except (OSError, AttributeError):
             continue
-    return ""
+    return ", ".join(found)
 
 
 def _ask(status: int, call: str) -> None:

@@ -36,6 +36,8 @@ FAILURES = (
     ImportError,
     _state.Fail,
     _state.EPFail,
+    _state.EngineError,
+    _state.InvalidGraph,
     _state.RuntimeException,
     _state.InvalidArgument,
     _state.NotImplemented,
@@ -110,6 +112,7 @@ def open_session(
         try:
             _load_libraries()
             if provider == TENSORRT:
+                _load_tensorrt()
                 return _open_tensorrt(path, options, number, precision, reference or path)
             return _open(path, options, [(CUDA, {"device_id": number})])
         except FAILURES as error:
@@ -222,7 +225,9 @@ def _open_tensorrt(
     plain.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     inputs = ort.InferenceSession(reference, plain, providers=[CPU]).get_inputs()
     shape = "_".join("x".join(str(axis) for axis in given.shape) for given in inputs)
-    key = EngineKey(file_digest(path), shape, precision, describe_gpu(device), tensorrt_version())
+    key = EngineKey(
+        file_digest(path), shape, precision, describe_gpu(device), tensorrt_version(), ort.__version__
+    )
     folder = engine_folder(key)
     folder.mkdir(parents=True, exist_ok=True)
     verdict = folder / VERDICT
@@ -291,5 +296,10 @@ def _load_libraries() -> None:
     """Load the GPU libraries that pip installed, where ONNX Runtime does not look for them by itself."""
     if hasattr(ort, "preload_dlls"):
         ort.preload_dlls()
+
+
+@lru_cache(1)
+def _load_tensorrt() -> None:
+    """Load TensorRT's libraries where pip installed them: CUDA alone does without, if they are broken."""
     if find_spec("tensorrt") is not None:
         import_module("tensorrt")

@@ -5,9 +5,18 @@ from pathlib import Path
 
 import pytest
 
-from ovs_ros.runtime.engine_cache import EngineKey, Gpu, describe_gpu, engine_folder, file_digest
+from ovs_ros.runtime import engine_cache
+from ovs_ros.runtime.engine_cache import (
+    EngineKey,
+    Gpu,
+    describe_gpu,
+    engine_folder,
+    file_digest,
+    tensorrt_version,
+)
 
-KEY = EngineKey("ab" * 32, "1x448x592x3", "fp16", Gpu("NVIDIA H200", "9.0", "12080 release 1"), "10.9.0.34")
+GPU = Gpu("NVIDIA H200", "9.0", "12080 release 1")
+KEY = EngineKey("ab" * 32, "1x448x592x3", "fp16", GPU, "tensorrt 10.9.0.34", "1.22.0")
 
 
 def test_the_same_key_gives_the_same_folder(tmp_path: Path) -> None:
@@ -24,6 +33,21 @@ def test_any_other_key_gives_another_folder(name: str) -> None:
 @pytest.mark.parametrize("name", [field.name for field in fields(Gpu)])
 def test_another_gpu_or_driver_gives_another_folder(name: str) -> None:
     assert engine_folder(replace(KEY, gpu=replace(KEY.gpu, **{name: "other"}))) != engine_folder(KEY)
+
+
+def test_every_release_of_tensorrt_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two packages only one is what ONNX Runtime loads, and nobody tells which."""
+    packages = {"tensorrt": "11.0.0", "tensorrt-cu12": "10.3.0"}
+
+    def version(name: str) -> str:
+        if name not in packages:
+            raise engine_cache.importlib.metadata.PackageNotFoundError(name)
+        return packages[name]
+
+    monkeypatch.setattr(engine_cache.importlib.metadata, "version", version)
+    before = tensorrt_version()
+    packages["tensorrt-cu12"] = "10.9.0"
+    assert tensorrt_version() != before
 
 
 def test_fields_do_not_run_into_each_other() -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
+from ovs_ros.runtime import onnx as onnx_module
 from ovs_ros.runtime.onnx import (
     CPU,
     CUDA,
@@ -88,6 +89,23 @@ def test_providers_that_do_not_work_give_way_with_one_warning_each(
         session = open_session(network, device="auto", precision="fp16")
     assert session.get_providers() == [CPU]
     assert [record.getMessage().split()[3].rstrip(":") for record in caplog.records] == [TENSORRT, CUDA]
+
+
+def test_tensorrt_that_does_not_load_leaves_cuda_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    network = write_network(tmp_path / "network.onnx")
+    (tmp_path / "tensorrt.py").write_text("raise ImportError('broken TensorRT')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    if CUDA in ort.get_available_providers():
+        pytest.skip("has a build for GPUs")
+    for load in (onnx_module._load_libraries, onnx_module._load_tensorrt):
+        load.cache_clear()
+    monkeypatch.setattr(ort, "get_available_providers", lambda: [TENSORRT, CUDA, CPU])
+    with caplog.at_level(logging.WARNING):
+        open_session(network, device="auto")
+    tensorrt, cuda = (record.getMessage() for record in caplog.records)
+    assert "broken TensorRT" in tensorrt and "broken TensorRT" not in cuda
 
 
 def test_where_only_the_cpu_works_float32_takes_the_place_of_fp16(

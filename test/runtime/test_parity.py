@@ -1,11 +1,13 @@
 """Cosines between two runs, and what they refuse."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ovs_ros.runtime.parity import LEAST, Parity, ParityError, compare, fixed_picture, require
+from ovs_ros.runtime.parity import LEAST, Parity, ParityError, compare, fixed_picture, require, session_parity
 
 
 def test_equal_arrays_agree() -> None:
@@ -40,6 +42,21 @@ def test_zeros_agree_with_zeros_only() -> None:
 def test_shapes_must_agree() -> None:
     with pytest.raises(ValueError, match="one shape"):
         compare(np.ones((1, 3)), np.ones((3, 1)))
+
+
+def test_a_map_of_logits_agrees_as_a_whole() -> None:
+    """A line of it in which a word is nowhere is noise, and so is its direction."""
+    maps = np.random.default_rng(0).standard_normal((2, 6, 8)).astype(np.float32)
+    maps[0, 3] = 1e-5
+    near = maps + np.random.default_rng(1).normal(0, 1e-4, maps.shape).astype(np.float32)
+    right, close, wrong = (
+        SimpleNamespace(
+            get_outputs=lambda: [SimpleNamespace(name="logits")], run=lambda names, inputs, out=out: [out]
+        )
+        for out in (maps, near, np.stack((maps[0], maps[1][::-1])))
+    )
+    assert session_parity(close, right, {})["logits"].least > LEAST["fp32"]
+    assert session_parity(wrong, right, {})["logits"].least < 0.5
 
 
 @given(st.floats(1e-3, 1e3), st.integers(0, 2**32 - 1))

@@ -5,10 +5,8 @@ from copy import copy
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnxruntime as ort
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -29,7 +27,7 @@ from ovs_ros.encoders.patches import PatchGrid
 from ovs_ros.encoders.text_cleaning import CLEANERS
 from ovs_ros.runtime.engine_cache import file_digest
 from ovs_ros.runtime.onnx import FAILURES
-from ovs_ros.runtime.parity import LEAST, Parity, compare, fixed_picture, require
+from ovs_ros.runtime.parity import LEAST, Parity, compare, fixed_picture, require, rows_of
 
 BUCKETS = (8, 16, 32, 64, 128)
 """For how many words there are decoders; a frame takes the smallest that holds its words."""
@@ -234,7 +232,7 @@ class _Writer:
             alone = self.model.decode(self._features, given["words"][:count]).numpy()
         feed = {name: tensor.numpy() for name, tensor in given.items()} | {"words": words.numpy()}
         (found,) = _session(path).run(["logits"], feed)
-        parity = compare(_rows("logits", found[:count]), _rows("logits", alone))
+        parity = compare(rows_of("logits", found[:count]), rows_of("logits", alone))
         try:
             require({"logits": parity}, LEAST["fp32"], f"{path.name} with {count} words and zeros")
         except ValueError:
@@ -286,7 +284,7 @@ class _Writer:
         feed = {name: tensor.numpy() for name, tensor in given.items()}
         found = dict(zip(expected, session.run(list(expected), feed), strict=True))
         parities = {
-            name: compare(_rows(name, found[name]), _rows(name, expected[name].numpy())) for name in found
+            name: compare(rows_of(name, found[name]), rows_of(name, expected[name].numpy())) for name in found
         }
         try:
             require(parities, LEAST[precision], file)
@@ -296,13 +294,6 @@ class _Writer:
         self.parities[file] = parities
         self.written.append(file)
         self.report(file, parities)
-
-
-def _rows(name: str, values: NDArray[Any]) -> NDArray[np.float32]:
-    """Embeddings as they are, one map of logits a row, anything else as one row."""
-    if name in ("patches", "pooled", "embeddings"):
-        return values
-    return values.reshape(len(values) if name == "logits" else 1, -1)
 
 
 def _session(path: Path, precision: str = "fp32") -> ort.InferenceSession:
