@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 
 import torch
 from torch import nn
@@ -12,8 +13,14 @@ from torch.utils._pytree import tree_leaves
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16", "svebf16"}
 """How /proc/cpuinfo names the instructions that multiply matrices of bfloat16: x86's and Arm's."""
-_FULL = ("out of memory", "ALLOC_FAILED", "can't allocate memory")
-"""How cuBLAS, cuDNN, CUDA itself and torch's CPU allocator say it where the error has no class of its own."""
+_FULL = ("out of memory", "ALLOC_FAILED", "can't allocate memory", "NVML_SUCCESS == r INTERNAL ASSERT FAILED")
+"""How it is said where the error has no class of its own: by CUDA itself, cuBLAS and cuDNN, torch's allocator
+for the CPU, and the one for GPUs on a Jetson, which asks a library for details that a Jetson lacks
+(github.com/pytorch/pytorch/issues/185240)."""
+
+MOVING = Lock()
+"""Held while a model goes from one device to another, which frames may make it do at any time, and while its
+text tower runs for another thread, which needs all weights in one place."""
 
 
 def resolve_device(text: str = "auto") -> torch.device:

@@ -125,6 +125,7 @@ def test_products_are_in_lower_precision_and_norms_are_not() -> None:
         (torch.cuda.OutOfMemoryError("any text"), True),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"), True),
+        (RuntimeError('NVML_SUCCESS == r INTERNAL ASSERT FAILED at "CUDACachingAllocator.cpp":995'), True),
         (RuntimeError("CUDA error: device-side assert triggered"), False),
     ],
 )

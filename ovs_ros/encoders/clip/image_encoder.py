@@ -20,6 +20,7 @@ from ovs_ros.encoders.patches import PatchGrid, fit_grid, place
 from ovs_ros.encoders.protocols import DenseFeatures
 from ovs_ros.encoders.upsampling import DensePixels
 from ovs_ros.runtime.torch_device import (
+    MOVING,
     cast_matrices,
     computing,
     is_out_of_memory,
@@ -294,7 +295,8 @@ class TorchImageEncoder:
         self.dtype = resolve_precision(self._precision, device)
         self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         try:
-            self._move(device)
+            with MOVING:
+                self._move(device)
         except RuntimeError as error:
             if device.type == "cpu" or not is_out_of_memory(error):
                 raise

@@ -1,5 +1,6 @@
 """A torch model's text tower behind the text encoder's protocol."""
 
+import logging
 from collections.abc import Sequence
 
 import numpy as np
@@ -8,13 +9,17 @@ from numpy.typing import NDArray
 
 from ovs_ros.encoders.clip.dense_model import DenseModel
 from ovs_ros.encoders.clip.imports import import_open_clip
+from ovs_ros.runtime.torch_device import MOVING, is_out_of_memory
 
+LOG = logging.getLogger(__name__)
 BATCH = 256
 """How many texts go through the tower at once."""
 
 
 class ClipTextEncoder:
     """Embeds texts with a torch model, in batches, on the model's device.
+
+    Where memory is full, batches are halved from then on, down to single texts.
 
     Its name is the model's, which holds a digest of the weights, so that no cache mixes two models.
 
@@ -29,14 +34,30 @@ class ClipTextEncoder:
         self.templates = tuple(templates) or model.templates or imagenet_templates()
         self.keeps_prompts = model.keeps_prompts
         self._model = model
+        self._batch = BATCH
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """See `TextEncoder.encode`."""
+        """See `TextEncoder.encode`.
+
+        Raises:
+            RuntimeError: the device fails, or its memory is too small for a single text.
+        """
         embeddings = np.empty((len(texts), self.dim), np.float32)
-        with torch.inference_mode():
-            for start in range(0, len(texts), BATCH):
-                batch = self._model.embed_texts(texts[start : start + BATCH])  # (up to BATCH, D)
-                embeddings[start : start + BATCH] = batch.float().cpu().numpy()
+        start = 0
+        while start < len(texts):
+            part = texts[start : start + self._batch]
+            try:
+                with MOVING, torch.inference_mode():
+                    embeddings[start : start + len(part)] = (
+                        self._model.embed_texts(part).float().cpu().numpy()
+                    )
+            except RuntimeError as error:
+                if len(part) == 1 or not is_out_of_memory(error):
+                    raise
+                self._batch = len(part) // 2
+                LOG.warning("%s embeds %d texts at once, for memory was full", self.name, self._batch)
+            else:
+                start += len(part)
         return embeddings
 
 
