@@ -2,12 +2,19 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from message_filters import ApproximateTimeSynchronizer, SimpleFilter
 from std_msgs.msg import Header
 
-Message = TypeVar("Message")
+
+class HasHeader(Protocol):
+    """A message with a stamp."""
+
+    header: Header
+
+
+Message = TypeVar("Message", bound=HasHeader)
 
 QUEUE = 10
 
@@ -26,6 +33,9 @@ def nanoseconds(header: Header) -> int:
 
 class CompanionSync(Generic[Message]):
     """Pairs messages of one other topic with images whose stamps differ by less than `slop` seconds.
+
+    Messages with a stamp before 1970 have no partner: to rclpy there is no such time, and the synchroniser
+    would raise in the executor, which ends the node.
 
     Args:
         slop: seconds.
@@ -50,11 +60,13 @@ class CompanionSync(Generic[Message]):
 
     def image(self, header: Header) -> None:
         """Take the header of an image."""
-        self._image.signalMessage(_Stamped(header))
+        if header.stamp.sec >= 0:
+            self._image.signalMessage(_Stamped(header))
 
     def companion(self, message: Message) -> None:
         """Take a message with a header of the other topic."""
-        self._other.signalMessage(message)
+        if message.header.stamp.sec >= 0:
+            self._other.signalMessage(message)
 
     def _pair(self, image: _Stamped, message: Message) -> None:
         self._deliver(nanoseconds(image.header), message)

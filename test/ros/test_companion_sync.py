@@ -63,3 +63,12 @@ def test_after_a_reset_older_stamps_find_each_other(sync, pairs):
     sync.image(header(100))
     sync.companion(Image(header=header(100)))
     assert pairs[-1] == (100, 100)
+
+
+def test_a_stamp_before_1970_has_no_companion_and_ends_nothing(sync, pairs):
+    before = Header(stamp=Time(sec=-1))
+    sync.image(before)
+    sync.companion(Image(header=before))
+    sync.image(header(100))
+    sync.companion(Image(header=header(100)))
+    assert pairs == [(100, 100)]

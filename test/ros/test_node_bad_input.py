@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 from fakes import color_image
-from rig import PICTURE, depth_message, info_message, rgb_message, running
+from rig import PICTURE, depth_message, info_message, pose_message, rgb_message, running
 
 GOOD = color_image(PICTURE)
 DEPTH = np.ones((32, 96), np.float32)
@@ -55,6 +55,22 @@ def test_stamps_that_go_back(robot):
     robot.segment(1033)
     assert len(robot.warnings) == 1
     assert "went back, now to 1.000 s" in robot.warnings[0]
+
+
+@pytest.mark.parametrize("topic", ["image", "depth", "pose"])
+def test_a_stamp_before_1970(robot, topic):
+    message = {
+        "image": rgb_message(1, GOOD),
+        "depth": depth_message(1, DEPTH),
+        "pose": pose_message(1),
+    }[topic]
+    message.header.stamp.sec = -5
+    robot.segment(1000)
+    robot.send(topic, message)
+    if topic == "image":
+        robot.labels(-5000 + 1)
+    robot.segment(2000)
+    robot.segment(3000)
 
 
 def test_points_go_on_after_stamps_went_back(robot):
