@@ -143,9 +143,20 @@ class OvsNode(LifecycleNode):
     @_logged
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Start the worker and subscribe."""
-        assert self._segmenter and self._words and self._outputs
         # The publishers first, or what the worker publishes at once would go nowhere.
         result = super().on_activate(state)
+        try:
+            self._start()
+        except Exception:
+            # Or the worker would go on, and another one would join it at the next try.
+            self._stop()
+            super().on_deactivate(state)
+            raise
+        self.get_logger().info(f"Active: images from {self._inputs[0].topic_name}")
+        return result
+
+    def _start(self) -> None:
+        assert self._segmenter and self._words and self._outputs
         mailbox = self._mailbox = Mailbox()
         slop = self._config["sync_slop"]
         depth: CompanionSync[Image] = CompanionSync(slop, mailbox.put_companion)
@@ -159,14 +170,11 @@ class OvsNode(LifecycleNode):
         self._worker.start()
         mailbox.wake()
         self._since = monotonic()
-        self._inputs = [
-            self._subscribe_images(),
-            self._subscribe(Image, "depth", depth.companion),
-            self._subscribe(PoseStamped, "pose", poses.companion, depth=POSES),
-            self._subscribe(CameraInfo, "camera_info", self._on_camera_info),
-        ]
-        self.get_logger().info(f"Active: images from {self._inputs[0].topic_name}")
-        return result
+        # One by one: of those that are open already `_stop` has to know when the next one fails.
+        self._inputs.append(self._subscribe_images())
+        self._inputs.append(self._subscribe(Image, "depth", depth.companion))
+        self._inputs.append(self._subscribe(PoseStamped, "pose", poses.companion, depth=POSES))
+        self._inputs.append(self._subscribe(CameraInfo, "camera_info", self._on_camera_info))
 
     @_logged
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:

@@ -89,6 +89,19 @@ def test_a_model_that_does_not_load_leaves_the_node_unconfigured_and_says_why(vo
         assert change(robot, Transition.TRANSITION_CONFIGURE)
 
 
+def test_an_activation_that_fails_leaves_nothing_running(vocabulary, capfd):
+    override = {"qos_overrides./depth.subscription.reliability": "perhaps"}
+    with running(vocabulary, autostart=False, **override) as robot:
+        assert change(robot, Transition.TRANSITION_CONFIGURE)
+        before = threading.active_count()
+        for _ in range(2):
+            assert not change(robot, Transition.TRANSITION_ACTIVATE)
+            assert state(robot) == State.PRIMARY_STATE_INACTIVE
+            assert threading.active_count() == before
+            robot.until(lambda: robot.helper.count_subscribers("image") == 0, "no subscription")
+        assert "perhaps" in capfd.readouterr().err
+
+
 def test_a_vocabulary_that_is_not_there(capfd):
     with running("ofice", autostart=False) as robot:
         assert not change(robot, Transition.TRANSITION_CONFIGURE)
