@@ -77,7 +77,8 @@ class Statistics:
     def lost(self, count: int) -> None:
         """Images were lost on the way, so that the middleware never had them whole."""
         with self._lock:
-            self._lost.extend([monotonic()] * count)
+            # A publisher that starts anew can make a middleware count millions.
+            self._lost.extend([monotonic()] * min(count, RECENT))
 
     def dropped(self, reason: str) -> None:
         """An image will not be published, and why."""

@@ -88,3 +88,7 @@ def test_drops_are_news_only_once():
     assert counted.summary().dropped_lately == {"failed": 1}
     assert counted.summary().dropped_lately == {}
     assert counted.summary().dropped == {"failed": 1}
+
+
+def test_a_middleware_that_counts_far_too_many_lost_images():
+    assert statistics(frames=3, lost=10**18).summary().lost_share > 0.99
