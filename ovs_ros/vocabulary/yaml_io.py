@@ -162,8 +162,9 @@ class Form:
         Raises:
             VocabularyError: the file cannot be read, or is no YAML.
         """
+        text = _read(self.path)
         try:
-            return yaml.compose(_read(self.path), Loader=yaml.SafeLoader)
+            return yaml.compose(text, Loader=yaml.SafeLoader)
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             where = f", line {mark.line + 1}" if mark else ""
@@ -171,7 +172,8 @@ class Form:
                 f"{self.path}{where}: expected YAML, got a mistake: {error.problem or error.context}; "
                 "mend it there"
             ) from error
-        except (yaml.YAMLError, RecursionError) as error:
+        # The last two: PyYAML lets out what Python says of an escape such as "\UFFFFFFFF".
+        except (yaml.YAMLError, RecursionError, ValueError, OverflowError) as error:
             raise VocabularyError(
                 f"{self.path}: expected YAML, got text that is none ({str(error).splitlines()[0]}); see "
                 f"{self._examples}"
@@ -236,7 +238,7 @@ class Form:
         try:
             if isinstance(node, yaml.ScalarNode) and node.tag in _NUMBERS:
                 return float(yaml.safe_load(node.value))
-        except ValueError:
+        except (TypeError, ValueError, OverflowError):  # '!!float null', '!!int x', an int beyond any float.
             pass
         raise self.error(node, "a threshold from 0 to 1", described(node), "write a number such as 0.3")
 
