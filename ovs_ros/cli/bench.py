@@ -54,6 +54,8 @@ def bench(
     """
     with user_errors():
         segmenter = load_segmenter(preset, models=models, select=not exhaustive)
+        if batch:
+            _timed(segmenter.image_encoder)  # An error is to come before minutes of timing, not after them.
         with console.status("Embedding words"):
             vocabularies = compose_vocabularies(segmenter, SIZES)
         encoder_ms, frame_ms, stages_ms, p95_ms = measure(segmenter, vocabularies, draw_scene(), frames)
@@ -173,9 +175,13 @@ def measure_batch(encoder: ImageEncoder, batch: int, runs: int) -> float:
     Raises:
         ValueError: the encoder takes one image at a time.
     """
+    return _median(_timed(encoder).time_batch(encoder.prepare(draw_scene()), batch, runs))
+
+
+def _timed(encoder: ImageEncoder) -> TimedEncoder:
     if not isinstance(encoder, TimedEncoder):
         raise ValueError(f"expected a torch model for --batch, got {encoder.name}; leave --batch out")
-    return _median(encoder.time_batch(encoder.prepare(draw_scene()), batch, runs))
+    return encoder
 
 
 def _median(times: list[float]) -> float:

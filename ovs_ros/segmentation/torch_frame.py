@@ -33,6 +33,8 @@ MOST_SLOTS = 128
 """How many words a frame is decided among at most here: the logits of each are computed for every pixel."""
 _PLANS = 4
 """For how many kinds of frames graphs are kept."""
+_COUNTABLE = 1 << 24
+"""Beyond this number a float32 does not change when 1 is added."""
 _NOWHERE = -1e30
 """The logit of an empty slot: finite, for 0 times infinity would spoil the interpolation beside it."""
 
@@ -53,6 +55,8 @@ class TorchSegmenter(Segmenter):
     def segment(self, image: NDArray[np.uint8], words: EmbeddedVocabulary) -> Segmentation:
         """See `Segmenter.segment`; the stages are 'prepare', 'launch' and 'wait'."""
         options, encoder = self.options, self.image_encoder
+        if self._frame is not None and self._frame.footprint is not self._frame.encoder.footprint:
+            self._frame = None  # Memory was full in the usual way, and these graphs hold some of it.
         if (
             isinstance(encoder, TorchImageEncoder)
             and (self.on_cpu or encoder.stream is not None)
@@ -123,12 +127,17 @@ class _Plan:
 class TorchFrame:
     """Decides frames on the device of an image encoder; not for two threads at once.
 
+    Attributes:
+        encoder: the same.
+        footprint: the encoder's when this was made.
+
     Args:
         encoder: of a model that does not decode.
     """
 
     def __init__(self, encoder: TorchImageEncoder) -> None:
         self.encoder = encoder
+        self.footprint = encoder.footprint
         self._plans: OrderedDict[object, _Plan] = OrderedDict()
         self._words: dict[object, DeviceWords] = {}
 
@@ -262,10 +271,19 @@ def _decide(grid: Tensor, slots: Slots, words: DeviceWords, scale: float, down: 
     least = torch.cat((words.least[slots.rows], words.least[count:]))
     winner = torch.where(confidence < least[winner], len(filled), winner)
     labels = torch.cat((words.ids[slots.rows], words.ids[count:], words.unknown))[winner]
-    pixels = winner.float().histc(bins=len(filled) + 1, min=0, max=len(filled) + 1)  # (S + 1,)
+    pixels = _count(winner, len(filled) + 1)
     rows = torch.where(slots.filled, slots.rows, -1).float()
-    head = torch.cat((rows, slots.scores, pixels[: len(rows)]))  # (3 m,) whole numbers below 2^24
+    head = torch.cat((rows, slots.scores, pixels[: len(rows)]))  # (3 m,)
     return torch.cat([part.flatten().view(torch.uint8) for part in (head, labels, confidence)])
+
+
+def _count(values: Tensor, bins: int) -> Tensor:
+    """How often each number from 0 to bins - 1 is in (H, W) whole numbers: (bins,) float32.
+
+    `bincount`, which counts in integers, waits for the device; `histc` adds up float32.
+    """
+    strips = values.split(max(1, _COUNTABLE // values.shape[1]))
+    return torch.stack([strip.float().histc(bins, min=0, max=bins) for strip in strips]).sum(0)
 
 
 def _unpack(

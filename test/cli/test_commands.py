@@ -373,6 +373,12 @@ def test_bench_writes_what_it_promises(tmp_path, monkeypatch):
     assert results["device"] == "cpu"
 
 
+def test_bench_says_before_it_times_that_a_model_takes_no_batch(monkeypatch):
+    monkeypatch.setattr(bench, "measure", lambda *arguments: pytest.fail("timed first"))
+    result = run("bench", "--batch", "8")
+    assert result.exit_code == 2 and "expected a torch model for --batch" in result.output
+
+
 def test_bench_has_names_enough_for_its_largest_vocabulary():
     segmenter: Segmenter = color_segmenter()
     composed = bench.compose_vocabularies(segmenter, bench.SIZES)

@@ -16,7 +16,7 @@ from ovs_ros.encoders.clip.text_encoder import ClipTextEncoder  # noqa: E402
 from ovs_ros.segmentation.options import SegmenterOptions  # noqa: E402
 from ovs_ros.segmentation.segmentation import Segmentation  # noqa: E402
 from ovs_ros.segmentation.segmenter import Segmenter  # noqa: E402
-from ovs_ros.segmentation.torch_frame import TorchFrame, TorchSegmenter, serves  # noqa: E402
+from ovs_ros.segmentation.torch_frame import TorchFrame, TorchSegmenter, _count, serves  # noqa: E402
 from ovs_ros.vocabulary.category import Category  # noqa: E402
 from ovs_ros.vocabulary.embedded import EmbeddedVocabulary  # noqa: E402
 from ovs_ros.vocabulary.vocabulary import Vocabulary  # noqa: E402
@@ -126,6 +126,24 @@ def test_a_vocabulary_of_the_same_capacity_costs_no_new_graph() -> None:
     assert len(frame._plans) == 1
     frame.segment(image, embedded(40), SegmenterOptions(), 1.0)
     assert len(frame._plans) == 2
+
+
+def test_an_image_of_more_pixels_than_a_float_counts_is_counted() -> None:
+    winner = torch.zeros(1, 1, dtype=torch.int64).expand(4200, 4000)
+    assert _count(winner, 2).tolist() == [4200 * 4000, 0]
+    assert _count(torch.tensor([[0, 3, 3], [1, 3, 0]]), 5).tolist() == [2, 1, 0, 3, 0]
+
+
+def test_graphs_are_dropped_when_memory_was_full_in_the_usual_way() -> None:
+    device = pair()[1]
+    image, words = noise_image(120, 160), embedded(30)
+    device.segment(image, words)
+    device.options = SegmenterOptions(refinement="pamr")
+    device.segment(image, words)
+    assert device._frame is not None
+    assert device.image_encoder.make_do(1)
+    device.segment(image, words)
+    assert device._frame is None
 
 
 def test_frames_do_not_share_memory() -> None:
