@@ -22,6 +22,8 @@ CONFIGURATION = "open_clip_config.json"
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
 _IN_FOLDERS = (SAFETENSORS, PICKLED, "model.safetensors", "pytorch_model.bin")
 _SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
+_TRANSFORMERS = ("text_model.", "vision_model.")
+"""How keys begin where the package transformers wrote the file."""
 
 
 @dataclass(frozen=True)
@@ -102,12 +104,16 @@ def find_files(model: str, weights: str, cache: str = "") -> ModelFiles:
         found = _cached(repository, names, caches)
         if found is None and (found := _downloaded(entry, caches)):
             sha256 = _digest(entry["url"])
-        if found is None:
+        program = found if found and _is_torchscript(found) else None
+        if found is None or program:
+            found, sha256 = None, ""
             commands.append(_command(repository, (names[0], CONFIGURATION)))
             commands.append(f"(where it has no {names[0]}, take {names[-1]})")
+        if program:
+            commands.append(f"({program} is a TorchScript archive, that is a program, which is not run)")
 
     if found is not None and _is_torchscript(found):
-        published = entry or open_clip.get_pretrained_cfg(model, "openai")
+        published = open_clip.get_pretrained_cfg(model, "openai")
         repository, names = _in_hub(published) if published else ("REPOSITORY", (SAFETENSORS,))
         raise ValueError(
             f"expected tensors in {found}, got a TorchScript archive, which is a program and is not run; take"
@@ -132,7 +138,7 @@ def find_files(model: str, weights: str, cache: str = "") -> ModelFiles:
             "the model file\n    cache: THAT_FOLDER"
         )
     quick_gelu, mean, std = _preprocessing(
-        found, entry, [open_clip.get_pretrained_cfg(model, t) for t in tags]
+        found, bool(config.get("quick_gelu")), entry, [open_clip.get_pretrained_cfg(model, t) for t in tags]
     )
     return ModelFiles(found, label, sha256, quick_gelu, mean, std, tokenizer)
 
@@ -162,6 +168,11 @@ def load_weights(clip: Any, files: ModelFiles) -> str:
         for key, tensor in checkpoint.tensors.items()
         if key not in ("input_resolution", "context_length", "vocab_size")
     }
+    if any(key.startswith(_TRANSFORMERS) for key in state):
+        raise ValueError(
+            f"expected open_clip's keys in {files.weights}, got those of the package transformers; name a tag"
+            " as weights, and where its files are missing the error has the command that fetches them"
+        )
     state = open_clip.convert.convert_state_dict(clip, state)
     if "positional_embedding" in state and not hasattr(clip, "positional_embedding"):
         state = open_clip.model.convert_to_custom_text_state_dict(state)
@@ -183,6 +194,7 @@ def _fit(clip: Any, state: dict[str, Any]) -> None:
     if image in wanted and image in state and state[image].shape[1:] == wanted[image].shape[1:]:
         side = round((len(state[image]) - 1) ** 0.5)
         if len(state[image]) == side * side + 1:
+            state[image] = state[image].float()  # The CPU resamples no others.
             open_clip.model.resize_pos_embed(state, clip)
     text = text if text in wanted else f"text.{text}"
     if text in wanted and text in state and state[text].shape[1:] == wanted[text].shape[1:]:
@@ -253,9 +265,16 @@ def _in_folder(folder: Path) -> Path:
 
 
 def _preprocessing(
-    weights: Path, entry: Mapping[str, Any], others: Sequence[Mapping[str, Any]]
+    weights: Path, quick: bool, entry: Mapping[str, Any], others: Sequence[Mapping[str, Any]]
 ) -> tuple[bool | None, tuple[float, ...], tuple[float, ...]]:
-    """QuickGELU, mean and std: as the tag says, else the file beside the weights, else all tags together."""
+    """QuickGELU, mean and std: as the tag says, else the file beside the weights, else the architecture.
+
+    Args:
+        weights: the file.
+        quick: whether the architecture has QuickGELU.
+        entry: of the tag; empty where there is none.
+        others: of all tags of the architecture.
+    """
     open_clip = import_open_clip()
     quick_gelu: bool | None = None
     beside = weights.parent / CONFIGURATION
@@ -266,15 +285,23 @@ def _preprocessing(
         entry = said.get("preprocess_cfg", {})
         quick_gelu = bool(said.get("model_cfg", {}).get("quick_gelu", False))
     else:
-        if len({bool(other.get("quick_gelu", False)) for other in others}) > 1:
+        if not quick and any(other.get("quick_gelu", False) for other in others):
             logger.warning(
                 "%s is taken without QuickGELU, as there is no %s beside it; OpenAI's, DFN's and MetaCLIP's"
                 " weights have it: for them, name the architecture that ends with -quickgelu",
                 weights,
                 CONFIGURATION,
             )
-        if len({(tuple(other["mean"]), tuple(other["std"])) for other in others}) == 1:
+        means = {(tuple(other["mean"]), tuple(other["std"])) for other in others}
+        if len(means) == 1:
             entry = others[0]
+        elif means:
+            logger.warning(
+                "%s is given images normalised as OpenAI's CLIP has them, as there is no %s beside it, and"
+                " some weights of its architecture were trained otherwise: copy that file there",
+                weights,
+                CONFIGURATION,
+            )
     mean = entry.get("mean", open_clip.OPENAI_DATASET_MEAN)
     return quick_gelu, tuple(mean), tuple(entry.get("std", open_clip.OPENAI_DATASET_STD))
 

@@ -175,6 +175,24 @@ def test_a_file_alone_is_ambiguous_and_says_so(tmp_path: Path, caplog: pytest.Lo
     assert files.mean == (0.1, 0.2, 0.3)
 
 
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("ViT-L-14-336", ["taken without QuickGELU"]),  # All its tags are OpenAI's.
+        ("ViT-L-14", ["taken without QuickGELU", "normalised as OpenAI's"]),
+        ("ViT-L-14-quickgelu", []),
+        ("ViT-B-32-256", []),
+    ],
+)
+def test_a_file_alone_is_warned_of_where_any_weights_of_its_architecture_differ(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, model: str, said: list[str]
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        find_files(model, str(put(tmp_path / "mine.safetensors")))
+    assert len(caplog.messages) == len(said)
+    assert all(text in message for text, message in zip(said, sorted(caplog.messages)[::-1], strict=True))
+
+
 def test_a_file_is_normalised_as_all_tags_of_its_architecture_are(tmp_path: Path) -> None:
     file = put(tmp_path / "mine.safetensors")
     assert find_files("MobileCLIP-S1", str(file)).mean == (0.0, 0.0, 0.0)
@@ -198,6 +216,16 @@ def test_a_program_is_refused_with_the_way_to_the_tensors(tmp_path: Path) -> Non
     torch.jit.script(torch.nn.Linear(2, 2)).save(str(tmp_path / "ViT-B-16.pt"))
     with pytest.raises(ValueError, match=f"TorchScript.*\n *hf download timm/{OPENAI} open_clip_model.safe"):
         find_files("ViT-B-16", str(tmp_path / "ViT-B-16.pt"))
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+def test_a_program_that_openai_s_package_downloaded_does_not_serve(empty_caches: Path) -> None:
+    put(empty_caches / "clip" / "ViT-B-16.pt")
+    torch.jit.script(torch.nn.Linear(2, 2)).save(str(empty_caches / "clip" / "ViT-B-16.pt"))
+    with pytest.raises(FileNotFoundError) as error:
+        find_files("ViT-B-16", "openai")
+    assert f"hf download timm/{OPENAI} open_clip_model.safetensors" in str(error.value)
+    assert f"{empty_caches / 'clip' / 'ViT-B-16.pt'} is a TorchScript archive" in str(error.value)
 
 
 @pytest.mark.parametrize("name", ["open_clip_model.safetensors", "any.pt", "open_clip_pytorch_model.bin"])
@@ -247,12 +275,21 @@ def test_what_openai_keeps_beside_its_tensors_is_left(clip: torch.nn.Module, tmp
     load(clip, {**clip.state_dict(), **beside}, tmp_path)
 
 
-def test_position_tables_of_another_size_are_resampled(clip: torch.nn.Module, tmp_path: Path) -> None:
-    state = clip.state_dict()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_position_tables_of_another_size_are_resampled(
+    clip: torch.nn.Module, tmp_path: Path, dtype: torch.dtype
+) -> None:
+    state = {key: tensor.to(dtype) for key, tensor in clip.state_dict().items()}
     width = state["visual.positional_embedding"].shape[1]
-    state["visual.positional_embedding"] = torch.full((1 + 7 * 7, width), 0.25)
+    state["visual.positional_embedding"] = torch.full((1 + 7 * 7, width), 0.25, dtype=dtype)
     load(clip, state, tmp_path)
     torch.testing.assert_close(clip.visual.positional_embedding, torch.full((1 + 4 * 4, width), 0.25))
+
+
+def test_the_layout_of_transformers_is_refused_by_its_name(clip: torch.nn.Module, tmp_path: Path) -> None:
+    state = {"logit_scale": torch.tensor(1.0), "text_model.final_layer_norm.weight": torch.zeros(3)}
+    with pytest.raises(ValueError, match="open_clip's keys .* package transformers; name a tag"):
+        load(clip, state, tmp_path)
 
 
 def test_all_that_does_not_fit_is_one_error(clip: torch.nn.Module, tmp_path: Path) -> None:
