@@ -14,6 +14,8 @@ from torch import Tensor
 _ZIP = b"PK\x03\x04"
 _LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """How files of torch.save begin: since torch 1.6, and before."""
+_STAND_INS = (b"<!doctype", b"<html", b"version https://git-lfs")
+"""How files begin that downloads leave in the place of weights."""
 _WRAPPERS = ("state_dict_ema", "model", "state_dict", "model_state_dict")
 """Under what trainers (timm and RADIO, detectron2, Lightning, CLIP-DINOiser) put the weights beside the
 optimiser's state; an average over the training, which timm names so, is what its users take."""
@@ -66,6 +68,12 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise FileNotFoundError(
             f"expected a checkpoint at {path}, got no file; check the model file's weights"
         )
+    with path.open("rb") as file:
+        if file.read(32).lower().startswith(_STAND_INS):
+            raise ValueError(
+                f"expected tensors in {path}, got a web page or a pointer of Git LFS in their place; fetch "
+                "the file itself, with a browser or `git lfs pull`"
+            )
     loaded = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
     for wrapper in _WRAPPERS:
         if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):

@@ -130,6 +130,18 @@ def test_arrays_of_numpy_are_refused_with_what_to_do(tmp_path: Path) -> None:
         read_checkpoint(path)
 
 
+@pytest.mark.parametrize("name", ["model.pth", "model.safetensors"])
+@pytest.mark.parametrize(
+    "content", ["<!DOCTYPE html><html></html>", "version https://git-lfs.github.com/spec/v1\noid sha256:1"]
+)
+def test_what_a_download_leaves_in_place_of_a_file_is_called_that(
+    tmp_path: Path, name: str, content: str
+) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ValueError, match="a web page or a pointer of Git LFS in their place; fetch"):
+        read_checkpoint(tmp_path / name)
+
+
 def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no file"):
         read_checkpoint(tmp_path / "none.pth")
