@@ -26,6 +26,7 @@ from ovs_ros.encoders.clip.load_dense_model import FAMILIES
 from ovs_ros.encoders.clip.open_clip_models import dense_clip, open_clip_model
 from ovs_ros.encoders.clip.proxy import Proxy, open_proxy
 from ovs_ros.encoders.clip.radio import load_radio
+from ovs_ros.encoders.clip.text_tower import split_text_tower
 from ovs_ros.encoders.clip.vit import OpenClipViT
 from ovs_ros.encoders.clip.weights import ModelFiles, find_files
 from ovs_ros.encoders.clip.windows import crops, lay_windows
@@ -212,8 +213,7 @@ def is_here(file: ModelFile) -> bool:
     if file.model in FAMILIES:
         paths.append(file.weights)
         if file.adaptor_model:
-            architecture, _, weights = file.adaptor_model.partition(":")
-            towers.append((architecture, weights))
+            towers.append(split_text_tower(file.adaptor_model))
     else:
         towers.append((file.model, file.weights))
     return all(Path(path).expanduser().is_file() for path in paths) and all(
@@ -222,9 +222,10 @@ def is_here(file: ModelFile) -> bool:
 
 
 def _is_found(architecture: str, weights: str, cache: str) -> bool:
-    tags = import_open_clip().list_pretrained_tags_by_model(architecture)
+    if not weights:
+        return False
     try:
-        find_files(architecture, weights or tags[0], cache)
+        find_files(architecture, weights, cache)
     except FileNotFoundError:
         return False
     return True

@@ -47,10 +47,9 @@ def load_text_tower(wanted: str, cache: str = "") -> tuple[Any, Any, str]:
         ValueError: no such architecture, or the weights are another's.
     """
     open_clip = import_open_clip()
-    model, _, weights = wanted.partition(":")
+    model, weights = split_text_tower(wanted)
     config = architecture(model)
-    tags = open_clip.list_pretrained_tags_by_model(model)
-    files = find_files(model, weights or (tags[0] if len(tags) == 1 else ""), cache)
+    files = find_files(model, weights, cache)
     tokenizer = (
         HubTokenizer(files.tokenizer, config["text_cfg"])
         if files.tokenizer
@@ -61,6 +60,13 @@ def load_text_tower(wanted: str, cache: str = "") -> tuple[Any, Any, str]:
     clip = build_text_tower(config)
     digest = fill_text_tower(clip, files.weights)
     return clip, tokenizer, f"{model} {digest[:12]}"
+
+
+def split_text_tower(wanted: str) -> tuple[str, str]:
+    """Architecture and weights in `load_text_tower`'s `wanted`; '' for weights where nothing names them."""
+    model, _, weights = wanted.partition(":")
+    tags = import_open_clip().list_pretrained_tags_by_model(model)
+    return model, weights or (tags[0] if len(tags) == 1 else "")
 
 
 def build_text_tower(config: dict[str, Any]) -> Any:

@@ -72,6 +72,14 @@ def test_weights_are_here_when_all_of_them_are(tmp_path: Path, monkeypatch: pyte
     assert is_here(heads)
 
 
+@pytest.mark.parametrize("model", ["ViT-B-16", "ViT-L-14-280"])  # The second has no tags.
+def test_weights_without_a_name_are_not_here(tmp_path: Path, model: str) -> None:
+    found = tmp_path / "vit_base_patch16_clip_224.openai" / "open_clip_model.safetensors"
+    found.parent.mkdir()
+    found.touch()
+    assert not is_here(ModelFile(model=model, cache=str(tmp_path)))
+
+
 @pytest.mark.parametrize("path", sorted(MODEL_FILES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_shipped_file_is_valid_and_says_where_its_weights_are(path: Path) -> None:
     file = read_model_file(path)
