@@ -108,7 +108,7 @@ class TimmViT(ClipModel):
             tokens = block(tokens)
         layer = LastLayer(_as_open_clip(last), tokens)
         if self._attention == "naclip":
-            patches = layer.naclip(self._windows(grid, tokens))
+            patches = layer.naclip(self._windows(grid, layer.key))
         else:
             patches = getattr(layer, self._attention)()
         return TorchFeatures(

@@ -152,6 +152,20 @@ def test_attention_of_a_timm_vit_is_a_choice(folder: Path) -> None:
             assert (found[name] - found[other]).abs().max() > 1e-3, (name, other)
 
 
+@torch.inference_mode()
+def test_the_window_is_kept_in_the_precision_of_the_keys(folder: Path) -> None:
+    """Where autocast leaves tokens in float32, as a norm before the blocks does on GPUs, keys are in less."""
+    _, file = saved(folder, "mobileclip-vit")
+    model = load_open_clip(file)
+    asked: list[torch.dtype] = []
+    window = model._windows
+    model._windows = lambda grid, like: asked.append(like.dtype) or window(grid, like)
+    model.clip.visual.trunk.blocks[-2].register_forward_hook(lambda block, given, out: out.float())
+    with torch.autocast("cpu", torch.bfloat16):
+        model.dense(images(model, 3, 4))
+    assert asked == [torch.bfloat16]
+
+
 def test_choices_that_a_model_does_not_offer_are_refused(folder: Path) -> None:
     _, conv = saved(folder, "convnext")
     _, vit = saved(folder, "mobileclip-vit")
