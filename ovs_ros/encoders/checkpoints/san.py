@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ovs_ros.encoders.checkpoints.cat_seg import empty_clip
+from ovs_ros.encoders.checkpoints.cat_seg_clip import resized_positions
 from ovs_ros.encoders.checkpoints.keys import Rule, map_keys, read_checkpoint
 from ovs_ros.encoders.checkpoints.san_adapter import AdapterConfig, SideAdapter
 from ovs_ros.encoders.clip.clip_model import ClipModel, unit
@@ -101,6 +102,7 @@ class San(ClipModel):
         self._windows = GridCache(
             lambda grid, device, _: pooling_windows(grid, self._clip_grid(grid)).to(device)
         )
+        self._positions = GridCache(self._clip_positions)
         self.requires_grad_(False).eval()
 
     def dense(self, images: Tensor) -> TorchFeatures:
@@ -155,7 +157,7 @@ class San(ClipModel):
         )
         patches = visual.conv1(smaller).flatten(2).mT  # (B, h'*w', C)
         class_token = visual.class_embedding.expand(len(images), 1, -1)
-        tokens = torch.cat([class_token, patches], dim=1) + self._clip_positions(rows, columns)
+        tokens = torch.cat([class_token, patches], dim=1) + self._positions((rows, columns), patches)
         tokens = visual.ln_pre(tokens)
         maps = []
         for i in range(self.config.fused[-1] + 1):
@@ -174,15 +176,9 @@ class San(ClipModel):
         rows, columns = (max(1, round(side * scale)) for side in grid)
         return rows, columns
 
-    def _clip_positions(self, rows: int, columns: int) -> Tensor:
-        """(1 + rows*columns, C): CLIP's position embedding, resampled to another grid."""
-        visual = self.clip.visual
-        learned = visual.positional_embedding
-        if (rows, columns) == visual.grid_size:
-            return learned
-        square = learned[None, 1:].mT.unflatten(2, visual.grid_size)
-        resampled = F.interpolate(square, size=(rows, columns), mode="bicubic", align_corners=False)
-        return torch.cat([learned[:1], resampled.flatten(2)[0].mT])
+    def _clip_positions(self, grid: tuple[int, int], device: torch.device, dtype: torch.dtype) -> Tensor:
+        """(1 + N, C): CLIP's position embedding, resampled to a grid of N patches, without antialiasing."""
+        return resized_positions(self.clip.visual.positional_embedding.float(), grid).to(device, dtype)
 
     def _recognise(self, tokens: Tensor, biases: Tensor) -> tuple[Tensor, Tensor]:
         """CLIP's last blocks, with a copy of the class token for each proposal: unit (B, D) and (B, Q, D)."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ovs_ros.encoders.clip.grid_cache import GridCache
 from ovs_ros.encoders.clip.imports import import_open_clip
 
 
@@ -81,7 +82,7 @@ class SideAdapter(nn.Module):
         patches = vit.patch_embed.proj(images)  # (B, width, h, w)
         batch, _, height, width = patches.shape
         queries = self.query_embed.shape[1]
-        positions = torch.cat([self.query_pos_embed, vit.positions(height, width)], dim=1)
+        positions = torch.cat([self.query_pos_embed, vit.positions((height, width), patches)], dim=1)
         tokens = torch.cat([self.query_embed.expand(batch, -1, -1), patches.flatten(2).mT], dim=1)
         tokens = tokens + positions  # (B, Q + h*w, width)
         for i in range(len(vit.blocks) + 1):
@@ -113,13 +114,14 @@ class _PatchTransformer(nn.Module):
             Block(config.width, config.heads, qkv_bias=True, norm_layer=norm) for _ in range(config.depth)
         )
         self._grid = config.grid
+        self.positions = GridCache(self._resampled)
 
-    def positions(self, height: int, width: int) -> Tensor:
-        """(1, height*width, width): the position embedding, resampled to another grid."""
-        square = self.pos_embed.mT.unflatten(2, (self._grid, self._grid))
-        if (height, width) != (self._grid, self._grid):
-            square = F.interpolate(square, size=(height, width), mode="bicubic", align_corners=False)
-        return square.flatten(2).mT
+    def _resampled(self, grid: tuple[int, int], device: torch.device, dtype: torch.dtype) -> Tensor:
+        """(1, N, width): the position embedding, resampled to a grid of N patches."""
+        square = self.pos_embed.float().mT.unflatten(2, (self._grid, self._grid))
+        if grid != (self._grid, self._grid):
+            square = F.interpolate(square, size=grid, mode="bicubic", align_corners=False)
+        return square.flatten(2).mT.to(device, dtype)
 
 
 class _Fusion(nn.Module):

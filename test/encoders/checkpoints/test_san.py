@@ -228,6 +228,21 @@ def test_any_grid_works(rows: int, columns: int, batch: int, patch: int) -> None
     assert logits.shape == (3, 4 * rows, 4 * columns) and bool(logits.isfinite().all())
 
 
+def test_position_tables_are_resampled_once_for_a_grid(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = new_san()
+    with torch.inference_mode():
+        once = model.dense(images(96, 160))
+        interpolate = F.interpolate
+
+        def not_bicubic(*given: Any, mode: str, **others: Any) -> Tensor:
+            assert mode != "bicubic"
+            return interpolate(*given, mode=mode, **others)
+
+        monkeypatch.setattr(F, "interpolate", not_bicubic)
+        again = model.dense(images(96, 160))
+    assert torch.equal(once.patches, again.patches)
+
+
 def test_images_of_a_batch_do_not_mix() -> None:
     model = small_san()
     both = model.dense(images(96, 160, batch=2))
