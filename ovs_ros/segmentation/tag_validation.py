@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ovs_ros.encoders.protocols import DenseFeatures
 from ovs_ros.segmentation.options import SegmenterOptions
 from ovs_ros.segmentation.regions import connected_regions
-from ovs_ros.segmentation.selection import Selection, nearest
+from ovs_ros.segmentation.selection import Selection
 from ovs_ros.segmentation.validation import look_up
 from ovs_ros.vocabulary.embedded import EmbeddedVocabulary
 
@@ -59,8 +59,8 @@ def validate_tags(
         selection: what the columns mean.
         words: the vocabulary that was selected from.
         scale: what cosines are multiplied with before a softmax, for the scores of new names.
-        options: validation ('relabel' or 'reject'), validation_top_k, validation_region, validate_seen and
-            shortlist count.
+        options: validation ('relabel' or 'reject'), validation_top_k, validation_region and validate_seen
+            count.
 
     Returns:
         The columns, and what they mean now: the selection with the names that came in by relabelling. After
@@ -71,18 +71,15 @@ def validate_tags(
     if not len(regions.column):
         return columns, selection
     means = _mean_features(regions, features)  # (R, D)
-    names = words.embeddings[selection.columns[regions.column]]  # (R, D)
-    count = len(words.ids)
-    listed = _listed(means, words, options)  # (L,)
-    cosines = means @ words.embeddings[listed].T  # (R, L)
-    own = np.einsum("rd,rd->r", means, names)  # (R,)
-    # A name's own cosine comes out of another product, and may differ by rounding.
-    better = (cosines > own[:, None] + np.float32(1e-5)).sum(axis=1)  # (R,)
+    # With all words, whatever their number: for 64 regions and 20,000 words it takes milliseconds.
+    cosines = means @ words.embeddings.T  # (R, K + N)
+    own = cosines[np.arange(len(means)), selection.columns[regions.column]]  # (R,)
+    better = (cosines > own[:, None]).sum(axis=1)  # (R,)
     failed = np.flatnonzero(better >= options.validation_top_k)
     if not len(failed):
         return columns, selection
-    best = listed[cosines[failed].argmax(axis=1)]
-    relabelled = (best < count) & (options.validation == "relabel")
+    best = cosines[failed].argmax(axis=1)
+    relabelled = (best < len(words.ids)) & (options.validation == "relabel")
     scores = _best_probability(cosines[failed[relabelled]] * np.float32(scale))
     grown, codes = _grown(selection, best[relabelled], scores, words)
     unknown = len(grown.columns) + len(words.vocabulary.negatives)
@@ -133,18 +130,8 @@ def _mean_features(regions: _Regions, features: DenseFeatures) -> NDArray[np.flo
     return means
 
 
-def _listed(
-    means: NDArray[np.float32], words: EmbeddedVocabulary, options: SegmenterOptions
-) -> NDArray[np.intp]:
-    """The rows of the vocabulary that means (R, D) are compared with: all, or of a large one the nearest."""
-    count, total = len(words.ids), len(words.embeddings)
-    if words.sketch is None or count <= options.shortlist:
-        return np.arange(total)
-    return np.concatenate((nearest(means, words, options.shortlist, means), np.arange(count, total)))
-
-
 def _best_probability(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The softmax of each row's highest: (n, L) -> (n,)."""
+    """The softmax of each row's highest: (n, K + N) -> (n,)."""
     highest = logits.max(axis=1, keepdims=True)
     probability: NDArray[np.float32] = 1 / np.exp(logits - highest).sum(axis=1)
     return probability

@@ -122,9 +122,11 @@ def test_regions_below_a_patch_are_not_checked():
 
 
 @pytest.mark.parametrize("options", [REJECT, RELABEL])
-def test_a_large_vocabulary_is_searched_by_its_sketch(options):
-    names = [*NAMES, *(f"thing {i}" for i in range(3000))]
-    columns, grown = check([["blue", "red"]], [["green", "red"]], names, ["red", "green"], options)
+def test_regions_are_compared_with_all_words_of_a_large_vocabulary(options):
+    names = [*NAMES, "navy blue", *(f"thing {i}" for i in range(3000))]
+    # Two better names, although selection would list a single one.
+    few = replace(options, validation_top_k=2, shortlist=1)
+    columns, grown = check([["blue", "red"]], [["green", "red"]], names, ["red", "green"], few)
     assert columns == [[2, 0]] and grown.columns.tolist() == ([0, 1, 2] if options is RELABEL else [0, 1])
 
 
