@@ -6,9 +6,8 @@ from ovs_ros.training.datasets.dataset import (
     SegmentationDataset,
     check_split,
     class_names,
-    files_in,
     lookup_table,
-    matched,
+    paired,
 )
 
 PARTS = {"train": "training", "val": "validation"}
@@ -38,10 +37,9 @@ def open_ade20k_150(folder: Path, split: str, classes: Path | None = None) -> Se
     """
     check_split(split)
     names = class_names(150, shipped="ade20k_150", given=classes, how=HOW_150)
-    images = files_in(folder / "images" / PARTS[split], ".jpg", how=HOW_150)
-    labels = files_in(folder / "annotations" / PARTS[split], ".png", how=HOW_150)
-    lookup = lookup_table({i + 1: i for i in range(150)})
-    return SegmentationDataset("ade20k-150", names, matched(images, labels, labels, how=HOW_150), lookup)
+    part = PARTS[split]
+    pairs = paired((folder / "images" / part, ".jpg"), (folder / "annotations" / part, ".png"), how=HOW_150)
+    return SegmentationDataset("ade20k-150", names, pairs, lookup_table({i + 1: i for i in range(150)}))
 
 
 def open_ade20k_847(folder: Path, split: str, classes: Path | None = None) -> SegmentationDataset:
@@ -57,8 +55,8 @@ def open_ade20k_847(folder: Path, split: str, classes: Path | None = None) -> Se
         ValueError: no such split, or another number of names.
     """
     check_split(split)
-    images = files_in(folder / "images_detectron2" / PARTS[split], ".jpg", how=HOW_847)
-    labels = files_in(folder / "annotations_detectron2" / PARTS[split], ".tif", how=HOW_847)
+    part = PARTS[split]
+    labels = folder / "annotations_detectron2" / part
+    pairs = paired((folder / "images_detectron2" / part, ".jpg"), (labels, ".tif"), how=HOW_847)
     names = class_names(847, shipped=None, given=classes or folder / "classes.txt", how=HOW_847)
-    lookup = lookup_table({i: i for i in range(847)})
-    return SegmentationDataset("ade20k-847", names, matched(images, labels, labels, how=HOW_847), lookup)
+    return SegmentationDataset("ade20k-847", names, pairs, lookup_table({i: i for i in range(847)}))

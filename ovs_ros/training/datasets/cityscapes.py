@@ -6,9 +6,8 @@ from ovs_ros.training.datasets.dataset import (
     SegmentationDataset,
     check_split,
     class_names,
-    files_in,
     lookup_table,
-    matched,
+    paired,
 )
 
 HOW = (
@@ -40,7 +39,6 @@ def open_cityscapes(folder: Path, split: str, classes: Path | None = None) -> Se
         raise FileNotFoundError(f"expected a folder for each city in {place}, and found none; {HOW}")
     pairs: list[tuple[Path, Path]] = []
     for city in cities:
-        labels = files_in(city, "_gtFine_labelTrainIds.png", how=HOW)
-        images = files_in(folder / "leftImg8bit" / split / city.name, "_leftImg8bit.png", how=HOW)
-        pairs += matched(images, labels, labels, how=HOW)
+        images = folder / "leftImg8bit" / split / city.name
+        pairs += paired((images, "_leftImg8bit.png"), (city, "_gtFine_labelTrainIds.png"), how=HOW)
     return SegmentationDataset("cityscapes", names, tuple(pairs), lookup_table({i: i for i in range(19)}))

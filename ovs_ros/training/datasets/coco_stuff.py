@@ -6,9 +6,8 @@ from ovs_ros.training.datasets.dataset import (
     SegmentationDataset,
     check_split,
     class_names,
-    files_in,
     lookup_table,
-    matched,
+    paired,
 )
 
 CLASSES = 171
@@ -40,7 +39,7 @@ def open_coco_stuff(folder: Path, split: str, classes: Path | None = None) -> Se
     check_split(split)
     part = f"{split}2017"
     names = class_names(CLASSES, shipped="coco_stuff_171", given=classes, how=HOW)
-    images = files_in(folder / "images" / part, ".jpg", how=HOW)
+    images = (folder / "images" / part, ".jpg")
     prepared = lookup_table({i: i for i in range(CLASSES)})
     raw = lookup_table({v: i for i, v in enumerate(v for v in range(182) if v not in UNUSED)})
     forms = (
@@ -51,6 +50,5 @@ def open_coco_stuff(folder: Path, split: str, classes: Path | None = None) -> Se
     )
     for place, ending, lookup in forms:
         if any(place.glob(f"*{ending}")):
-            labels = files_in(place, ending, how=HOW)
-            return SegmentationDataset("coco-stuff", names, matched(images, labels, labels, how=HOW), lookup)
+            return SegmentationDataset("coco-stuff", names, paired(images, (place, ending), how=HOW), lookup)
     raise FileNotFoundError(f"expected labels in {folder / 'annotations' / part}, and found none; {HOW}")

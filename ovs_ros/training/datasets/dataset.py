@@ -169,6 +169,21 @@ def matched(
     return tuple((images[name], labels[name]) for name in wanted)
 
 
+def paired(images: tuple[Path, str], labels: tuple[Path, str], *, how: str) -> tuple[tuple[Path, Path], ...]:
+    """The (image, label) pairs of all labels in a folder; images without a label are left out.
+
+    Args:
+        images, labels: a folder each, and how its files' names end.
+        how: where to get the set, for the error.
+
+    Raises:
+        FileNotFoundError: a folder or its files are missing, or a label lacks its image.
+    """
+    there = files_in(*images, how=how)
+    wanted = files_in(*labels, how=how)
+    return matched(there, wanted, wanted, how=how)
+
+
 def read_list(path: Path, *, how: str) -> Sequence[str]:
     """The names in a list of a split, one a line.
 

@@ -10,6 +10,7 @@ from ovs_ros.training.datasets.dataset import (
     files_in,
     lookup_table,
     matched,
+    paired,
     read_list,
 )
 
@@ -46,16 +47,15 @@ def open_voc_20(folder: Path, split: str, classes: Path | None = None) -> Segmen
     """
     check_split(split)
     names = class_names(20, shipped="voc_20", given=classes, how=HOW_VOC)
-    images = files_in(folder / "JPEGImages", ".jpg", how=HOW_VOC)
+    images = (folder / "JPEGImages", ".jpg")
     prepared = folder / "annotations_detectron2" / split
     if prepared.is_dir():
-        labels = files_in(prepared, ".png", how=HOW_VOC)
-        lookup = lookup_table({i: i for i in range(20)})
-        return SegmentationDataset("voc-20", names, matched(images, labels, labels, how=HOW_VOC), lookup)
+        pairs = paired(images, (prepared, ".png"), how=HOW_VOC)
+        return SegmentationDataset("voc-20", names, pairs, lookup_table({i: i for i in range(20)}))
     wanted = read_list(folder / "ImageSets" / "Segmentation" / f"{split}.txt", how=HOW_VOC)
     augmented = folder / "SegmentationClassAug"
     place = augmented if augmented.is_dir() else folder / "SegmentationClass"
-    pairs = matched(images, files_in(place, ".png", how=HOW_VOC), wanted, how=HOW_VOC)
+    pairs = matched(files_in(*images, how=HOW_VOC), files_in(place, ".png", how=HOW_VOC), wanted, how=HOW_VOC)
     return SegmentationDataset(
         "voc-20", names, pairs, lookup_table({i + 1: i for i in range(20)}), palette=True
     )
@@ -105,6 +105,5 @@ def open_pascal_context_459(folder: Path, split: str, classes: Path | None = Non
 
 
 def _context_pairs(folder: Path, part: str, ending: str) -> tuple[tuple[Path, Path], ...]:
-    images = files_in(folder / "JPEGImages", ".jpg", how=HOW_CONTEXT)
-    labels = files_in(folder / "annotations_detectron2" / part, ending, how=HOW_CONTEXT)
-    return matched(images, labels, labels, how=HOW_CONTEXT)
+    labels = folder / "annotations_detectron2" / part
+    return paired((folder / "JPEGImages", ".jpg"), (labels, ending), how=HOW_CONTEXT)
