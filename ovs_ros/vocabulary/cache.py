@@ -69,10 +69,12 @@ class EmbeddingCache:
         self._write(list(blobs.items()))
 
     def _read(self, keys: list[bytes]) -> list[tuple[bytes, object]]:
-        if not keys or not self._readable or not self.path.exists():
-            return []
         rows: list[tuple[bytes, object]] = []
+        if not keys or not self._readable:
+            return rows
         try:
+            if not self.path.exists():
+                return rows
             with closing(self._connect()) as connection:
                 for start in range(0, len(keys), _KEYS_A_QUERY):
                     part = keys[start : start + _KEYS_A_QUERY]
@@ -80,7 +82,7 @@ class EmbeddingCache:
                     rows += connection.execute(
                         f"SELECT key, vector FROM embeddings WHERE key IN ({marks})", part
                     ).fetchall()
-        except sqlite3.OperationalError as error:
+        except (OSError, sqlite3.OperationalError) as error:
             self._readable = False
             self._warn("read from", error)
         except sqlite3.DatabaseError as error:

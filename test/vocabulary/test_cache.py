@@ -126,6 +126,16 @@ def test_without_a_place_on_disk_memory_serves_and_one_warning_says_so(tmp_path:
     assert len(warnings) == 1 and "cannot be written to" in warnings[0] and "OVS_ROS_CACHE" in warnings[0]
 
 
+def test_a_place_that_cannot_even_be_looked_at_leaves_memory(tmp_path: Path, caplog) -> None:
+    # As a folder of another user would be, but for root too.
+    cache = EmbeddingCache(tmp_path / ("long" * 100))
+    assert cache.get(KEYS[:3], dim=8) == {}
+    assert "cannot be read from" in caplog.text
+    vectors = dict(zip(KEYS[:3], unit_vectors(3), strict=True))
+    cache.put(vectors)
+    assert_same(cache.get(KEYS[:4], dim=8), vectors)
+
+
 def test_a_table_of_another_form_is_left_alone(tmp_path: Path, caplog) -> None:
     with sqlite3.connect(tmp_path / FILE_NAME) as connection:
         connection.execute("CREATE TABLE embeddings (other TEXT)")
