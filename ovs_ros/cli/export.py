@@ -119,7 +119,7 @@ def _model_file(preset: str) -> ModelFile:
             f"expected a model that runs with torch, got {preset}, which is ONNX already; use it as it is"
         )
     file = read_model_file(find_model_file(preset))
-    if Path(file.model).is_dir():
+    if file.exported:
         raise ValueError(
             f"expected a model that runs with torch, got {file.model}, which was exported already"
         )

@@ -91,10 +91,15 @@ def describe(path: Path) -> ModelRow:
     """What is to be said of a model file.
 
     Raises:
-        ValueError: it is no model file.
+        ValueError: it is no model file, or one of an exported model.
         ModuleNotFoundError: open_clip is not installed.
     """
     file = read_model_file(path)
+    if file.exported:
+        raise ValueError(
+            f"expected a model that runs with torch in {path}, got the exported {file.model}; time it with "
+            "'ovs bench --preset'"
+        )
     # Imported late: torch takes a while to load, and the base install lacks it.
     from ovs_ros.encoders.clip.imports import import_open_clip
 

@@ -6,11 +6,6 @@ from ovs_ros.encoders.model_file import ModelFile
 from ovs_ros.encoders.protocols import ImageEncoder, TextEncoder
 
 
-def is_exported(file: ModelFile) -> bool:
-    """Whether a file describes a folder of `ovs export`, which runs without torch."""
-    return Path(file.model).is_dir()
-
-
 def load_model(file: ModelFile) -> tuple[ImageEncoder, TextEncoder]:
     """Open the model that a file describes.
 
@@ -19,7 +14,7 @@ def load_model(file: ModelFile) -> tuple[ImageEncoder, TextEncoder]:
         FileNotFoundError: weights are missing; the message says how to get them.
         ModuleNotFoundError: a package that it needs is not installed.
     """
-    if is_exported(file):
+    if file.exported:
         from ovs_ros.encoders.exported import load_exported
 
         return load_exported(

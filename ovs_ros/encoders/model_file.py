@@ -1,16 +1,19 @@
 """A model in a YAML file: which network, which weights, and how it runs. One file serves every machine."""
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import yaml
 
+from ovs_ros.encoders.manifest import FILE, image_file
+
 Attention = Literal[
     "naclip", "maskclip", "sclip", "clearclip", "proxyclip", "scclip", "dinoiser", "radseg", "plain"
 ]
 """How the last layer's patches see each other (see clip/attention.py; 'radseg': clip/radio.py)."""
-Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "fp16", "bf16"]
 
 MODEL_FILES = Path(__file__).parents[1] / "models" / "files"
@@ -19,6 +22,8 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "attention": get_args(Attention),
     "precision": get_args(Precision),
 }
+_OF_EXPORTED = ("model", "device", "precision", "templates")
+"""The keys that count beside a folder of `ovs export`: all else was settled when it was written."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,7 @@ class ModelFile:
         adaptor: of RADIO models, the adaptor whose space words share.
         adaptor_model: its text tower, 'ARCHITECTURE:WEIGHTS', where WEIGHTS is a tag of open_clip or a file.
         device: 'auto' (a GPU where there is one), 'cpu', 'cuda' or 'cuda:N'.
-        precision: 'auto' (fp16 on a GPU, fp32 else), 'fp32', 'fp16' or 'bf16'.
+        precision: 'auto' (the fastest that suits the device), 'fp32', 'fp16' or 'bf16'.
 
     Raises:
         ValueError: a field is out of its range.
@@ -65,6 +70,8 @@ class ModelFile:
     precision: Precision = "auto"
 
     def __post_init__(self) -> None:
+        if isinstance(self.templates, str) or not isinstance(self.templates, Sequence):
+            raise TypeError(f"expected templates to be a list, got {self.templates!r}")
         object.__setattr__(self, "templates", tuple(self.templates))
         for field in fields(self):
             value, default = getattr(self, field.name), getattr(type(self), field.name, "")
@@ -77,8 +84,7 @@ class ModelFile:
                 raise ValueError(
                     f"expected {name} to be one of {', '.join(choices)}, got {getattr(self, name)!r}"
                 )
-        kind, _, number = self.device.partition(":")
-        if kind not in get_args(Device) or (number and not (kind == "cuda" and number.isdigit())):
+        if not re.fullmatch("auto|cpu|cuda(:[0-9]+)?", self.device):
             raise ValueError(f"expected device to be auto, cpu, cuda or cuda:N, got {self.device!r}")
         for name, least in (("patches", 1), ("window", 0), ("stride", 0)):
             if getattr(self, name) < least:
@@ -88,6 +94,15 @@ class ModelFile:
         for template in self.templates:
             if not isinstance(template, str) or template.count("{}") != 1:
                 raise ValueError(f"expected templates with one '{{}}' each, got {template!r}")
+
+    @property
+    def exported(self) -> bool:
+        """Whether `model` means a folder of `ovs export`, which runs without torch.
+
+        A path does, and so does a name under which such a folder lies. Any other name is an architecture, for
+        what the hub's repositories are fetched into is often called as the architecture is.
+        """
+        return "/" in self.model or _holds_exported(Path(self.model))
 
 
 def find_model_file(name: str) -> Path:
@@ -108,8 +123,11 @@ def find_model_file(name: str) -> Path:
 def read_model_file(path: Path) -> ModelFile:
     """Read a model file; relative paths in it are taken from its folder.
 
+    Those of a file that comes with the package are the working directory's, if they are not beside it.
+
     Raises:
-        ValueError: it is no YAML mapping, or has keys that no model file has, or values out of range.
+        ValueError: it is no YAML mapping, or has keys that no model file has or that do not count for its
+            model, or values out of range.
         FileNotFoundError: there is no such file.
     """
     try:
@@ -124,17 +142,35 @@ def read_model_file(path: Path) -> ModelFile:
             f"expected keys out of {', '.join(sorted(known))} in {path}, got {', '.join(foreign)}"
         )
     for name in ("model", "weights", "cache", "proxy", "heads"):
-        value = loaded.get(name)
-        if isinstance(value, str) and value:
-            beside = path.parent / Path(value).expanduser()
-            if beside.exists():
-                loaded[name] = str(beside)
+        if isinstance(value := loaded.get(name), str):
+            loaded[name] = _located(name, value, path.absolute().parent)
     if isinstance(tower := loaded.get("adaptor_model"), str) and ":" in tower:
         architecture, _, weights = tower.partition(":")
-        beside = path.parent / Path(weights).expanduser()
-        if weights and beside.exists():
-            loaded["adaptor_model"] = f"{architecture}:{beside}"
+        weights = _located("weights", weights, path.absolute().parent)
+        loaded["adaptor_model"] = f"{architecture}:{weights}"
     try:
-        return ModelFile(**loaded)
+        file = ModelFile(**loaded)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{error} (in {path})") from error
+    if file.exported and (idle := sorted(set(loaded) - set(_OF_EXPORTED))):
+        raise ValueError(
+            f"expected keys out of {', '.join(_OF_EXPORTED)} beside the exported {file.model} in {path}, got "
+            f"{', '.join(idle)}; leave them out, or export the model again with them"
+        )
+    return file
+
+
+def _located(key: str, value: str, folder: Path) -> str:
+    """A value that means a path, from a model file's folder; names, tags and '' as they are."""
+    if not value or (key == "proxy" and value == "embedded"):
+        return value
+    beside = folder / Path(value).expanduser()
+    is_path = "/" in value or value.startswith((".", "~")) or key not in ("model", "weights")
+    is_path = is_path or (key == "weights" and bool(Path(value).suffix))
+    there = _holds_exported(beside) if key == "model" else beside.exists()
+    # One that is missing must not be another of its name, which the working directory happens to have.
+    return str(beside) if there or (is_path and folder != MODEL_FILES) else value
+
+
+def _holds_exported(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in (FILE, image_file("fp32")))

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
-from ovs_ros.encoders.load_model import is_exported, load_model
+from ovs_ros.encoders.load_model import load_model
 from ovs_ros.encoders.model_file import find_model_file, read_model_file
 from ovs_ros.encoders.protocols import DenseFeatures, ImageEncoder, TextEncoder
 from ovs_ros.segmentation.alignment import align
@@ -125,7 +125,7 @@ class Segmenter:
         if preset not in embedded.PRESETS:
             file = read_model_file(find_model_file(preset))
             image, text = load_model(file)
-            if is_exported(file):
+            if file.exported:
                 return cls(image, text, checked, EmbeddingCache())
             from ovs_ros.segmentation.torch_frame import TorchSegmenter
 

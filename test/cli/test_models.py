@@ -42,3 +42,9 @@ def test_frames_are_timed_with_random_weights(tmp_path):
     (row,) = json.loads(report.read_text())
     assert (row["device"], row["precision"]) in {("cpu", "float32"), ("cuda:0", "float32")}
     assert 0 < row["frame_ms"] <= row["frame_p95_ms"]
+
+
+def test_an_exported_model_is_refused_by_name(tmp_path):
+    (tmp_path / "file.yaml").write_text("model: ./exported\n")
+    result = CliRunner().invoke(app, ["models", str(tmp_path / "file.yaml")], env={"COLUMNS": "400"})
+    assert result.exit_code == 2 and "'ovs bench --preset'" in result.output

@@ -30,6 +30,45 @@ def test_files_beside_it_are_found_whatever_the_working_directory(tmp_path: Path
     assert read_model_file(tagged).adaptor_model == "ViT-B-16:openai"
 
 
+def test_a_file_that_is_missing_is_not_taken_from_the_working_directory(tmp_path: Path, monkeypatch) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "clip.safetensors").touch()
+    monkeypatch.chdir(elsewhere)
+    folder = tmp_path / "here"
+    folder.mkdir()
+    names = ("weights", "cache", "proxy", "heads")
+    path = write(folder, "model: a\n" + "".join(f"{name}: clip.safetensors\n" for name in names))
+    file = read_model_file(path)
+    assert [getattr(file, name) for name in names] == [str(folder / "clip.safetensors")] * 4
+    tower = write(folder, "model: radio\nadaptor_model: ViT-B-16:clip.safetensors\n")
+    assert read_model_file(tower).adaptor_model == f"ViT-B-16:{folder / 'clip.safetensors'}"
+    assert read_model_file(write(folder, "model: a\nweights: openai\n")).weights == "openai"
+    # Nothing lies beside the files that come with the package.
+    assert read_model_file(MODEL_FILES / "cat-seg-b.yaml").weights == "model_base.pth"
+
+
+def test_a_folder_of_weights_may_be_called_as_the_architecture_is(tmp_path: Path, monkeypatch) -> None:
+    """As it is where the command was followed that fetches SigLIP's weights."""
+    weights = tmp_path / "ViT-B-16-SigLIP2"
+    weights.mkdir()
+    (weights / "open_clip_model.safetensors").touch()
+    path = write(tmp_path, "model: ViT-B-16-SigLIP2\nweights: webli\ncache: .\n")
+    monkeypatch.chdir(tmp_path)
+    for file in (read_model_file(path), read_model_file(find_model_file("siglip2-b16"))):
+        assert file.model == "ViT-B-16-SigLIP2" and not file.exported
+
+
+@pytest.mark.parametrize("name", ["exported", "./exported", "../FOLDER/exported"])
+@pytest.mark.parametrize("left", ["manifest.json", "image.fp32.onnx"])
+def test_an_exported_folder_is_found_beside_the_file(tmp_path: Path, name: str, left: str) -> None:
+    """Even where one of its files is missing, of which the next error speaks."""
+    (tmp_path / "exported").mkdir()
+    (tmp_path / "exported" / left).touch()
+    file = read_model_file(write(tmp_path, f"model: {name.replace('FOLDER', tmp_path.name)}\n"))
+    assert file.exported and Path(file.model).resolve() == tmp_path / "exported"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -46,6 +85,14 @@ def test_files_beside_it_are_found_whatever_the_working_directory(tmp_path: Path
         ("model: a\nprecision: int4\n", "expected precision to be one of"),
         ("model: a\ndevice: gpu\n", "expected device to be auto, cpu, cuda or cuda:N, got 'gpu'"),
         ("model: a\ndevice: cpu:1\n", "expected device"),
+        ("model: a\ndevice: 'cuda:'\n", "expected device"),
+        ("model: a\ntemplates: a photo of {}\n", "expected templates to be a list, got 'a photo of {}'"),
+        ("model: a\ntemplates:\n", "expected templates to be a list, got None"),
+        ("model: a\ntemplates: {'a {}': 1}\n", "expected templates to be a list"),
+        (
+            "model: ./a\nattention: sclip\npatches: 9\n",
+            "beside the exported .*, got attention, patches",
+        ),
         ("model: a\ntemplates: ['a photo']\n", "expected templates with one"),
     ],
 )
