@@ -4,10 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ovs_ros.encoders.checkpoints.cat_seg_model import CatSeg, CatSegConfig
 from ovs_ros.encoders.checkpoints.cat_seg_windows import CatSegWindows
 from ovs_ros.encoders.checkpoints.keys import Rule, map_keys, read_checkpoint
+from ovs_ros.encoders.clip.clip_model import ClipModel
 from ovs_ros.encoders.clip.imports import import_open_clip
 from ovs_ros.encoders.model_file import ModelFile
 
@@ -58,10 +60,7 @@ def load_cat_seg(file: ModelFile) -> CatSeg | CatSegWindows:
         )
     checkpoint = read_checkpoint(path)
     model = CatSeg(empty_clip(config.clip), config, f"{file.model}-{checkpoint.sha256[:12]}")
-    model.load_state_dict(map_keys(checkpoint, model.state_dict(), RULES, IGNORED), assign=True)
-    # What no checkpoint holds, and what was read before there were weights.
-    model.clip.attn_mask = torch.full_like(model.clip.attn_mask, float("-inf")).triu_(1)
-    model.logit_scale = float(model.clip.logit_scale.exp())
+    fill_empty(model, map_keys(checkpoint, model.state_dict(), RULES, IGNORED))
     return CatSegWindows(model, file.window, file.stride) if file.window else model
 
 
@@ -73,3 +72,11 @@ def empty_clip(name: str) -> Any:
     normalisation = {"mean": open_clip.OPENAI_DATASET_MEAN, "std": open_clip.OPENAI_DATASET_STD}
     open_clip.model.set_model_preprocess_cfg(clip, normalisation)
     return clip.to_empty(device="cpu")
+
+
+def fill_empty(model: ClipModel, state: dict[str, Tensor]) -> None:
+    """Give its weights to a model around an `empty_clip`; `state` has a tensor for each of its keys."""
+    model.load_state_dict(state, assign=True)
+    # What no checkpoint holds, and what was read before there were weights.
+    model.clip.attn_mask = torch.full_like(model.clip.attn_mask, -torch.inf).triu_(1)
+    model.logit_scale = float(model.clip.logit_scale.exp())

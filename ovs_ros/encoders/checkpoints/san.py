@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ovs_ros.encoders.checkpoints.cat_seg import empty_clip
+from ovs_ros.encoders.checkpoints.cat_seg import empty_clip, fill_empty
 from ovs_ros.encoders.checkpoints.cat_seg_clip import resized_positions
 from ovs_ros.encoders.checkpoints.keys import Rule, map_keys, read_checkpoint
 from ovs_ros.encoders.checkpoints.san_adapter import AdapterConfig, SideAdapter
@@ -302,11 +302,7 @@ def fill_san(model: San, path: Path) -> None:
         FileNotFoundError, ValueError: as in `load_san`.
     """
     checkpoint = read_checkpoint(path)
-    state = map_keys(checkpoint, model.state_dict(), _rules(model), _IGNORED)
-    model.load_state_dict(state, assign=True)
-    # What the loader ignores, and what was read before there were weights.
-    model.clip.attn_mask = torch.full_like(model.clip.attn_mask, -torch.inf).triu_(1)
-    model.logit_scale = float(model.clip.logit_scale.exp())
+    fill_empty(model, map_keys(checkpoint, model.state_dict(), _rules(model), _IGNORED))
     model.name = f"{model.name}-{checkpoint.sha256[:12]}"
 
 

@@ -10,12 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ovs_ros.encoders.checkpoints.cat_seg import empty_clip, fill_empty
 from ovs_ros.encoders.checkpoints.keys import Rule, map_keys, read_checkpoint
 from ovs_ros.encoders.checkpoints.sed_decoder import SedDecoder
 from ovs_ros.encoders.clip.clip_model import ClipModel, unit
 from ovs_ros.encoders.clip.dense_model import TorchFeatures
-from ovs_ros.encoders.clip.imports import import_open_clip
-from ovs_ros.encoders.clip.weights import architecture
 from ovs_ros.encoders.model_file import ModelFile
 
 ARCHITECTURES = {"sed-b": "convnext_base_w_320", "sed-l": "convnext_large_d_320"}
@@ -109,11 +108,6 @@ def load_sed(file: ModelFile) -> Sed:
             "to, copy it here, and name the file in the model file"
         )
     checkpoint = read_checkpoint(path)
-    open_clip = import_open_clip()
-    clip = open_clip.CLIP(**architecture(ARCHITECTURES[file.model]))
-    normalised = {"mean": open_clip.OPENAI_DATASET_MEAN, "std": open_clip.OPENAI_DATASET_STD}
-    open_clip.model.set_model_preprocess_cfg(clip, normalised)
-    model = Sed(clip, name=f"{file.model}-{checkpoint.sha256[:12]}")
-    model.load_state_dict(map_keys(checkpoint, model.state_dict(), RULES))
-    model.logit_scale = float(clip.logit_scale.exp())
+    model = Sed(empty_clip(ARCHITECTURES[file.model]), name=f"{file.model}-{checkpoint.sha256[:12]}")
+    fill_empty(model, map_keys(checkpoint, model.state_dict(), RULES))
     return model
