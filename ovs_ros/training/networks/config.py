@@ -145,7 +145,6 @@ class NetworkConfig:
             "prompts": 3,
             "shallow": (256,),
             "category_attention": "linear",
-            "class_attention": True,
             "spatial": "shared",
             "levels": 0,
             "width": 32,
