@@ -57,6 +57,10 @@ def load_exported(
     manifest = read_manifest(folder)
     chosen = _choose(manifest, device, precision)
     image = ExportedImageEncoder(folder, manifest, device=device, threads=threads, precision=chosen)
+    on_cpu = _choose(manifest, "cpu", precision)
+    if image.device == "cpu" and image.precision != on_cpu:
+        # ONNX Runtime knows GPUs and found none that works.
+        image = ExportedImageEncoder(folder, manifest, device="cpu", threads=threads, precision=on_cpu)
     return image, ExportedTextEncoder(folder, manifest, threads=threads, templates=templates)
 
 
@@ -81,6 +85,9 @@ class ExportedImageEncoder:
 
     Images of any shape are scaled into the one grid that was exported, without distortion; what they leave is
     padding. Not safe to be used by two threads at once: the input image is kept between frames.
+
+    Attributes:
+        precision: in which it runs.
 
     Args:
         folder: with the networks.
@@ -114,8 +121,8 @@ class ExportedImageEncoder:
         self.logit_scale = manifest.logit_scale
         self.device = self._network.device
         # Where no GPU works after all, float32 has taken fp16's place.
-        runs = "fp32" if precision == "fp16" and self.device == "cpu" else precision
-        self.name = f"{manifest.name}@{manifest.rows * manifest.columns}-{runs}-onnx"
+        self.precision = "fp32" if precision == "fp16" and self.device == "cpu" else precision
+        self.name = f"{manifest.name}@{manifest.rows * manifest.columns}-{self.precision}-onnx"
 
     def prepare(self, image: NDArray[np.uint8]) -> PreparedImage:
         """Scale an RGB image (H, W, 3) uint8 into the grid, without distortion."""

@@ -169,9 +169,11 @@ class BoundSession:
         """Outputs by name, on the device; `.numpy()` brings one here.
 
         Args:
-            inputs: by name: C-contiguous arrays, or outputs of a session on the same device.
+            inputs: by name: C-contiguous arrays, or outputs of another session, best on the same device.
         """
         for name, value in inputs.items():
+            if self.kind == "cpu" and not isinstance(value, np.ndarray) and value.device_name() != "cpu":
+                value = value.numpy()  # A session without a GPU cannot fetch what lies on one.
             self._binding.bind_ortvalue_input(
                 name, self._brought(name, value) if isinstance(value, np.ndarray) else value
             )

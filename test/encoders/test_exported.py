@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 from clip_models import open_clip_or_skip, small_clip
 
@@ -31,6 +32,7 @@ from ovs_ros.encoders.load_model import load_model  # noqa: E402
 from ovs_ros.encoders.manifest import read_manifest  # noqa: E402
 from ovs_ros.encoders.model_file import ModelFile  # noqa: E402
 from ovs_ros.encoders.patches import fit_grid  # noqa: E402
+from ovs_ros.runtime.onnx import CPU, CUDA  # noqa: E402
 from ovs_ros.runtime.parity import LEAST, ParityError, compare, fixed_picture  # noqa: E402
 from ovs_ros.segmentation.segmenter import Segmenter  # noqa: E402
 from ovs_ros.vocabulary.vocabulary import Vocabulary  # noqa: E402
@@ -141,6 +143,18 @@ def test_automatically_the_fastest_precision_for_the_device_is_taken(exported: P
     assert load_exported(exported, device="cpu", precision="fp32")[0].name.endswith("-fp32-onnx")
     # A model file made for a GPU serves a CPU too.
     assert load_exported(exported, device="cpu", precision="fp16")[0].name.endswith("-int8-onnx")
+
+
+def test_where_no_gpu_works_after_all_the_cpus_precision_is_taken(
+    exported: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ONNX Runtime's build for GPUs on a machine without one."""
+    if CUDA in ort.get_available_providers():
+        pytest.skip("has a build for GPUs")
+    monkeypatch.setattr(ort, "get_available_providers", lambda: [CUDA, CPU])
+    for precision, expected in (("auto", "int8"), ("fp16", "int8"), ("fp32", "fp32")):
+        image, _ = load_exported(exported, device="auto", precision=precision)
+        assert image.device == "cpu" and image.name.endswith(f"-{expected}-onnx")
 
 
 def test_a_model_file_may_name_the_folder(exported: Path) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnxruntime as ort
@@ -183,3 +184,12 @@ def test_a_bound_session_gives_what_the_session_gives_and_keeps_earlier_results(
     assert bound.device == "cpu"
     for result, image in zip((first, second), images, strict=True):
         assert np.array_equal(result.numpy(), session.run(None, {"image": image})[0])
+
+
+def test_a_session_on_the_cpu_fetches_what_another_left_on_a_gpu(tmp_path: Path) -> None:
+    """An image encoder may run on the GPU, and its decoder, whose engine is refused, may not."""
+    session = open_session(write_network(tmp_path / "network.onnx"))
+    image = np.random.default_rng(0).integers(0, 256, SHAPE, dtype=np.uint8)
+    there = SimpleNamespace(device_name=lambda: "cuda", numpy=lambda: image)
+    found = BoundSession(session).run({"image": there})["patches"].numpy()
+    assert np.array_equal(found, session.run(None, {"image": image})[0])
