@@ -217,7 +217,10 @@ def evaluate(
         if sets is not None:
             results["conformal"] = sets
             rows += [(f"prediction sets: {key.replace('_', ' ')}", str(value)) for key, value in sets.items()]
-        _print(names, agreement.matrix.iou, rows)
+        results["mistaken_for"] = {
+            name: {other: rounded(share)} for name, (other, share) in _mistaken(agreement).items()
+        }
+        _print(agreement, rows)
         console.print(
             Text(f"{len(dataset)} images, {len(vocabulary)} names, model {segmenter.image_encoder.name}")
         )
@@ -290,10 +293,23 @@ def _with_distractors(names: list[str], file: Path | None) -> Vocabulary:
     return Vocabulary.from_names([*names, *(name for key, name in more.items() if key not in known)])
 
 
-def _print(names: list[str], iou: NDArray[np.float64], rows: list[tuple[str, str]]) -> None:
-    table = Table("class", "IoU")
-    for name, value in sorted(zip(names, iou, strict=True), key=lambda pair: -np.nan_to_num(pair[1], nan=-1)):
-        table.add_row(Text(name), "does not occur" if np.isnan(value) else f"{value:.3f}")
+def _mistaken(agreement: Agreement) -> dict[str, tuple[str, float]]:
+    """Of each class with mistakes: what it was most often taken for, and what share of its pixels was."""
+    others = [*agreement.names, "none of the classes"]
+    pairs = zip(agreement.names, *agreement.matrix.mistaken, strict=True)
+    return {name: (others[other], float(share)) for name, other, share in pairs if share > 0}
+
+
+def _print(agreement: Agreement, rows: list[tuple[str, str]]) -> None:
+    table, mistaken = Table("class", "IoU", "most often mistaken for"), _mistaken(agreement)
+    pairs = zip(agreement.names, agreement.matrix.iou, strict=True)
+    for name, value in sorted(pairs, key=lambda pair: -np.nan_to_num(pair[1], nan=-1)):
+        other, share = mistaken.get(name, ("", 0.0))
+        table.add_row(
+            Text(name),
+            "does not occur" if np.isnan(value) else f"{value:.3f}",
+            Text(f"{share:.0%} {other}" if other else ""),
+        )
     console.print(table)
     summary = Table("measure", "value")
     for name, value in rows:

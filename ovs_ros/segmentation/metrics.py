@@ -59,6 +59,20 @@ class ConfusionMatrix:
         total = self.counts.sum()
         return float(np.trace(self.counts) / total) if total else float("nan")
 
+    @property
+    def mistaken(self) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+        """For each class the one that its pixels were most often taken for, and the share of them that was.
+
+        Returns:
+            (classes,) from 0 to `classes`, the last being none of the classes; and (classes,) in [0, 1], NaN
+            for classes that the truth never has.
+        """
+        wrong = self.counts.copy()
+        np.fill_diagonal(wrong, 0)
+        true = self.counts.sum(axis=1)
+        share = np.where(true > 0, wrong.max(axis=1) / np.maximum(true, 1), np.nan)
+        return wrong.argmax(axis=1), share
+
 
 class SelectionRecall:
     """Counts, over many images, how often a category that is there was selected, and how many were.

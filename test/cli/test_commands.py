@@ -147,7 +147,9 @@ def test_evaluate_measures_and_writes_what_it_promises(labelled, tmp_path, more)
     assert result.exit_code == 0, result.output
     results = json.loads((tmp_path / "r.json").read_text())
     assert list(results)[:6] == ["miou", "pixel_accuracy", "per_class", "images", "ms_per_image", "model"]
-    assert list(results)[6:] == ["selection", "ece", "names", "peak_memory_mb"]
+    assert list(results)[6:] == ["selection", "ece", "names", "peak_memory_mb", "mistaken_for"]
+    assert results["mistaken_for"] == {"blue": {"red": 0.5}}
+    assert "50% red" in result.output
     assert results["per_class"] == {"red": 0.5, "blue": 0.5, "green": None}
     assert results["miou"] == 0.5 and results["pixel_accuracy"] == pytest.approx(2 / 3, abs=1e-4)
     assert results["images"] == 2 and results["ms_per_image"] > 0 and results["model"] == "fake-colours"

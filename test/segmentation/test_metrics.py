@@ -35,6 +35,14 @@ def test_nothing_counted_is_nan_and_shapes_must_agree():
         matrix.add(np.zeros((2, 2), np.uint8), np.zeros((2, 3), np.uint8))
 
 
+def test_tells_what_a_class_is_most_often_mistaken_for():
+    matrix = ConfusionMatrix(3)
+    matrix.add(np.array([0, 0, 0, 0, 1, 1]), np.array([0, 1, 1, 2, 255, 1]))
+    others, share = matrix.mistaken
+    assert others[:2].tolist() == [1, 3]  # class 1 was called none of them
+    np.testing.assert_allclose(share, [2 / 4, 1 / 2, np.nan])
+
+
 def test_recall_counts_what_is_clearly_there_and_any_pixel_apart():
     counts = SelectionRecall(4)
     truth = np.zeros((100, 100), np.uint8)
