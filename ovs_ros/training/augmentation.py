@@ -5,6 +5,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ovs_ros.encoders.patches import IMAGENET_MEAN_RGB
+from ovs_ros.training.data import resize_labels
 from ovs_ros.training.datasets.dataset import IGNORE
 
 SCALES = (0.5, 2.0)
@@ -45,7 +46,7 @@ def random_view(
         rng,
     )
     labels = np.full(size, IGNORE, np.uint16)
-    labels[inside] = cv2.resize(label[window], (width, height), interpolation=cv2.INTER_NEAREST)
+    labels[inside] = resize_labels(label[window], (width, height))
     if rng.random() < 0.5:
         # The padding stays at the right, where the run time has it.
         crop[inside], labels[inside] = crop[inside][:, ::-1].copy(), labels[inside][:, ::-1].copy()

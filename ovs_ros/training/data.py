@@ -11,12 +11,15 @@ from collections import Counter
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 IGNORE = 255
+
+Label = TypeVar("Label", np.uint8, np.uint16)
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,19 @@ def read_rgb(path: Path) -> NDArray[np.uint8]:
     if image is None:
         raise ValueError(f"expected an image that OpenCV reads, got {path}")
     return np.ascontiguousarray(image[..., ::-1])
+
+
+def resize_labels(labels: NDArray[Label], size: tuple[int, int]) -> NDArray[Label]:
+    """Labels at another resolution: those under the middle of each new pixel.
+
+    OpenCV's usual nearest neighbour is the one under a pixel's upper left corner. Made smaller by it, all
+    labels lie half a pixel too far to the right and below, and what learns from them names pixels so.
+
+    Args:
+        labels: (H, W) uint8 or uint16.
+        size: (width, height), as OpenCV has it.
+    """
+    return cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST_EXACT)
 
 
 def read_names(path: Path) -> list[str]:

@@ -17,7 +17,7 @@ from rich.progress import track
 from ovs_ros.encoders.dino import DinoEncoder
 from ovs_ros.encoders.embedded import GUIDE
 from ovs_ros.encoders.patches import IMAGENET_MEAN_RGB, fit_grid, place
-from ovs_ros.training.data import IGNORE, labelled_images, read_image_names, read_rgb
+from ovs_ros.training.data import IGNORE, labelled_images, read_image_names, read_rgb, resize_labels
 
 Array = NDArray[np.generic]
 SMALL, LARGE, SQUARE = (21, 28), (36, 48), (16, 16)
@@ -104,7 +104,7 @@ def write_cache(
         for store, label in zip(labels, view.labels, strict=True):
             h, w = (round(n * GUIDE / encoder.patch) for n in (fitted.height, fitted.width))
             store[i] = IGNORE
-            store[i, :h, :w] = cv2.resize(label, (w, h), interpolation=cv2.INTER_NEAREST)
+            store[i, :h, :w] = resize_labels(label, (w, h))
         source[i] = view.source
 
 

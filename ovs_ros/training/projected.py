@@ -15,8 +15,9 @@ from rich.progress import track
 from torch import Tensor
 from torch.nn import functional as F
 
-from ovs_ros.encoders.embedded import GUIDE, EmbeddedImageEncoder
+from ovs_ros.encoders.embedded import EmbeddedImageEncoder
 from ovs_ros.encoders.upsampling import ConvexUpsampling
+from ovs_ros.training.data import resize_labels
 from ovs_ros.training.features import View
 from ovs_ros.training.head import SCALE
 
@@ -93,8 +94,7 @@ def write_projected(
         ):
             put(name, index, value, np.float16)
         for which, labels in enumerate(view.labels):
-            fine = cv2.resize(labels, (columns * GUIDE, rows * GUIDE), interpolation=cv2.INTER_NEAREST)
-            put(f"label_{which}", index, fine[:: GUIDE // SCALE, :: GUIDE // SCALE], np.uint8)
+            put(f"label_{which}", index, resize_labels(labels, (columns * SCALE, rows * SCALE)), np.uint8)
         source[index] = view.source
     np.save(folder / "source.npy", source)
 

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -21,7 +20,7 @@ from ovs_ros.encoders.feature_map import FeatureMapEncoder
 from ovs_ros.encoders.fusion import FusionWeights
 from ovs_ros.encoders.protocols import ImageEncoder, TextEncoder
 from ovs_ros.encoders.resample import bilinear_matrix, resample_bilinear
-from ovs_ros.training.data import IGNORE, LabelledImage, labelled_images, read_names, read_rgb
+from ovs_ros.training.data import IGNORE, LabelledImage, labelled_images, read_names, read_rgb, resize_labels
 from ovs_ros.training.features import read_grey
 from ovs_ros.training.networks.fusion import Fusion
 from ovs_ros.vocabulary.prompts import embed
@@ -101,7 +100,7 @@ def encode_samples(
         yield FusionSample(
             features.patches.astype(np.float16),
             on_grid.astype(np.float16),
-            np.asarray(cv2.resize(read_grey(file.label), size, interpolation=cv2.INTER_NEAREST), np.uint8),
+            resize_labels(read_grey(file.label), size),
             features.extent,
         )
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from ovs_ros.encoders.embedded import GUIDE
 from ovs_ros.encoders.resample import resample_grid
 from ovs_ros.training.build_image_encoder import EPSILON, PATCH, WIDTH, Block, DinoWeights, build_front
-from ovs_ros.training.data import labelled_images, read_image_names, read_rgb
+from ovs_ros.training.data import labelled_images, read_image_names, read_rgb, resize_labels
 from ovs_ros.training.dino_torch import DinoBlock
 from ovs_ros.training.features import SMALL, SQUARE, View, random_crop, read_grey
 from ovs_ros.training.head import SCALE
@@ -123,7 +123,7 @@ def load_images(folder: Path, held_out: Sequence[str]) -> ImageSet:
     counts = [np.zeros(256, np.int64) for _ in views[0].labels]
     for view in views:
         for count, labels in zip(counts, view.labels, strict=True):
-            small = cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST)
+            small = resize_labels(labels, size)
             count += np.bincount(small.ravel(), minlength=256)
     return ImageSet(folder.name, views, label_vocabularies(folder, counts, held_out))
 
@@ -214,7 +214,7 @@ class Tuner(Trainer):
             )
             images.append(image)
             guides.append(cv2.resize(image, fine, interpolation=cv2.INTER_AREA))
-            labels = [cv2.resize(m, fine, interpolation=cv2.INTER_NEAREST) for m in view.labels]
+            labels = [resize_labels(m, fine) for m in view.labels]
             maps.append([m[start[0] :: step, start[1] :: step] for m in labels])
         tokens = self._tokens(images)[:, 1:].unflatten(1, SMALL)
         guide = torch.from_numpy(np.stack(guides)).permute(0, 3, 1, 2).float() / 255.0

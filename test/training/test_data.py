@@ -6,7 +6,14 @@ import cv2
 import numpy as np
 import pytest
 
-from ovs_ros.training.data import caption_nouns, labelled_images, nouns_in, read_captions, read_rgb
+from ovs_ros.training.data import (
+    caption_nouns,
+    labelled_images,
+    nouns_in,
+    read_captions,
+    read_rgb,
+    resize_labels,
+)
 
 
 def test_labelled_images_pair_up_by_name(tmp_path: Path) -> None:
@@ -55,3 +62,13 @@ def test_caption_nouns_are_plain_words() -> None:
 def test_captions_gather_under_their_file(tmp_path: Path) -> None:
     (tmp_path / "captions.tsv").write_text('a.jpg\tA "dog" .\na.jpg\tThe dog\nb.jpg\tA cat .\n')
     assert read_captions(tmp_path) == {"a.jpg": ['A "dog"', "The dog"], "b.jpg": ["A cat"]}
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_resized_labels_are_those_under_the_middle_of_each_pixel(kind: type) -> None:
+    row = np.arange(15, dtype=kind)[None]
+    assert resize_labels(row, (5, 1)).tolist() == [[1, 4, 7, 10, 13]]
+    assert resize_labels(row, (30, 1)).tolist() == [np.arange(15).repeat(2).tolist()]
+    np.testing.assert_array_equal(
+        resize_labels(row[:, ::-1].copy(), (7, 1)), resize_labels(row, (7, 1))[:, ::-1]
+    )

@@ -198,10 +198,11 @@ def torchrun(tree: Path, run: Path, steps: int) -> None:
 
 
 def test_mixed_precision_trains_too(tree: Path, tmp_path: Path) -> None:
-    run = trainer(tree, tmp_path, steps=24, batch=4, rate=1e-2, precision="bf16")
+    # Without the residual it starts far from the answer, so that noise does not hide what it learns.
+    run = trainer(tree, tmp_path, steps=24, batch=4, rate=1e-2, precision="bf16", residual=False)
     run.train(quiet())
     losses = [float(row["loss"]) for row in rows(tmp_path / "losses.csv")]
-    assert np.mean(losses[-3:]) < np.mean(losses[:3])
+    assert np.mean(losses[-3:]) < 0.85 * np.mean(losses[:3])
     assert all(p.dtype == torch.float32 for p in run.objective.parameters())
 
 
@@ -294,6 +295,21 @@ def test_views_keep_labels_on_their_pixels(height: int, width: int, seed: int) -
     # Padding is at the bottom and at the right.
     known = labels != IGNORE
     assert known[0, 0] and known.sum() == known.any(1).sum() * known.any(0).sum()
+
+
+def test_views_have_the_labels_border_where_the_image_has_its_border() -> None:
+    label = np.zeros((97, 130), np.uint16)
+    label[41:] = 1
+    image = np.where(label[..., None] > 0, 190, 60).astype(np.uint8).repeat(3, axis=2)
+    apart = []
+    for seed in range(100):
+        view, labels = random_view(image, label, (48, 64), np.random.default_rng(seed))
+        rows = labels[:, 0] != IGNORE
+        shade, names = view[rows, 0].mean(axis=1), labels[rows, 0]
+        if len(np.unique(names)) == 2 and shade.min() > 5 and shade.max() < 250:  # Not cut off by 0 or 255.
+            border = ((shade.max() - shade) / np.ptp(shade)).sum()  # In rows, and parts of one.
+            apart.append((names == 0).sum() - border)
+    assert len(apart) > 50 and abs(np.mean(apart)) < 0.1
 
 
 def test_options_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
