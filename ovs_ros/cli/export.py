@@ -44,6 +44,9 @@ def export(
     with user_errors():
         file = _model_file(preset)
         height, width = _size(size)
+        from ovs_ros.encoders.clip.imports import import_open_clip
+
+        import_open_clip()  # First, for it says what to install.
         from ovs_ros.encoders.clip.export import export_model
         from ovs_ros.encoders.clip.load_dense_model import load_dense_model
 

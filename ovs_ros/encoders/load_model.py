@@ -20,6 +20,16 @@ def load_model(file: ModelFile) -> tuple[ImageEncoder, TextEncoder]:
         return load_exported(
             Path(file.model), device=file.device, precision=file.precision, templates=file.templates
         )
+    from ovs_ros.encoders.clip.imports import import_open_clip
+
+    try:
+        import_open_clip()  # First, for it says what to install; the others import torch without a word.
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"{error}; or, if {file.model} is to be a folder that 'ovs export' wrote, copy it to where the "
+            "model file has it",
+            name=error.name,
+        ) from error
     from ovs_ros.encoders.clip.image_encoder import TorchImageEncoder
     from ovs_ros.encoders.clip.load_dense_model import load_dense_model
     from ovs_ros.encoders.clip.text_encoder import ClipTextEncoder

@@ -1,9 +1,13 @@
 """Model files: what they may say, and what a user hears of one that cannot be."""
 
+import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from ovs_ros.cli.main import app
+from ovs_ros.encoders.load_model import load_model
 from ovs_ros.encoders.model_file import MODEL_FILES, ModelFile, find_model_file, read_model_file
 
 
@@ -114,3 +118,23 @@ def test_a_preset_is_a_path_or_a_shipped_name_and_nothing_else(tmp_path: Path) -
 def test_the_shipped_files_can_be_read(path: Path) -> None:
     assert find_model_file(path.stem) == path
     read_model_file(path)
+
+
+class TestWithoutTorch:
+    """The base install says what a model file needs, instead of which import failed."""
+
+    @pytest.fixture(autouse=True)
+    def no_torch(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in [name for name in sys.modules if name.startswith("ovs_ros.encoders.clip.")]:
+            monkeypatch.delitem(sys.modules, name)
+        monkeypatch.setitem(sys.modules, "torch", None)
+
+    def test_loading_says_what_to_install_or_to_copy(self) -> None:
+        with pytest.raises(ModuleNotFoundError, match=r"pip install 'ovs_ros\[clip\]'.*clip-b16.*ovs export"):
+            load_model(ModelFile(model="clip-b16"))
+
+    def test_exporting_says_what_to_install(self, tmp_path: Path) -> None:
+        result = CliRunner().invoke(
+            app, ["export", "clip-vit-b16", "-o", str(tmp_path)], env={"COLUMNS": "300"}
+        )
+        assert result.exit_code == 2 and "pip install 'ovs_ros[clip]'" in result.output
