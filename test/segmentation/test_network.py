@@ -88,6 +88,20 @@ def test_only_the_words_that_matter_are_refined(tmp_path: Path) -> None:
     np.testing.assert_allclose(residual[..., :2], 1.0, atol=1e-4)
 
 
+def test_a_word_that_is_the_best_of_one_patch_matters_more_than_a_near_second(tmp_path: Path) -> None:
+    network = RefinementNetwork(write_network(tmp_path / "n.onnx", added=3.0))
+    axes = np.eye(DIM, dtype=np.float32)
+    patches = axes[None, :2]  # (1, 2, DIM)
+    features = DenseFeatures(axes[0], patches, DensePixels(patches), (1.0, 1.0))
+    second = 0.96 * axes[0] + 0.28 * axes[2]  # nearly the best of the first patch
+    unlikely = 0.6 * axes[1] + 0.8 * axes[3]  # the best of the second one all the same
+    words = np.stack((second, axes[0], unlikely))
+    residual = network.residual(features, words, SCALE, most=2)
+    np.testing.assert_allclose(residual[0, 0], [1.5, 3.0, 0.0], atol=1e-4)
+    every = network.residual(features, words, SCALE, most=3)
+    np.testing.assert_allclose(every[0, 0], [3.0, 0.0, 0.0], atol=1e-4)
+
+
 def test_alignment_adds_it_and_divides_by_the_temperature(tmp_path: Path) -> None:
     network = RefinementNetwork(write_network(tmp_path / "n.onnx", added=3.0))
     features = features_of(1)

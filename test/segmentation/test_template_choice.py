@@ -59,3 +59,11 @@ def test_a_template_that_finds_only_the_clearest_examples_does_not_count():
     found = collected.patches[:, 0]
     assert found[0] == 10 and found[1] == 1
     assert list(collected.choose(2)[0]) == [0]
+
+
+def test_templates_are_ranked_by_their_mean_entropy_and_half_of_the_most_patches_is_enough():
+    collected = TemplateEntropies(np.zeros((3, 2, 4), np.float32), categories=2, scale=1.0)
+    collected.patches[:] = [[10, 4], [10, 4], [5, 4]]
+    collected.entropy[:] = [[4.0, 3.0], [6.0, 1.0], [2.5, 2.0]]  # of category 0 in the mean 0.4, 0.6, 0.5
+    assert [list(places) for places in collected.choose(3)] == [[0, 2, 1], [1, 2, 0]]
+    assert [list(places) for places in collected.choose(1)] == [[0], [1]]
