@@ -119,8 +119,9 @@ def _motorcycle_view(
     size = (WIDTH, HEIGHT)
     return View(
         cv2.resize(image[window], size, interpolation=cv2.INTER_LINEAR).astype(np.uint8, copy=False),
-        # Nearest: a mean across an edge would put points where nothing is.
-        cv2.resize(depth[window], size, interpolation=cv2.INTER_NEAREST).astype(np.float32, copy=False),
+        # Nearest: a mean across an edge would put points where nothing is. Exact: what lies under the middle
+        # of a pixel, as in the image, and not under its corner.
+        cv2.resize(depth[window], size, interpolation=cv2.INTER_NEAREST_EXACT).astype(np.float32, copy=False),
         crop_intrinsics(intrinsics, x, y, HEIGHT / height),
     )
 

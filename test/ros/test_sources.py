@@ -8,6 +8,7 @@ import pytest
 from ovs_ros.ros.sources import (
     MOTORCYCLE_PERIOD,
     SourceError,
+    _motorcycle_view,
     crop_intrinsics,
     motorcycle_depth,
     open_source,
@@ -46,6 +47,16 @@ def test_motorcycle_moves_and_comes_back():
         assert view.depth[known].min() > 1.9 and view.depth[known].max() < 6
     assert np.array_equal(views[0].image, views[-1].image)
     assert not np.array_equal(views[0].image, views[MOTORCYCLE_PERIOD // 3].image)
+
+
+def test_depth_lies_on_the_image():
+    columns = np.broadcast_to(np.linspace(0, 250, 2964, dtype=np.float32), (1988, 2964))
+    image = columns.astype(np.uint8)[..., None].repeat(3, axis=2)
+    view = _motorcycle_view(image, columns, np.eye(3), 0)
+    assert view.depth is not None
+    slope = float(np.diff(view.depth[0]).mean())  # grey levels a pixel
+    apart = view.image[..., 0] + 0.5 - view.depth  # the image's are cut off to whole ones
+    assert abs(apart.mean()) < 0.1 * slope
 
 
 def test_rgbd_folder(tmp_path):
