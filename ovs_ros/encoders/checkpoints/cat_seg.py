@@ -9,7 +9,7 @@ from torch import Tensor
 from ovs_ros.encoders.checkpoints.cat_seg_model import CatSeg, CatSegConfig
 from ovs_ros.encoders.checkpoints.cat_seg_windows import CatSegWindows
 from ovs_ros.encoders.checkpoints.keys import Rule, map_keys, read_checkpoint
-from ovs_ros.encoders.clip.clip_model import ClipModel
+from ovs_ros.encoders.clip.clip_model import ClipModel, without_values
 from ovs_ros.encoders.clip.imports import import_open_clip
 from ovs_ros.encoders.model_file import ModelFile
 
@@ -67,7 +67,7 @@ def load_cat_seg(file: ModelFile) -> CatSeg | CatSegWindows:
 def empty_clip(name: str) -> Any:
     """A CLIP of open_clip by name, in which no weight has a value yet: none is drawn at random."""
     open_clip = import_open_clip()
-    with torch.device("meta"):
+    with without_values():
         clip = open_clip.CLIP(**open_clip.get_model_config(name))
     normalisation = {"mean": open_clip.OPENAI_DATASET_MEAN, "std": open_clip.OPENAI_DATASET_STD}
     open_clip.model.set_model_preprocess_cfg(clip, normalisation)

@@ -18,7 +18,7 @@ from ovs_ros.encoders.checkpoints.cat_seg import empty_clip, fill_empty
 from ovs_ros.encoders.checkpoints.cat_seg_clip import resized_positions
 from ovs_ros.encoders.checkpoints.keys import Rule, map_keys, read_checkpoint
 from ovs_ros.encoders.checkpoints.san_adapter import AdapterConfig, SideAdapter
-from ovs_ros.encoders.clip.clip_model import ClipModel, unit
+from ovs_ros.encoders.clip.clip_model import ClipModel, unit, without_values
 from ovs_ros.encoders.clip.dense_model import TorchFeatures
 from ovs_ros.encoders.clip.grid_cache import GridCache
 from ovs_ros.encoders.model_file import ModelFile
@@ -269,7 +269,7 @@ def build_san(model: str) -> San:
     """
     config = CONFIGS[model]
     clip = empty_clip(config.clip)
-    with torch.device("meta"):
+    with without_values():
         return San(clip, config, model)
 
 

@@ -1,10 +1,13 @@
 """What every model of open_clip has in common: its text tower, its scale and its normalisation."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 from ovs_ros.encoders.clip.dense_model import DenseModel
 
@@ -44,3 +47,26 @@ class ClipModel(DenseModel):
 def unit(embeddings: Tensor) -> Tensor:
     """Unit L2 norm over the last axis, in the dtype given; the norm itself is taken in float32."""
     return F.normalize(embeddings.float(), dim=-1).to(embeddings.dtype)
+
+
+@contextmanager
+def without_values() -> Iterator[None]:
+    """Modules are made on the device 'meta': none of their weights is drawn at random or takes memory."""
+    with torch.device("meta"), _RealLinspace():
+        yield
+
+
+class _RealLinspace(TorchFunctionMode):
+    """Older versions of timm read rates off `torch.linspace` while it makes a network."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: object,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.linspace:
+            kwargs = kwargs | {"device": "cpu"}
+        return func(*args, **kwargs)

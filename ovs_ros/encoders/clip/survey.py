@@ -18,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ovs_ros.encoders.checkpoints import cat_seg, san, sed
 from ovs_ros.encoders.checkpoints.cat_seg_model import CatSeg
 from ovs_ros.encoders.checkpoints.cat_seg_windows import CatSegWindows
+from ovs_ros.encoders.clip.clip_model import without_values
 from ovs_ros.encoders.clip.dense_model import DenseModel, TorchFeatures
 from ovs_ros.encoders.clip.dinoiser import DinoiserHeads
 from ovs_ros.encoders.clip.image_encoder import TorchImageEncoder
@@ -157,20 +158,20 @@ def _build(file: ModelFile, proxy: Proxy | None = None) -> DenseModel:
         return san.build_san(name)
     if name in cat_seg.CONFIGS:
         config = cat_seg.CONFIGS[name]
-        with torch.device("meta"):
+        with without_values():
             model = CatSeg(cat_seg.empty_clip(config.clip), config, name)
         return CatSegWindows(model, file.window, file.stride) if file.window else model
     if name in sed.ARCHITECTURES:
-        with torch.device("meta"):
+        with without_values():
             return sed.Sed(cat_seg.empty_clip(sed.ARCHITECTURES[name]), name=name)
     if FAMILIES.get(name) is load_radio:
         return load_radio(file)
-    with torch.device("meta"):
+    with without_values():
         clip, _ = open_clip_model(name, _NO_FILES)
     clip = clip.to_empty(device="cpu")
     if not isinstance(clip.visual, import_open_clip().transformer.VisionTransformer):
         return dense_clip(clip, file, name=name)
-    with torch.device("meta"):
+    with without_values():
         return OpenClipViT(
             clip,
             name=name,

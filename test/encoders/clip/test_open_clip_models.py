@@ -18,7 +18,7 @@ open_clip = open_clip_or_skip()
 from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
-from ovs_ros.encoders.clip.clip_model import ClipModel  # noqa: E402
+from ovs_ros.encoders.clip.clip_model import ClipModel, without_values  # noqa: E402
 from ovs_ros.encoders.clip.convolutional import ConvolutionalClip  # noqa: E402
 from ovs_ros.encoders.clip.open_clip_models import _kind, load_open_clip, open_clip_model  # noqa: E402
 from ovs_ros.encoders.clip.siglip import SigLip  # noqa: E402
@@ -57,6 +57,13 @@ def pair(request: pytest.FixtureRequest, folder: Path) -> tuple[str, nn.Module, 
 def images(model: ClipModel, rows: int, columns: int, count: int = 1) -> torch.Tensor:
     generator = torch.Generator().manual_seed(1)
     return torch.randn(count, 3, rows * model.stride, columns * model.stride, generator=generator)
+
+
+def test_networks_are_made_without_values_where_rates_are_read_off_a_tensor() -> None:
+    """As timm 1.0.9 does while it makes a network."""
+    with without_values(), without_values():
+        assert nn.Linear(2, 2).weight.is_meta
+        assert torch.linspace(0, 1, 3).tolist() == [0.0, 0.5, 1.0]
 
 
 @torch.inference_mode()
