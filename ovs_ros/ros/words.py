@@ -43,13 +43,11 @@ class Words:
         """Do what a SetVocabulary request asks for. Takes as long as its new words take to embed.
 
         Raises:
-            VocabularyError: the request cannot be met; nothing has changed.
+            VocabularyError: the request cannot be met, or it was closed meanwhile; nothing has changed.
         """
         with self._changing:
             self._refuse_if_closed()
-            embedded = self._segmenter.embed(
-                requested(self.current.vocabulary, mode, names, prompts, thresholds)
-            )
+            embedded = self._embed(requested(self.current.vocabulary, mode, names, prompts, thresholds))
             self.current = embedded
         return embedded
 
@@ -62,15 +60,26 @@ class Words:
         with self._changing:
             self._refuse_if_closed()
             vocabulary = self.current.vocabulary.replaced(_specs(self._initial), self._initial.negatives)
-            embedded = self._segmenter.embed(vocabulary)
+            embedded = self._embed(vocabulary)
             self.current = embedded
         return embedded
 
     def close(self) -> Vocabulary:
-        """Wait for the change at work, and refuse all that come later. Returns the last vocabulary."""
+        """Wait for the change at work, and refuse all that come later. Returns the last vocabulary.
+
+        A change of many words gives up after the batch at work.
+        """
+        self._closed = True
         with self._changing:
-            self._closed = True
-        return self.current.vocabulary
+            return self.current.vocabulary
+
+    def _embed(self, vocabulary: Vocabulary) -> EmbeddedVocabulary:
+        def go_on(done: int, total: int) -> None:
+            # Thousands of new words take minutes, and who ends the node must not wait for them all.
+            if done < total:
+                self._refuse_if_closed()
+
+        return self._segmenter.embed(vocabulary, go_on)
 
     def _refuse_if_closed(self) -> None:
         if self._closed:

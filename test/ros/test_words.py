@@ -1,5 +1,6 @@
 import threading
 from pathlib import Path
+from time import sleep
 
 import pytest
 from fakes import color_segmenter
@@ -90,6 +91,28 @@ def test_after_closing_every_change_is_refused():
         words.change(ADD, ["blue"], [], [])
     with pytest.raises(VocabularyError, match="configured node"):
         words.reset()
+
+
+def test_closing_does_not_wait_for_all_words_of_a_change():
+    segmenter = color_segmenter()
+    words = Words(START, segmenter)
+    before, encode = words.current, segmenter.text_encoder.encode
+    closing = []
+
+    def encode_while_it_is_closed(texts):
+        closing.append(threading.Thread(target=words.close))
+        closing[-1].start()
+        for _ in range(50):
+            if not words._closed:
+                sleep(0.01)
+        return encode(texts)
+
+    segmenter.text_encoder.encode = encode_while_it_is_closed
+    with pytest.raises(VocabularyError, match="configured node"):
+        words.change(REPLACE, [f"word {i}" for i in range(640)], [], [])
+    assert len(closing) == 1  # of ten batches
+    closing[0].join(timeout=10)
+    assert not closing[0].is_alive() and words.current is before
 
 
 def test_the_linter_has_a_word():
