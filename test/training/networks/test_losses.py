@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch", reason="torch is not installed (pip install '.[train]')")
+from torch.nn import functional as F  # noqa: E402
 
 from ovs_ros.training.networks.candidates import IGNORE, Candidates, targets  # noqa: E402
 from ovs_ros.training.networks.losses import (  # noqa: E402
@@ -70,6 +71,37 @@ def test_the_order_of_candidates_changes_no_pixel_loss(order) -> None:
     shuffled = Candidates(candidates.columns[:, order], candidates.mask[:, order])
     for loss in PIXEL_LOSSES:
         torch.testing.assert_close(loss(logits[:, order], labels, shuffled), loss(logits, labels, candidates))
+
+
+def test_weights_lift_pixels_and_ignored_ones_count_for_nothing() -> None:
+    """Where all categories are candidates, the softmax loss is PyTorch's."""
+    generator = torch.Generator().manual_seed(5)
+    labels = scene(7)[0]
+    assert (labels == IGNORE).any()
+    everything = Candidates(
+        torch.arange(CATEGORIES).expand(2, -1), torch.ones(2, CATEGORIES, dtype=torch.bool)
+    )
+    logits = torch.randn(2, CATEGORIES, *labels.shape[1:], generator=generator)
+    weights = torch.rand(CATEGORIES, generator=generator) + 0.5
+    expected = F.cross_entropy(logits, labels, weight=weights, ignore_index=IGNORE)
+    torch.testing.assert_close(cross_entropy(logits, labels, everything, weights=weights), expected)
+    true = F.one_hot(labels.clamp(max=CATEGORIES - 1), CATEGORIES).permute(0, 3, 1, 2).float()
+    each = F.binary_cross_entropy_with_logits(logits, true, reduction="none").mean(dim=1)  # (B, H, W)
+    weight = weights[labels.clamp(max=CATEGORIES - 1)] * (labels != IGNORE)
+    torch.testing.assert_close(
+        binary_cross_entropy(logits, labels, everything, weights=weights),
+        (each * weight).sum() / weight.sum(),
+    )
+
+
+def test_the_selection_loss_is_that_of_all_pixels_with_their_patches_logits() -> None:
+    labels, candidates = scene(6)
+    assert (labels == IGNORE).any()
+    logits = torch.randn(2, 5, 2, 3, generator=torch.Generator().manual_seed(6))
+    spread = logits.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)  # (2, 5, 4, 6)
+    torch.testing.assert_close(
+        patch_cross_entropy(logits, labels, candidates), cross_entropy(spread, labels, candidates)
+    )
 
 
 @pytest.mark.parametrize("loss", PIXEL_LOSSES)
