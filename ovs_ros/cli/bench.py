@@ -19,6 +19,7 @@ from ovs_ros.cli.common import (
     JsonOption,
     PresetOption,
     console,
+    embed_words,
     load_segmenter,
     user_errors,
     write_json,
@@ -56,8 +57,7 @@ def bench(
         segmenter = load_segmenter(preset, models=models, select=not exhaustive)
         if batch:
             _timed(segmenter.image_encoder)  # An error is to come before minutes of timing, not after them.
-        with console.status("Embedding words"):
-            vocabularies = compose_vocabularies(segmenter, SIZES)
+        vocabularies = compose_vocabularies(segmenter, SIZES)
         encoder_ms, frame_ms, stages_ms, p95_ms = measure(segmenter, vocabularies, draw_scene(), frames)
         results = {
             "encoder_ms": encoder_ms,
@@ -89,7 +89,8 @@ def compose_vocabularies(segmenter: Segmenter, sizes: tuple[int, ...]) -> dict[i
     The text encoder embeds the single words alone. It would take minutes for all compositions, and a frame's
     time does not depend on it: a composition gets the mean of its noun and half its adjective, with noise.
     """
-    singles = segmenter.embed(Vocabulary.from_names((*NOUNS, *(f"{word} thing" for word in ADJECTIVES))))
+    words = Vocabulary.from_names((*NOUNS, *(f"{word} thing" for word in ADJECTIVES)))
+    singles = embed_words(segmenter, words)  # With a bar: 80 templates of each may take minutes on a CPU.
     nouns, adjectives = np.split(singles.embeddings, [len(NOUNS)])  # (n, D), (a, D)
     dim = nouns.shape[1]
     noise = np.random.default_rng(0).standard_normal((len(ADJECTIVES), len(NOUNS), dim), np.float32)
