@@ -78,6 +78,8 @@ class LabelledSet:
             cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED) if path.stat().st_size else None
         )
         depth = 2 if self.colors is None else 3
+        if values is not None and values.ndim == 3 and values.dtype == np.uint16:
+            values = (values >> 8).astype(np.uint8)  # as some tools write colours of 8 bit
         if values is None or values.ndim != depth or values.dtype != np.uint8:
             got = "no image" if values is None else f"{values.dtype} of shape {values.shape}"
             form = "one 8 bit channel" if depth == 2 else "8 bit colours"

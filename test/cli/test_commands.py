@@ -160,7 +160,7 @@ def test_evaluate_reads_labels_that_are_painted(labelled, tmp_path):
     paints = np.uint8([[128, 0, 0], [0, 0, 128], [0, 0, 0]])  # of red, of blue, of nothing
     for name, values in (("a", [[0, 1]]), ("b", [[1, 2]])):
         image = paints[np.repeat(np.uint8(values), 32, axis=0).repeat(32, axis=1)]
-        write(labelled / "color" / f"{name}.png", image)
+        write(labelled / "color" / f"{name}.png", image.astype(np.uint16) * 257 if name == "b" else image)
     (labelled.parent / "colors.txt").write_text("128 0 0\tred\n0 0 128  blue\n0 128 0 green\n")
     result = run("evaluate", labelled, "--labels", "color", "--json", tmp_path / "r.json")
     assert result.exit_code == 0, result.output
