@@ -267,6 +267,15 @@ def network(
     export_to: Annotated[
         Path | None, typer.Option("--export", help="Also write the network as ONNX, as models/network.onnx.")
     ] = None,
+    strength: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="How much of what the network adds to the cosines is exported: 0.5 makes the logits the mean "
+            "of its own and the plain ones.",
+        ),
+    ] = 0.5,
     models: Models = MODELS,
 ) -> None:
     """Train the embedded model's network over the encoders and the head in the model's folder."""
@@ -291,7 +300,7 @@ def network(
         trainer.train(output.with_suffix(".csv"), Console())
         trainer.save(output)
         if export_to is not None:
-            export_network(trainer.averaged(), export_to)
+            export_network(trainer.averaged(), export_to, strength)
 
 
 @app.command()

@@ -1,5 +1,6 @@
 """Write a trained network down as an ONNX file for the run time."""
 
+import copy
 import warnings
 from pathlib import Path
 
@@ -31,7 +32,7 @@ class _OneImage(nn.Module):
         return self.network(features, words.unsqueeze(0)).logits[0].permute(1, 2, 0)
 
 
-def export_network(network: CoarseToFine, path: Path) -> None:
+def export_network(network: CoarseToFine, path: Path, strength: float = 1.0) -> None:
     """Export a network.
 
     Inputs, all float32: `patches` (h, w, D) and `image` (D), unit norm; if the configuration has them,
@@ -42,7 +43,14 @@ def export_network(network: CoarseToFine, path: Path) -> None:
     Args:
         network: trained; its mode and weights stay as they are.
         path: the file to write.
+        strength: how much of what its last layer adds to the scaled cosines is written: with 0.5 the logits
+            are the mean of the network's and the plain ones.
+
+    Raises:
+        ValueError: a strength other than 1 for a network that does not add to the cosines.
     """
+    if strength != 1.0:
+        network = _weakened(network, strength)
     config = network.config
     h, w, m = 5, 6, 3
     inputs = {"patches": torch.ones(h, w, config.dim), "image": torch.ones(config.dim)}
@@ -78,3 +86,17 @@ def export_network(network: CoarseToFine, path: Path) -> None:
             shape = [axes.get(name, {}).get(axis, size) for axis, size in enumerate(example.shape)]
             model.graph.input.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
     onnx.save(model, path)
+
+
+def _weakened(network: CoarseToFine, strength: float) -> CoarseToFine:
+    if not network.config.residual or network.head is None:
+        raise ValueError(
+            f"expected a network that adds to the scaled cosines for a strength of {strength}, got one whose "
+            "residual or cost_volume is off; export it with 1"
+        )
+    weaker = copy.deepcopy(network)
+    assert weaker.head is not None
+    with torch.no_grad():
+        for parameter in weaker.head.parameters():
+            parameter.mul_(strength)
+    return weaker

@@ -35,3 +35,25 @@ def test_exported_network_computes_the_same(config: NetworkConfig, tmp_path: Pat
         got = session.run(None, {name: x[0].numpy() for name, x in given.items()})[0]
         assert got.dtype == np.float32 and got.shape == expected.shape
         np.testing.assert_allclose(got, expected, atol=2e-4)
+
+
+def test_half_the_strength_is_the_mean_of_refined_and_plain_logits(tmp_path: Path) -> None:
+    config = CONFIGS["embedded"]
+    net, path = network(config).eval(), tmp_path / "network.onnx"
+    export_network(net, path, strength=0.5)
+    features, texts = image(config, 5, 6), words(config, 4)
+    with torch.no_grad():
+        output = net(features, texts)
+    given = {"patches": features.patches, "image": features.image, "words": texts}
+    given["shallow"] = torch.cat(features.shallow, dim=-1)
+    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    got = session.run(None, {name: x[0].numpy() for name, x in given.items()})[0]
+    mean = (output.logits + output.cosines)[0].permute(1, 2, 0).numpy() / 2
+    assert (output.logits - output.cosines).abs().max() > 0.1
+    np.testing.assert_allclose(got, mean, atol=2e-4)
+
+
+def test_a_network_that_adds_nothing_to_cosines_has_no_strength(tmp_path: Path) -> None:
+    config = NetworkConfig.plain(dim=8)
+    with pytest.raises(ValueError, match="export it with 1"):
+        export_network(network(config), tmp_path / "network.onnx", strength=0.5)
