@@ -272,8 +272,8 @@ def network(
         typer.Option(
             min=0.0,
             max=1.0,
-            help="How much of what the network adds to the cosines is exported: 0.5 makes the logits the mean "
-            "of its own and the plain ones.",
+            help="How much of what the network adds to the cosines is exported: 0.5 makes the logits the "
+            "mean of its own and the plain ones.",
         ),
     ] = 0.5,
     models: Models = MODELS,
