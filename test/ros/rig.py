@@ -1,6 +1,5 @@
 """One node over real DDS with a segmenter that knows colours, and a robot that sends and listens."""
 
-import os
 import threading
 from array import array
 from collections import defaultdict
@@ -13,6 +12,7 @@ import numpy as np
 import rclpy
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray
+from domain import own_domain
 from fakes import color_image, color_segmenter
 from geometry_msgs.msg import Point, Pose, PoseStamped, Quaternion
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
@@ -208,30 +208,28 @@ def running(
     """A node with its executor in a thread, and a robot. It starts by itself unless `autostart=False`."""
     given = {"vocabulary": vocabulary, **parameters}
     context = rclpy.Context()
-    # Test runs at the same time get domains of their own.
-    rclpy.init(context=context, domain_id=1 + os.getpid() % 100)
-    node = OvsNode(
-        make_segmenter or (lambda preset: color_segmenter(on_backbone)),
-        parameters=[Parameter(name, value=value) for name, value in given.items()],
-        context=context,
-    )
-    executor = SingleThreadedExecutor(context=context)
-    executor.add_node(node)
+    with own_domain() as domain, rclpy.init(context=context, domain_id=domain):
+        node = OvsNode(
+            make_segmenter or (lambda preset: color_segmenter(on_backbone)),
+            parameters=[Parameter(name, value=value) for name, value in given.items()],
+            context=context,
+        )
+        executor = SingleThreadedExecutor(context=context)
+        executor.add_node(node)
 
-    def spin() -> None:
-        with suppress(ExternalShutdownException):
-            executor.spin()
+        def spin() -> None:
+            with suppress(ExternalShutdownException):
+                executor.spin()
 
-    thread = threading.Thread(target=spin, daemon=True)
-    thread.start()
-    robot = Robot(node, context)
-    try:
-        if parameters.get("autostart", True):
-            robot.connected()
-        yield robot
-    finally:
-        executor.shutdown()
-        thread.join()
-        robot.close()
-        node.destroy_node()
-        rclpy.shutdown(context=context)
+        thread = threading.Thread(target=spin, daemon=True)
+        thread.start()
+        robot = Robot(node, context)
+        try:
+            if parameters.get("autostart", True):
+                robot.connected()
+            yield robot
+        finally:
+            executor.shutdown()
+            thread.join()
+            robot.close()
+            node.destroy_node()

@@ -1,29 +1,23 @@
 """Images of 0.9 MB pass best effort between two processes: what the profile in config/ is there for."""
 
 import os
-import secrets
 import subprocess
 import sys
 from time import monotonic
 
 import rclpy
+from domain import own_domain
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo, Image
 
-DOMAIN = 1 + secrets.randbelow(101)
 FRAMES = 240  # At 30 Hz: discovery may take up to three seconds of it.
 DEADLINE_S = 60.0
 
 
 def test_every_image_arrives():
-    environment = {**os.environ, "ROS_DOMAIN_ID": str(DOMAIN)}
     context = Context()
-    rclpy.init(context=context, domain_id=DOMAIN)
-    node = rclpy.create_node("listener", context=context)
-    executor = SingleThreadedExecutor(context=context)
-    executor.add_node(node)
     images: dict[int, int] = {}
     infos: set[int] = set()
 
@@ -33,23 +27,26 @@ def test_every_image_arrives():
     def on_image(message):
         images[stamp(message)] = len(message.data)
 
-    node.create_subscription(Image, "image", on_image, qos_profile_sensor_data)
-    node.create_subscription(CameraInfo, "camera_info", lambda m: infos.add(stamp(m)), 100)
-    command = [sys.executable, "-m", "ovs_ros.ros.camera", "--rate", "30", "--frames", str(FRAMES)]
-    camera = subprocess.Popen(command, env=environment)
-    try:
-        deadline = monotonic() + DEADLINE_S
-        while camera.poll() is None and monotonic() < deadline:
-            executor.spin_once(timeout_sec=0.2)
-        assert camera.poll() == 0, "the camera did not end in time"
-        while images and max(images) < max(infos) and monotonic() < deadline:
-            executor.spin_once(timeout_sec=0.2)
-    finally:
-        camera.kill()
-        camera.wait()
-        executor.shutdown()
-        node.destroy_node()
-        context.try_shutdown()
+    with own_domain() as domain, rclpy.init(context=context, domain_id=domain):
+        node = rclpy.create_node("listener", context=context)
+        executor = SingleThreadedExecutor(context=context)
+        executor.add_node(node)
+        node.create_subscription(Image, "image", on_image, qos_profile_sensor_data)
+        node.create_subscription(CameraInfo, "camera_info", lambda m: infos.add(stamp(m)), 100)
+        command = [sys.executable, "-m", "ovs_ros.ros.camera", "--rate", "30", "--frames", str(FRAMES)]
+        camera = subprocess.Popen(command, env={**os.environ, "ROS_DOMAIN_ID": str(domain)})
+        try:
+            deadline = monotonic() + DEADLINE_S
+            while camera.poll() is None and monotonic() < deadline:
+                executor.spin_once(timeout_sec=0.2)
+            assert camera.poll() == 0, "the camera did not end in time"
+            while images and max(images) < max(infos) and monotonic() < deadline:
+                executor.spin_once(timeout_sec=0.2)
+        finally:
+            camera.kill()
+            camera.wait()
+            executor.shutdown()
+            node.destroy_node()
 
     assert set(images.values()) == {640 * 480 * 3}
     # Small messages always arrive: they tell what was published since the two found each other.
