@@ -214,6 +214,7 @@ def tune(
     sets: Annotated[str, typer.Option(help="Labelled sets to learn from, with commas.")] = "nyuv2,camvid",
     rate: Annotated[float, typer.Option(help="Peak learning rate of the head.")] = 4e-4,
     tail_rate: Annotated[float, typer.Option(help="The same of the encoder's last blocks.")] = 8e-5,
+    seed: Annotated[int, typer.Option(help="Of all chance.")] = 0,
     hold_out: Annotated[
         bool, typer.Option(help="Hide some fine names of NYUv2 from the pixel labels.")
     ] = False,
@@ -236,6 +237,7 @@ def tune(
         words_rate=rate / 5,
         word_noise=0.01,
         start=tuple(start),
+        seed=seed,
         held_out=HELD_OUT if hold_out else (),
     )
     weights = read_weights(originals.image_model())
