@@ -62,7 +62,7 @@ class _Axis:
         low, high: (n + 1,) the nodes before and after each cell; beyond an end both are the last node.
         cell: (S,) the cell of each pixel, ascending.
         weight: (S,) float32, how far each pixel lies from `low` towards `high`, 0 to 1.
-        span: (n + 1, longest) the pixels of each cell; short spans repeat their last pixel.
+        span: (longest, n + 1) the pixels of each cell; short spans repeat their last pixel.
         empty: (n + 1,) bool, no pixel lies in it.
     """
 
@@ -87,7 +87,7 @@ def _axis(nodes: int, covered: float, size: int) -> _Axis:
         high=np.minimum(cells, nodes - 1),
         cell=cell,
         weight=np.minimum(position - cell, 1).astype(np.float32),
-        span=np.clip(starts[:, None] + np.arange(longest), 0, np.maximum(ends[:, None] - 1, 0)),
+        span=np.clip(np.arange(longest)[:, None] + starts, 0, np.maximum(ends - 1, 0)),
         empty=starts == ends,
     )
     for array in vars(axis).values():
@@ -127,9 +127,11 @@ def _interpolate(grid: NDArray[np.float32], axis: _Axis) -> NDArray[np.float32]:
 class _Cells:
     """g cells between four nodes each, where more than one word can win.
 
+    Arrays of cells have the cells as their last axis: a cell has few pixels, and NumPy is slow in short rows.
+
     Attributes:
         row, col: (g,) which cells.
-        words: (g, T) the columns that can win, the most likely ones first.
+        words: (T, g) the columns that can win.
     """
 
     row: NDArray[np.intp]
@@ -153,8 +155,9 @@ def _mixed_cells(
     step = max(1, _CHUNK // (4 * words))
     for start in range(0, len(rows), step):
         row, col = rows[start : start + step], cols[start : start + step]
-        corners = nodes[_corners(row, col, down, across).T]  # (4, g, C)
-        beaten = _beaten(corners)  # (g, C)
+        around = _corners(row, col, down, across)  # (4, g)
+        corners = nodes[around]  # (4, g, C)
+        beaten = _beaten(corners, best.reshape(-1)[around])  # (g, C)
         rivals = words - beaten.sum(axis=1)  # (g,)
         highest = np.where(beaten, -np.inf, corners.max(axis=0))  # (g, C)
         fewer = 0
@@ -164,14 +167,22 @@ def _mixed_cells(
             if len(group):
                 count = int(rivals[group].max())
                 ranked = np.argpartition(-highest[group], count - 1, axis=1)[:, :count]
-                yield _Cells(row[group], col[group], ranked)
+                yield _Cells(row[group], col[group], np.ascontiguousarray(ranked.T))
 
 
-def _beaten(corners: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """(4, g, C) corner logits: (g, C) where the winner of some corner is at no corner below another word."""
+def _beaten(corners: NDArray[np.float32], winners: NDArray[np.integer]) -> NDArray[np.bool_]:
+    """Words that some corner's winner at no corner lies below.
+
+    Args:
+        corners: (4, g, C) logits.
+        winners: (4, g) the best column at each corner.
+
+    Returns:
+        (g, C).
+    """
     cells = np.arange(corners.shape[1])
     beaten = np.zeros(corners.shape[1:], bool)
-    for winner in corners.argmax(axis=2):  # (g,) for each of four corners
+    for winner in winners:  # (g,) for each of four corners
         of_winner = corners[:, cells, winner][:, :, None]  # (4, g, 1)
         at_no_corner_above = of_winner[0] >= corners[0]  # (g, C)
         for corner in range(1, 4):
@@ -182,11 +193,11 @@ def _beaten(corners: NDArray[np.float32]) -> NDArray[np.bool_]:
 
 
 def _corners(row: NDArray[np.intp], col: NDArray[np.intp], down: _Axis, across: _Axis) -> NDArray[np.intp]:
-    """(g, 4) flat indices of the nodes around cells: upper left, upper right, lower left, lower right."""
+    """(4, g) flat indices of the nodes around cells: upper left, upper right, lower left, lower right."""
     width = len(across.low) - 1
     upper, lower = down.low[row] * width, down.high[row] * width
     left, right = across.low[col], across.high[col]
-    return np.stack((upper + left, upper + right, lower + left, lower + right), axis=1)
+    return np.stack((upper + left, upper + right, lower + left, lower + right))
 
 
 def _decode_cells(
@@ -199,21 +210,24 @@ def _decode_cells(
     confidence: NDArray[np.uint8],
 ) -> None:
     """Interpolate the logits of the words that can win in each cell, and write the winners."""
-    ys, xs = down.span[cells.row], across.span[cells.col]  # (g, h), (g, w)
+    # `take` lays its result out row by row; indexing would lay it out column by column.
+    ys, xs = down.span.take(cells.row, axis=1), across.span.take(cells.col, axis=1)  # (h, g), (w, g)
     wy, wx = down.weight[ys], across.weight[xs]
-    corners = _corners(cells.row, cells.col, down, across).T  # (4, g)
-    logits = nodes[corners, cells.words.T[:, None]]  # (T, 4, g)
+    corners = _corners(cells.row, cells.col, down, across)  # (4, g)
+    logits = nodes[corners, cells.words[:, None]]  # (T, 4, g)
     shares = np.exp(logits - partition[corners]) * np.float32(255)  # (T, 4, g)
-    highest = _bilinear(logits[0], wy, wx)  # (g, h, w)
+    highest = _bilinear(logits[0], wy, wx)  # (h, w, g)
     probability = _bilinear(shares[0], wy, wx)
-    winner = np.broadcast_to(cells.words[:, 0, None, None], highest.shape).astype(columns.dtype)
+    words = cells.words.astype(columns.dtype)
+    winner = np.broadcast_to(words[0], highest.shape).copy()
     for place in range(1, len(logits)):
         value = _bilinear(logits[place], wy, wx)
         better = value > highest
         np.maximum(highest, value, out=highest)
-        np.copyto(probability, _bilinear(shares[place], wy, wx), where=better)
-        np.copyto(winner, cells.words[:, place, None, None], where=better, casting="unsafe")
-    pixels = ys[:, :, None] * columns.shape[1] + xs[:, None, :]  # (g, h, w)
+        # As copying where `better` holds, in a quarter of the time; unsigned differences wrap there and back.
+        probability += (_bilinear(shares[place], wy, wx) - probability) * better
+        winner += (words[place] - winner) * better
+    pixels = (ys * columns.shape[1])[:, None] + xs  # (h, w, g)
     columns.reshape(-1)[pixels] = winner
     probability += np.float32(0.5)
     confidence.reshape(-1)[pixels] = probability.astype(np.uint8)
@@ -222,10 +236,10 @@ def _decode_cells(
 def _bilinear(
     corners: NDArray[np.float32], wy: NDArray[np.float32], wx: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """(4, g) corner values at offsets wy (g, h) and wx (g, w): (g, h, w)."""
-    upper_left, upper_right, lower_left, lower_right = corners[:, :, None]  # (g, 1) each
-    left = upper_left + wy * (lower_left - upper_left)  # (g, h)
+    """(4, g) corner values at offsets wy (h, g) and wx (w, g): (h, w, g)."""
+    upper_left, upper_right, lower_left, lower_right = corners
+    left = upper_left + wy * (lower_left - upper_left)  # (h, g)
     rise = upper_right + wy * (lower_right - upper_right) - left
-    out: NDArray[np.float32] = rise[:, :, None] * wx[:, None, :]
-    out += left[:, :, None]
+    out: NDArray[np.float32] = rise[:, None] * wx  # (h, w, g)
+    out += left[:, None]
     return out
