@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import cycle, islice
 
-HIGHEST = 101
-"""The highest domain whose ports do not reach into Linux' ephemeral range."""
+from ovs_ros.ros.demo import HIGHEST_DOMAIN
 
 # In turn, because a participant that has left is still heard in its domain for a while: about one new node in
 # a hundred then had services that did not match until the old lease of 20 s ended.
-_turns = cycle(1 + (os.getpid() * 37 + turn) % HIGHEST for turn in range(HIGHEST))
+_turns = cycle(1 + (os.getpid() * 37 + turn) % HIGHEST_DOMAIN for turn in range(HIGHEST_DOMAIN))
 
 
 @contextmanager
@@ -21,7 +20,7 @@ def own_domain() -> Iterator[int]:
     Raises:
         RuntimeError: other test runs hold all domains.
     """
-    for domain in islice(_turns, HIGHEST):
+    for domain in islice(_turns, HIGHEST_DOMAIN):
         with socket.socket(socket.AF_UNIX) as lock:
             try:
                 lock.bind(f"\0ovs_ros_test_domain_{domain}")
@@ -29,4 +28,4 @@ def own_domain() -> Iterator[int]:
                 continue
             yield domain
             return
-    raise RuntimeError(f"test runs on this machine hold all {HIGHEST} ROS domains")
+    raise RuntimeError(f"test runs on this machine hold all {HIGHEST_DOMAIN} ROS domains")
