@@ -30,8 +30,9 @@ def test_embedded_patches_lie_on_clips():
         on_dino = colours[index].repeat_interleave(14, 1).repeat_interleave(14, 2)
         pixels = (on_dino * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
         expected = dino.tokens(pixels)[1:, -384:]
-        cosine = torch.cosine_similarity(features[index], torch.from_numpy(expected), dim=-1)
-        assert cosine.min() > 0.97  # what the scaling blurs along the borders
+        cosines = torch.cosine_similarity(features[index][:, None], torch.from_numpy(expected), dim=-1)
+        assert cosines.argmax(dim=1).tolist() == list(range(12))
+        assert cosines.diagonal().min() > 0.95  # what the scaling blurs along the borders
 
 
 def test_file_whose_grid_is_clips_is_taken_as_it_is(tmp_path):
