@@ -16,14 +16,14 @@ __version__ = "0.1.0"
 __all__ = ["Segmenter", "Vocabulary", "__version__"]
 
 if TYPE_CHECKING:
-    from ovs_ros.segmentation.segmenter import Segmenter
+    from ovs_ros.segmenter import Segmenter
     from ovs_ros.vocabulary.vocabulary import Vocabulary
 
 
 def __getattr__(name: str) -> Any:
     # Lazy, so that importing the generated messages does not load ONNX Runtime.
     if name == "Segmenter":
-        from ovs_ros.segmentation.segmenter import Segmenter
+        from ovs_ros.segmenter import Segmenter
 
         return Segmenter
     if name == "Vocabulary":

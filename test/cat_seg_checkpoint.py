@@ -10,9 +10,9 @@ import pytest
 import torch
 from clip_models import open_clip_or_skip
 
-from ovs_ros.encoders.checkpoints import cat_seg
-from ovs_ros.encoders.checkpoints.cat_seg_aggregator import AggregatorSizes
-from ovs_ros.encoders.checkpoints.cat_seg_model import CatSegConfig
+from ovs_ros.zoo import cat_seg
+from ovs_ros.zoo.cat_seg_aggregator import AggregatorSizes
+from ovs_ros.zoo.cat_seg_model import CatSegConfig
 
 SMALL_CLIP = {
     "embed_dim": 32,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import cycle, islice
 
-from ovs_ros.ros.demo import HIGHEST_DOMAIN
+from ovs_ros.ros.demo.run import HIGHEST_DOMAIN
 
 # In turn, because a participant that has left is still heard in its domain for a while: about one new node in
 # a hundred then had services that did not match until the old lease of 20 s ended.

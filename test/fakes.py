@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ovs_ros.encoders.protocols import DenseFeatures
 from ovs_ros.encoders.upsampling import DensePixels
-from ovs_ros.segmentation.segmenter import Segmenter, SegmenterOptions
+from ovs_ros.segmenter import Segmenter, SegmenterOptions
 
 COLORS: dict[str, tuple[int, int, int]] = {
     "black": (0, 0, 0),

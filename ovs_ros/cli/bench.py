@@ -25,9 +25,9 @@ from ovs_ros.cli.common import (
     write_json,
 )
 from ovs_ros.encoders.protocols import ImageEncoder, TimedEncoder
-from ovs_ros.segmentation.segmenter import Segmenter
-from ovs_ros.vocabulary.embedded import EmbeddedVocabulary
+from ovs_ros.segmenter import Segmenter
 from ovs_ros.vocabulary.vocabulary import Vocabulary
+from ovs_ros.vocabulary.word_embeddings import EmbeddedVocabulary
 
 SIZES = (20, 150, 847, 5000, 20000)
 HEIGHT, WIDTH = 480, 640

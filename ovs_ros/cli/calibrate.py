@@ -25,13 +25,13 @@ from ovs_ros.cli.common import (
 from ovs_ros.cli.labelled import IGNORED, LabelledSet, load_labelled_set
 from ovs_ros.cli.measures import rounded
 from ovs_ros.encoders.embedded import PRESETS
-from ovs_ros.segmentation.calibration import Reliability
-from ovs_ros.segmentation.grid import crop
-from ovs_ros.segmentation.metrics import ConfusionMatrix
-from ovs_ros.segmentation.segmentation import Segmentation
-from ovs_ros.segmentation.segmenter import Segmenter
-from ovs_ros.segmentation.template_choice import TemplateEntropies
-from ovs_ros.segmentation.thresholds import CategoryConfidences
+from ovs_ros.evaluation.metrics import ConfusionMatrix
+from ovs_ros.evaluation.site_templates import TemplateEntropies
+from ovs_ros.evaluation.site_thresholds import CategoryConfidences
+from ovs_ros.evaluation.temperature_scaling import Reliability
+from ovs_ros.segmenter import Segmenter
+from ovs_ros.steps.grid import crop
+from ovs_ros.steps.segmentation import Segmentation
 from ovs_ros.vocabulary.prompts import embed
 from ovs_ros.vocabulary.templates import POOL
 from ovs_ros.vocabulary.vocabulary import Category, CategorySpec, Vocabulary, name_key

@@ -14,9 +14,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ovs_ros.encoders.fusion import OFF, with_second
-from ovs_ros.segmentation.options import REFINEMENTS, VALIDATIONS
-from ovs_ros.segmentation.segmenter import Segmenter
-from ovs_ros.vocabulary.embedded import EmbeddedVocabulary
+from ovs_ros.options import REFINEMENTS, VALIDATIONS
+from ovs_ros.segmenter import Segmenter
 from ovs_ros.vocabulary.prompts import (
     ATTRIBUTE_READING,
     ATTRIBUTE_READINGS,
@@ -24,6 +23,7 @@ from ovs_ros.vocabulary.prompts import (
     AttributePrompts,
 )
 from ovs_ros.vocabulary.vocabulary import Vocabulary
+from ovs_ros.vocabulary.word_embeddings import EmbeddedVocabulary
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"})
 

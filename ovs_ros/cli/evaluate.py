@@ -43,14 +43,14 @@ from ovs_ros.cli.measures import (
 )
 from ovs_ros.cli.prediction_sets import evaluate_prediction_sets
 from ovs_ros.encoders.fusion import OFF
-from ovs_ros.segmentation.metrics import SelectionRecall
-from ovs_ros.segmentation.network import RefinementNetwork
-from ovs_ros.segmentation.options import REGIONS, RULES, SUPPRESSIONS, SegmenterOptions
-from ovs_ros.segmentation.segmentation import Segmentation
-from ovs_ros.segmentation.segmenter import Segmenter
-from ovs_ros.vocabulary.embedded import EmbeddedVocabulary
+from ovs_ros.evaluation.metrics import SelectionRecall
+from ovs_ros.options import REGIONS, RULES, SUPPRESSIONS, SegmenterOptions
+from ovs_ros.segmenter import Segmenter
+from ovs_ros.steps.network import RefinementNetwork
+from ovs_ros.steps.segmentation import Segmentation
 from ovs_ros.vocabulary.prompts import ATTRIBUTE_READING, ATTRIBUTE_WEIGHT
 from ovs_ros.vocabulary.vocabulary import Vocabulary, name_key
+from ovs_ros.vocabulary.word_embeddings import EmbeddedVocabulary
 from ovs_ros.vocabulary.yaml_io import load_class_names
 
 DEFAULTS = SegmenterOptions()

@@ -48,7 +48,7 @@ def export(
 
         import_open_clip()  # First, for it says what to install.
         from ovs_ros.encoders.clip.export import export_model
-        from ovs_ros.encoders.clip.load_dense_model import load_dense_model
+        from ovs_ros.zoo.families import load_dense_model
 
         with console.status("Loading the model"):
             model = load_dense_model(file)

@@ -22,12 +22,12 @@ from ovs_ros.cli.common import (
     write_json,
 )
 from ovs_ros.cli.segment import asked_vocabulary
+from ovs_ros.evaluation.flicker import Flicker
 from ovs_ros.geometry.flow import Glance
 from ovs_ros.geometry.reprojection import Sight
 from ovs_ros.geometry.rgbd_folder import RgbdFolder
-from ovs_ros.segmentation.flicker import Flicker
-from ovs_ros.segmentation.segmentation import Segmentation
-from ovs_ros.segmentation.temporal import TIME_CONSTANT_S, TemporalSmoother, flow_smoother, pose_smoother
+from ovs_ros.steps.segmentation import Segmentation
+from ovs_ros.steps.temporal_filter import TIME_CONSTANT_S, TemporalSmoother, flow_smoother, pose_smoother
 
 
 def flicker(

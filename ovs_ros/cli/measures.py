@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ovs_ros.cli.labelled import IGNORED
-from ovs_ros.segmentation.calibration import Reliability
-from ovs_ros.segmentation.metrics import ConfusionMatrix, SelectionRecall
-from ovs_ros.segmentation.segmentation import Segmentation
+from ovs_ros.evaluation.metrics import ConfusionMatrix, SelectionRecall
+from ovs_ros.evaluation.temperature_scaling import Reliability
+from ovs_ros.steps.segmentation import Segmentation
 
 
 class Measure(Protocol):

@@ -13,7 +13,7 @@ from rich.text import Text
 from ovs_ros.cli.bench import draw_scene, measure_batch
 from ovs_ros.cli.common import JsonOption, console, user_errors, write_json
 from ovs_ros.encoders.model_file import MODEL_FILES, find_model_file, read_model_file
-from ovs_ros.segmentation.options import SegmenterOptions
+from ovs_ros.options import SegmenterOptions
 
 HEIGHT, WIDTH = 480, 640
 WORDS = SegmenterOptions().max_categories
@@ -104,7 +104,7 @@ def describe(path: Path) -> ModelRow:
     from ovs_ros.encoders.clip.imports import import_open_clip
 
     import_open_clip()
-    from ovs_ros.encoders.clip.survey import count_cost, find_source, is_here
+    from ovs_ros.zoo.survey import count_cost, find_source, is_here
 
     row = ModelRow(path.stem, file.model, file.weights, is_here(file), find_source(file))
     try:
@@ -116,7 +116,7 @@ def describe(path: Path) -> ModelRow:
 
 def _time(path: Path, frames: int) -> dict[str, Any]:
     """The fields of `ModelRow` that timing gives."""
-    from ovs_ros.encoders.clip.survey import PROMPTS, random_encoder
+    from ovs_ros.zoo.survey import PROMPTS, random_encoder
 
     encoder = random_encoder(read_model_file(path))
     model, scene = encoder.model, draw_scene()

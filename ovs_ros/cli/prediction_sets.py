@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 from ovs_ros.cli.common import progress_bar, read_image
 from ovs_ros.cli.labelled import IGNORED, LabelledSet
 from ovs_ros.cli.measures import rounded
-from ovs_ros.segmentation.conformal import calibrate, cover, image_score, softmax
-from ovs_ros.segmentation.grid import at_nodes
-from ovs_ros.segmentation.segmenter import Segmenter
-from ovs_ros.vocabulary.embedded import EmbeddedVocabulary
+from ovs_ros.evaluation.conformal import calibrate, cover, image_score, softmax
+from ovs_ros.segmenter import Segmenter
+from ovs_ros.steps.grid import at_nodes
+from ovs_ros.vocabulary.word_embeddings import EmbeddedVocabulary
 
 
 def evaluate_prediction_sets(

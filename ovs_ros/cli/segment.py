@@ -36,9 +36,9 @@ from ovs_ros.cli.common import (
 )
 from ovs_ros.encoders.fusion import OFF
 from ovs_ros.geometry.flow import Glance
-from ovs_ros.segmentation.render import overlay, with_legend
-from ovs_ros.segmentation.segmentation import Segmentation
-from ovs_ros.segmentation.temporal import TIME_CONSTANT_S, flow_smoother
+from ovs_ros.render import overlay, with_legend
+from ovs_ros.steps.segmentation import Segmentation
+from ovs_ros.steps.temporal_filter import TIME_CONSTANT_S, flow_smoother
 from ovs_ros.vocabulary.prompts import ATTRIBUTE_READING, ATTRIBUTE_WEIGHT
 from ovs_ros.vocabulary.vocabulary import Vocabulary
 from ovs_ros.vocabulary.yaml_io import load_vocabulary

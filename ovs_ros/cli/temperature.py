@@ -22,12 +22,12 @@ from ovs_ros.cli.common import (
 )
 from ovs_ros.cli.labelled import IGNORED, LabelledSet, load_labelled_set
 from ovs_ros.encoders import embedded
-from ovs_ros.segmentation.calibration import Reliability, fit_temperature, model_digest
-from ovs_ros.segmentation.decoder import decode
-from ovs_ros.segmentation.grid import at_nodes
-from ovs_ros.segmentation.segmenter import Segmenter
-from ovs_ros.vocabulary.embedded import EmbeddedVocabulary
+from ovs_ros.evaluation.temperature_scaling import Reliability, fit_temperature, model_digest
+from ovs_ros.segmenter import Segmenter
+from ovs_ros.steps.decoder import decode
+from ovs_ros.steps.grid import at_nodes
 from ovs_ros.vocabulary.vocabulary import Vocabulary
+from ovs_ros.vocabulary.word_embeddings import EmbeddedVocabulary
 
 STRIDE = 2
 """Every second node of each axis is fitted to: neighbours say nearly the same."""

@@ -53,8 +53,8 @@ def cache(data: Data, caches: Caches, models: Models = MODELS) -> None:
     import numpy as np
 
     from ovs_ros.encoders.dino import DinoEncoder
-    from ovs_ros.training.features import build_cache
     from ovs_ros.training.originals import SaliencyModel
+    from ovs_ros.training.token_cache import build_cache
 
     encoder = DinoEncoder(
         models / "image_encoder.onnx", np.load(models / "position_table.npy", allow_pickle=False)

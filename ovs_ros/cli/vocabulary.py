@@ -15,10 +15,10 @@ from rich.text import Text
 from ovs_ros.encoders.protocols import TextEncoder
 from ovs_ros.vocabulary.cache import EmbeddingCache
 from ovs_ros.vocabulary.category import Category
-from ovs_ros.vocabulary.embedded import EmbeddedVocabulary
 from ovs_ros.vocabulary.linter import Finding, lint, lint_names
 from ovs_ros.vocabulary.prompts import embed
 from ovs_ros.vocabulary.vocabulary import Vocabulary, VocabularyError
+from ovs_ros.vocabulary.word_embeddings import EmbeddedVocabulary
 from ovs_ros.vocabulary.yaml_io import load_vocabulary, read_draft
 
 app = typer.Typer(help="Check and show vocabulary files.", no_args_is_help=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ovs_ros.encoders.resample import resample_grid
+from ovs_ros.geometry.resample import resample_grid
 from ovs_ros.runtime.onnx import open_session
 
 

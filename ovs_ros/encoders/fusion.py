@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ovs_ros.encoders.feature_map import FeatureMap, FeatureMapEncoder, MapInput, PreparedMap
 from ovs_ros.encoders.protocols import DenseFeatures, ImageEncoder
-from ovs_ros.encoders.resample import resample_bilinear
+from ovs_ros.geometry.resample import resample_bilinear
 
 Array = NDArray[np.float32]
 OFF = "off"

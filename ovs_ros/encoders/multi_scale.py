@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ovs_ros.encoders.protocols import DenseFeatures, ImageEncoder
-from ovs_ros.encoders.resample import resample_bilinear
 from ovs_ros.encoders.upsampling import Change, Extent, Upsampling, Words
+from ovs_ros.geometry.resample import resample_bilinear
 
 Array = NDArray[np.float32]
 

@@ -23,7 +23,7 @@ class DenseFeatures:
         extent: (y, x), the share of both grids that the image covers, from the top left corner;
             the rest is padding. Each in (0, 1].
         hidden: (gh, gw, C) float32, what the encoder knows of each patch beside its embedding, for a network
-            that refines the cosines (see segmentation/network.py); None where it gives nothing.
+            that refines the cosines (see steps/network.py); None where it gives nothing.
     """
 
     image: NDArray[np.float32]

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from ovs_ros.encoders.resample import resample_bilinear
+from ovs_ros.geometry.resample import resample_bilinear
 
 Array = NDArray[np.float32]
 Words = Array | NDArray[np.float16]

@@ -8,9 +8,9 @@ from std_msgs.msg import Header
 
 from ovs_ros.geometry.points import Intrinsics
 from ovs_ros.geometry.reprojection import Sight
-from ovs_ros.ros.companion_sync import nanoseconds
 from ovs_ros.ros.conversions import ConversionError, depth_to_metres, intrinsics_from, pose_to_matrix
-from ovs_ros.ros.taps import Taps
+from ovs_ros.ros.inputs import Taps
+from ovs_ros.ros.synchroniser import nanoseconds
 from ovs_ros.ros.throttle import Throttle
 
 COMPANION_WAIT_S = 0.1

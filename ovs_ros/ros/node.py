@@ -27,19 +27,19 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 import ovs_ros
 from ovs_ros.encoders.fusion import with_second
-from ovs_ros.ros.companion_sync import CompanionSync, nanoseconds
 from ovs_ros.ros.diagnostics import Condition, Diagnostics
+from ovs_ros.ros.inputs import Taps
 from ovs_ros.ros.mailbox import Mailbox
 from ovs_ros.ros.outputs import Outputs
 from ovs_ros.ros.parameters import Parameters
 from ovs_ros.ros.pipeline import Pipeline
 from ovs_ros.ros.services import VocabularyServices
 from ovs_ros.ros.statistics import Statistics
-from ovs_ros.ros.taps import Taps
+from ovs_ros.ros.synchroniser import CompanionSync, nanoseconds
 from ovs_ros.ros.throttle import Throttle
 from ovs_ros.ros.words import Words, find_vocabulary
 from ovs_ros.ros.worker import Worker
-from ovs_ros.segmentation.segmenter import Segmenter
+from ovs_ros.segmenter import Segmenter
 from ovs_ros.vocabulary.prompts import AttributePrompts
 from ovs_ros.vocabulary.vocabulary import Vocabulary
 from ovs_ros.vocabulary.yaml_io import load_vocabulary

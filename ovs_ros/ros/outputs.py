@@ -17,8 +17,8 @@ from vision_msgs.msg import LabelInfo, VisionClass
 
 from ovs_ros.geometry.points import POINT
 from ovs_ros.msg import FrameCategories
-from ovs_ros.segmentation.render import colorize, overlay
-from ovs_ros.segmentation.segmentation import Segmentation
+from ovs_ros.render import colorize, overlay
+from ovs_ros.steps.segmentation import Segmentation
 from ovs_ros.vocabulary.vocabulary import Vocabulary
 
 STREAM = QoSProfile(depth=2, reliability=ReliabilityPolicy.RELIABLE)

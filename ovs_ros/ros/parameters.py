@@ -14,7 +14,7 @@ from rcl_interfaces.msg import (
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from ovs_ros.segmentation.options import (
+from ovs_ros.options import (
     REFINEMENTS,
     REGIONS,
     RULES,
@@ -22,7 +22,7 @@ from ovs_ros.segmentation.options import (
     VALIDATIONS,
     SegmenterOptions,
 )
-from ovs_ros.segmentation.temporal import SMOOTHINGS, TIME_CONSTANT_S
+from ovs_ros.steps.temporal_filter import SMOOTHINGS, TIME_CONSTANT_S
 from ovs_ros.vocabulary.prompts import ATTRIBUTE_READING, ATTRIBUTE_READINGS, ATTRIBUTE_WEIGHT
 
 POINTS = ("auto", "always", "never")

@@ -10,17 +10,17 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from ovs_ros.geometry.points import PointProjector
-from ovs_ros.ros.companion_sync import nanoseconds
 from ovs_ros.ros.conversions import ConversionError, compressed_to_rgb, image_to_rgb
+from ovs_ros.ros.inputs import Taps
 from ovs_ros.ros.measurements import Measurements
 from ovs_ros.ros.outputs import Outputs
 from ovs_ros.ros.smoothing import Smoothing
 from ovs_ros.ros.statistics import Sample, Statistics
-from ovs_ros.ros.taps import Taps
+from ovs_ros.ros.synchroniser import nanoseconds
 from ovs_ros.ros.throttle import Throttle
 from ovs_ros.ros.words import Words
-from ovs_ros.segmentation.segmentation import Segmentation
-from ovs_ros.segmentation.segmenter import Segmenter
+from ovs_ros.segmenter import Segmenter
+from ovs_ros.steps.segmentation import Segmentation
 from ovs_ros.vocabulary.vocabulary import Vocabulary
 
 

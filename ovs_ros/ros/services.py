@@ -14,8 +14,8 @@ from std_srvs.srv import Trigger
 
 from ovs_ros.ros.words import NOT_CONFIGURED, PROMPT_SEPARATOR, Words, remarks
 from ovs_ros.srv import GetVocabulary, SetVocabulary
-from ovs_ros.vocabulary.embedded import EmbeddedVocabulary
 from ovs_ros.vocabulary.vocabulary import VocabularyError
+from ovs_ros.vocabulary.word_embeddings import EmbeddedVocabulary
 
 Result = TypeVar("Result")
 

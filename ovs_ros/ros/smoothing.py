@@ -8,13 +8,13 @@ from numpy.typing import NDArray
 from std_msgs.msg import Header
 
 from ovs_ros.geometry.flow import Glance
-from ovs_ros.ros.companion_sync import nanoseconds
 from ovs_ros.ros.conversions import ConversionError
 from ovs_ros.ros.measurements import Measurements
 from ovs_ros.ros.parameters import Settings
+from ovs_ros.ros.synchroniser import nanoseconds
 from ovs_ros.ros.throttle import Throttle
-from ovs_ros.segmentation.segmentation import Segmentation
-from ovs_ros.segmentation.temporal import TemporalSmoother, flow_smoother, pose_smoother
+from ovs_ros.steps.segmentation import Segmentation
+from ovs_ros.steps.temporal_filter import TemporalSmoother, flow_smoother, pose_smoother
 
 _MAKERS: dict[str, Callable[[], TemporalSmoother[Any]]] = {"flow": flow_smoother, "pose": pose_smoother}
 

@@ -5,11 +5,11 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from ovs_ros.segmentation.segmenter import Segmenter
+from ovs_ros.segmenter import Segmenter
 from ovs_ros.srv import SetVocabulary
-from ovs_ros.vocabulary.embedded import EmbeddedVocabulary
 from ovs_ros.vocabulary.linter import lint
 from ovs_ros.vocabulary.vocabulary import CategorySpec, Vocabulary, VocabularyError
+from ovs_ros.vocabulary.word_embeddings import EmbeddedVocabulary
 
 PROMPT_SEPARATOR = "|"
 NOT_CONFIGURED = "expected a configured node, got a request before or after; configure the node first"

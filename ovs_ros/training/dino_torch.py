@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ovs_ros.encoders.resample import resample_grid
+from ovs_ros.geometry.resample import resample_grid
 from ovs_ros.training.build_image_encoder import (
     EPSILON,
     HEADS,

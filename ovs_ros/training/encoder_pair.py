@@ -16,7 +16,7 @@ from ovs_ros.encoders.minilm import SentenceEncoder
 from ovs_ros.training.build_image_encoder import HEADS, PATCH, WIDTH
 from ovs_ros.training.dino_torch import DinoV2
 from ovs_ros.training.head import Head
-from ovs_ros.training.networks.features import ImageFeatures
+from ovs_ros.training.networks.network_inputs import ImageFeatures
 from ovs_ros.training.read_encoder import read_encoder
 from ovs_ros.training.read_head import read_head
 

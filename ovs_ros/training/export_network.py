@@ -9,8 +9,8 @@ import torch
 from onnx import TensorProto, helper
 from torch import Tensor, nn
 
-from ovs_ros.training.networks.features import ImageFeatures
-from ovs_ros.training.networks.network import CoarseToFine
+from ovs_ros.training.networks.coarse_to_fine import CoarseToFine
+from ovs_ros.training.networks.network_inputs import ImageFeatures
 from ovs_ros.training.onnx_graph import OPSET
 
 

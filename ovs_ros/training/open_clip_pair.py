@@ -12,7 +12,7 @@ from ovs_ros.encoders.clip.open_clip_models import load_open_clip
 from ovs_ros.encoders.clip.text_encoder import imagenet_templates
 from ovs_ros.encoders.clip.vit import OpenClipViT
 from ovs_ros.encoders.model_file import ModelFile
-from ovs_ros.training.networks.features import ImageFeatures
+from ovs_ros.training.networks.network_inputs import ImageFeatures
 
 
 class OpenClip(nn.Module):

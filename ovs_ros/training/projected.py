@@ -18,8 +18,8 @@ from torch.nn import functional as F
 from ovs_ros.encoders.embedded import EmbeddedImageEncoder
 from ovs_ros.encoders.upsampling import ConvexUpsampling
 from ovs_ros.training.data import resize_labels
-from ovs_ros.training.features import View
 from ovs_ros.training.head import SCALE
+from ovs_ros.training.token_cache import View
 
 GRID = (21, 28)
 """Patches of every view; views are stretched a little to fill it."""

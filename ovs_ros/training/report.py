@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 from ovs_ros.encoders.embedded import GUIDE
 from ovs_ros.training.data import IGNORE, read_names
-from ovs_ros.training.features import LABELLED_SETS, LARGE, SMALL
 from ovs_ros.training.head import SCALE, Head
+from ovs_ros.training.token_cache import LABELLED_SETS, LARGE, SMALL
 from ovs_ros.training.train_head import Cache, Encode, Words
 
 HELD_OUT = (

@@ -26,15 +26,15 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from ovs_ros.encoders.patches import blank, fit_grid, place
-from ovs_ros.segmentation.metrics import ConfusionMatrix
+from ovs_ros.evaluation.metrics import ConfusionMatrix
 from ovs_ros.training.datasets.dataset import IGNORE, SegmentationDataset
 from ovs_ros.training.distributed import Ranks
 from ovs_ros.training.encoder_pair import DinoMiniLM, EncoderPair
 from ovs_ros.training.networks import checkpoint
 from ovs_ros.training.networks.auxiliary import AuxiliaryHead
 from ovs_ros.training.networks.candidates import Candidates, choose, present
+from ovs_ros.training.networks.coarse_to_fine import CoarseToFine
 from ovs_ros.training.networks.config import NetworkConfig
-from ovs_ros.training.networks.features import ImageFeatures
 from ovs_ros.training.networks.losses import (
     T2P_WEIGHT,
     TextPixelAlignment,
@@ -42,7 +42,7 @@ from ovs_ros.training.networks.losses import (
     even_bias,
     patch_cross_entropy,
 )
-from ovs_ros.training.networks.network import CoarseToFine
+from ovs_ros.training.networks.network_inputs import ImageFeatures
 from ovs_ros.training.open_clip_pair import OpenClip
 from ovs_ros.training.run_log import RunLog
 from ovs_ros.training.samples import JoinedSets, Places, Samples, join_sets, load_batches
@@ -167,7 +167,7 @@ def rate_share(step: int, options: FullOptions) -> float:
 
 
 def elected(features: ImageFeatures, words: Tensor, known: Tensor, scale: float) -> Tensor:
-    """The categories that each image can hold: DCP-CLIP's equations 1 to 5, as `segmentation/selection.py`.
+    """The categories that each image can hold: DCP-CLIP's equations 1 to 5, as `steps/selection.py`.
 
     Args:
         features: of B images.

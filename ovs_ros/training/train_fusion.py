@@ -19,10 +19,10 @@ from torch.nn import functional as F
 from ovs_ros.encoders.feature_map import FeatureMapEncoder
 from ovs_ros.encoders.fusion import FusionWeights
 from ovs_ros.encoders.protocols import ImageEncoder, TextEncoder
-from ovs_ros.encoders.resample import bilinear_matrix, resample_bilinear
+from ovs_ros.geometry.resample import bilinear_matrix, resample_bilinear
 from ovs_ros.training.data import IGNORE, LabelledImage, labelled_images, read_names, read_rgb, resize_labels
-from ovs_ros.training.features import read_grey
-from ovs_ros.training.networks.fusion import Fusion
+from ovs_ros.training.networks.fusion_network import Fusion
+from ovs_ros.training.token_cache import read_grey
 from ovs_ros.vocabulary.prompts import embed
 from ovs_ros.vocabulary.vocabulary import Vocabulary
 

@@ -22,12 +22,11 @@ from torch import Tensor
 
 from ovs_ros.encoders.embedded import LOGIT_SCALE, MODELS, EmbeddedImageEncoder, EmbeddedTextEncoder
 from ovs_ros.training.data import IGNORE, labelled_images, read_image_names
-from ovs_ros.training.features import View, labelled_views, random_crop
 from ovs_ros.training.networks import checkpoint
 from ovs_ros.training.networks.auxiliary import AuxiliaryHead
 from ovs_ros.training.networks.candidates import Candidates, choose, present
+from ovs_ros.training.networks.coarse_to_fine import CoarseToFine
 from ovs_ros.training.networks.config import NetworkConfig
-from ovs_ros.training.networks.features import ImageFeatures
 from ovs_ros.training.networks.losses import (
     T2P_WEIGHT,
     TextPixelAlignment,
@@ -36,8 +35,9 @@ from ovs_ros.training.networks.losses import (
     even_bias,
     patch_cross_entropy,
 )
-from ovs_ros.training.networks.network import CoarseToFine
+from ovs_ros.training.networks.network_inputs import ImageFeatures
 from ovs_ros.training.projected import GRID, Projected, pixel_logits, write_projected
+from ovs_ros.training.token_cache import View, labelled_views, random_crop
 from ovs_ros.training.train_full import SELECTION_WEIGHT, elected
 from ovs_ros.training.vocabularies import LabelVocabulary, label_vocabularies
 

@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ovs_ros.encoders.embedded import GUIDE
-from ovs_ros.encoders.resample import resample_grid
+from ovs_ros.geometry.resample import resample_grid
 from ovs_ros.training.build_image_encoder import EPSILON, PATCH, WIDTH, Block, DinoWeights, build_front
 from ovs_ros.training.data import labelled_images, read_image_names, read_rgb, resize_labels
 from ovs_ros.training.dino_torch import DinoBlock
-from ovs_ros.training.features import SMALL, SQUARE, View, random_crop, read_grey
 from ovs_ros.training.head import SCALE
 from ovs_ros.training.originals import SaliencyModel
+from ovs_ros.training.token_cache import SMALL, SQUARE, View, random_crop, read_grey
 from ovs_ros.training.train_head import Encode, Trainer, TrainOptions, is_tuned, mean_state
 from ovs_ros.training.vocabularies import LabelVocabulary, label_vocabularies
 

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ovs_ros.vocabulary.category import MAX_NAME_LENGTH
-from ovs_ros.vocabulary.embedded import EmbeddedVocabulary
 from ovs_ros.vocabulary.vocabulary import Vocabulary, name_key
+from ovs_ros.vocabulary.word_embeddings import EmbeddedVocabulary
 
 LONG_NAME = 50
 """Characters from which a name is better said by a short name and a prompt."""

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from ovs_ros.encoders.protocols import TextEncoder
 from ovs_ros.vocabulary.attributes import Attributes, load_attributes
 from ovs_ros.vocabulary.cache import EmbeddingCache, content_key
-from ovs_ros.vocabulary.embedded import EmbeddedVocabulary
 from ovs_ros.vocabulary.vocabulary import Vocabulary, VocabularyError
+from ovs_ros.vocabulary.word_embeddings import EmbeddedVocabulary
 
 WORDS_A_BATCH = 64
 TEXTS_A_BATCH = 512

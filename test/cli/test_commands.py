@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from ovs_ros.cli import bench, evaluate, segment
 from ovs_ros.cli.main import app
-from ovs_ros.segmentation.segmenter import Segmenter
+from ovs_ros.segmenter import Segmenter
 from ovs_ros.vocabulary.vocabulary import Vocabulary
 
 STRIPES = color_image([["red", "blue"]])

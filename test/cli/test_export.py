@@ -12,9 +12,9 @@ pytest.importorskip("onnx", reason="writes ONNX files")
 import torch  # noqa: E402
 
 from ovs_ros.cli.main import app  # noqa: E402
-from ovs_ros.encoders.clip import load_dense_model  # noqa: E402
 from ovs_ros.encoders.clip.vit import OpenClipViT  # noqa: E402
 from ovs_ros.encoders.manifest import read_manifest  # noqa: E402
+from ovs_ros.zoo import families as load_dense_model  # noqa: E402
 
 
 def run(*arguments: str) -> tuple[int, str]:

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from ovs_ros.cli import temperature
 from ovs_ros.cli.main import app
-from ovs_ros.segmentation.calibration import load_temperature
+from ovs_ros.evaluation.temperature_scaling import load_temperature
 
 
 @pytest.fixture(autouse=True)

@@ -7,8 +7,8 @@ import pytest
 from typer.testing import CliRunner
 
 from ovs_ros.cli.main import app
-from ovs_ros.encoders.load_model import load_model
 from ovs_ros.encoders.model_file import MODEL_FILES, ModelFile, find_model_file, read_model_file
+from ovs_ros.load import load_model
 
 
 def write(folder: Path, text: str) -> Path:

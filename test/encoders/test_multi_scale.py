@@ -6,9 +6,9 @@ import pytest
 from fakes import ColorImageEncoder, ColorTextEncoder, color_image, color_segmenter
 
 from ovs_ros.encoders.multi_scale import MeanUpsampling, MultiScaleImageEncoder
-from ovs_ros.encoders.resample import bilinear_matrix
 from ovs_ros.encoders.upsampling import DensePixels
-from ovs_ros.segmentation.segmenter import Segmenter, SegmenterOptions
+from ovs_ros.geometry.resample import bilinear_matrix
+from ovs_ros.segmenter import Segmenter, SegmenterOptions
 from ovs_ros.vocabulary.vocabulary import Vocabulary
 
 

@@ -12,10 +12,10 @@ from torch_models import TinyDecoding, TinyDense, noise_image  # noqa: E402
 from ovs_ros.encoders.clip.image_encoder import TorchImageEncoder  # noqa: E402
 from ovs_ros.encoders.clip.text_encoder import ClipTextEncoder  # noqa: E402
 from ovs_ros.encoders.protocols import DenseFeatures  # noqa: E402
-from ovs_ros.segmentation.segmenter import Segmenter, SegmenterOptions  # noqa: E402
-from ovs_ros.segmentation.torch_frame import TorchSegmenter  # noqa: E402
-from ovs_ros.vocabulary.embedded import EmbeddedVocabulary  # noqa: E402
+from ovs_ros.segmenter import Segmenter, SegmenterOptions  # noqa: E402
+from ovs_ros.steps.torch_frame import TorchSegmenter  # noqa: E402
 from ovs_ros.vocabulary.vocabulary import Vocabulary  # noqa: E402
+from ovs_ros.vocabulary.word_embeddings import EmbeddedVocabulary  # noqa: E402
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no GPU on this machine")
 

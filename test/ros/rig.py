@@ -25,7 +25,7 @@ from vision_msgs.msg import LabelInfo
 
 from ovs_ros.msg import FrameCategories
 from ovs_ros.ros.node import OvsNode
-from ovs_ros.segmentation.segmenter import Segmenter
+from ovs_ros.segmenter import Segmenter
 
 DEADLINE_S = 20.0
 FRAME = "camera_optical_frame"

@@ -10,7 +10,7 @@ from lifecycle_msgs.srv import ChangeState
 from rig import DEADLINE_S, pixels, running, stamp_ms
 from std_srvs.srv import Trigger
 
-from ovs_ros.segmentation.segmenter import Segmenter
+from ovs_ros.segmenter import Segmenter
 from ovs_ros.srv import GetVocabulary, SetVocabulary
 
 Request = SetVocabulary.Request

@@ -33,7 +33,7 @@ def test_every_image_arrives():
         executor.add_node(node)
         node.create_subscription(Image, "image", on_image, qos_profile_sensor_data)
         node.create_subscription(CameraInfo, "camera_info", lambda m: infos.add(stamp(m)), 100)
-        command = [sys.executable, "-m", "ovs_ros.ros.camera", "--rate", "30", "--frames", str(FRAMES)]
+        command = [sys.executable, "-m", "ovs_ros.ros.demo.camera", "--rate", "30", "--frames", str(FRAMES)]
         camera = subprocess.Popen(command, env={**os.environ, "ROS_DOMAIN_ID": str(domain)})
         try:
             deadline = monotonic() + DEADLINE_S

@@ -8,7 +8,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed (pip install '.[train]')")
 
 from ovs_ros.encoders.embedded import GUIDE, MODELS  # noqa: E402
-from ovs_ros.encoders.resample import resample_grid  # noqa: E402
+from ovs_ros.geometry.resample import resample_grid  # noqa: E402
 from ovs_ros.training.build_image_encoder import DinoWeights, build  # noqa: E402
 from ovs_ros.training.dino_torch import DinoTokens, DinoV2  # noqa: E402
 from ovs_ros.training.read_encoder import read_encoder  # noqa: E402

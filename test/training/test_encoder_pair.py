@@ -12,8 +12,8 @@ from clip_models import open_clip_or_skip, register_small  # noqa: E402
 from ovs_ros.encoders.clip.vit import OpenClipViT  # noqa: E402
 from ovs_ros.encoders.embedded import EmbeddedImageEncoder, EmbeddedTextEncoder  # noqa: E402
 from ovs_ros.training.encoder_pair import DinoMiniLM  # noqa: E402
+from ovs_ros.training.networks.coarse_to_fine import CoarseToFine  # noqa: E402
 from ovs_ros.training.networks.config import NetworkConfig  # noqa: E402
-from ovs_ros.training.networks.network import CoarseToFine  # noqa: E402
 from ovs_ros.training.open_clip_pair import OpenClip  # noqa: E402
 
 

@@ -23,7 +23,7 @@ from ovs_ros.training.datasets.dataset import IGNORE, SegmentationDataset, looku
 from ovs_ros.training.datasets.open import open_dataset  # noqa: E402
 from ovs_ros.training.distributed import Ranks  # noqa: E402
 from ovs_ros.training.networks import checkpoint  # noqa: E402
-from ovs_ros.training.networks.features import ImageFeatures  # noqa: E402
+from ovs_ros.training.networks.network_inputs import ImageFeatures  # noqa: E402
 from ovs_ros.training.samples import Places, Samples, join_sets  # noqa: E402
 from ovs_ros.training.train_full import (  # noqa: E402
     BIAS_IMAGES,

@@ -15,7 +15,7 @@ from ovs_ros.cli import train  # noqa: E402
 from ovs_ros.encoders import embedded  # noqa: E402
 from ovs_ros.encoders.feature_map import FeatureMap, FeatureMapEncoder, MapInput  # noqa: E402
 from ovs_ros.encoders.fusion import FusedImageEncoder, FusionWeights, with_second  # noqa: E402
-from ovs_ros.training.networks.fusion import Fusion  # noqa: E402
+from ovs_ros.training.networks.fusion_network import Fusion  # noqa: E402
 from ovs_ros.training.train_fusion import (  # noqa: E402
     FusionOptions,
     FusionSample,

@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed (pip install
 from rich.console import Console  # noqa: E402
 
 from ovs_ros.encoders.upsampling import ConvexUpsampling  # noqa: E402
-from ovs_ros.segmentation.network import RefinementNetwork  # noqa: E402
+from ovs_ros.steps.network import RefinementNetwork  # noqa: E402
 from ovs_ros.training.export_network import export_network  # noqa: E402
 from ovs_ros.training.networks import checkpoint  # noqa: E402
 from ovs_ros.training.networks.config import NetworkConfig  # noqa: E402

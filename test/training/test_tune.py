@@ -7,7 +7,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed (pip install '.[train]')")
 
 from ovs_ros.encoders.embedded import MODELS  # noqa: E402
-from ovs_ros.encoders.resample import resample_grid  # noqa: E402
+from ovs_ros.geometry.resample import resample_grid  # noqa: E402
 from ovs_ros.training.build_image_encoder import (  # noqa: E402
     DinoWeights,
     build,

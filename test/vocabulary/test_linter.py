@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from ovs_ros.vocabulary.embedded import EmbeddedVocabulary
 from ovs_ros.vocabulary.linter import lint, lint_names
 from ovs_ros.vocabulary.vocabulary import Vocabulary
+from ovs_ros.vocabulary.word_embeddings import EmbeddedVocabulary
 
 
 def embedded(vocabulary: Vocabulary, angles: list[float]) -> EmbeddedVocabulary:

@@ -1,8 +1,8 @@
 import numpy as np
 
-from ovs_ros.vocabulary.embedded import SKETCHED_FROM, EmbeddedVocabulary
 from ovs_ros.vocabulary.sketch import draw_sketch
 from ovs_ros.vocabulary.vocabulary import Vocabulary
+from ovs_ros.vocabulary.word_embeddings import SKETCHED_FROM, EmbeddedVocabulary
 
 
 def unit(vectors):

@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from ovs_ros.encoders.clip.dense_model import TorchFeatures
-from ovs_ros.encoders.clip.windows import Windows, merge
-from ovs_ros.encoders.resample import resample_bilinear
+from ovs_ros.encoders.clip.sliding_windows import Windows, merge
 from ovs_ros.encoders.upsampling import Array, Change, Extent, Words
+from ovs_ros.geometry.resample import resample_bilinear
 from ovs_ros.runtime.torch_device import computing, is_out_of_memory
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ovs_ros.encoders.checkpoints.keys import Checkpoint, Rule, map_keys, read_checkpoint
 from ovs_ros.encoders.clip.attention import cosines_within, pool
+from ovs_ros.zoo.keys import Checkpoint, Rule, map_keys, read_checkpoint
 
 LAYER = -3
 """The block whose second normalisation feeds the heads."""

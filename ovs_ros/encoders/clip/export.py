@@ -12,9 +12,9 @@ from torch.nn import functional as F
 
 from ovs_ros.encoders.clip.dense_model import DenseModel, TorchFeatures
 from ovs_ros.encoders.clip.imports import import_open_clip
-from ovs_ros.encoders.clip.onnx_graph import write_batched, write_static
 from ovs_ros.encoders.clip.text_encoder import imagenet_templates
 from ovs_ros.encoders.clip.tokenizer_export import export_tokenizer
+from ovs_ros.encoders.clip.torch_to_onnx import write_batched, write_static
 from ovs_ros.encoders.manifest import (
     TOKENIZER,
     Manifest,

@@ -15,7 +15,7 @@ from torch.nn.functional import normalize
 
 from ovs_ros.encoders.clip.decoding import TorchDecoding
 from ovs_ros.encoders.clip.dense_model import DenseModel, TorchFeatures
-from ovs_ros.encoders.clip.windows import Windows, crops, lay_windows, merge
+from ovs_ros.encoders.clip.sliding_windows import Windows, crops, lay_windows, merge
 from ovs_ros.encoders.patches import PatchGrid, fit_grid, place
 from ovs_ros.encoders.protocols import DenseFeatures
 from ovs_ros.encoders.upsampling import DensePixels

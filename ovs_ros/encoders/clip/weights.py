@@ -11,8 +11,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from ovs_ros.encoders.checkpoints.keys import Checkpoint, Rule, map_keys, read_checkpoint
 from ovs_ros.encoders.clip.imports import import_open_clip
+from ovs_ros.zoo.keys import Checkpoint, Rule, map_keys, read_checkpoint
 
 logger = logging.getLogger(__name__)
 

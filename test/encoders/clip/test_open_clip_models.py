@@ -220,7 +220,7 @@ def test_normalisation_and_scale_are_the_weights(folder: Path) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_model_file_gives_a_pair_of_encoders(folder: Path, kind: str) -> None:
-    from ovs_ros.encoders.load_model import load_model
+    from ovs_ros.load import load_model
 
     _, file = saved(folder, kind)
     picture = np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)

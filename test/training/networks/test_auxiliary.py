@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 
 from ovs_ros.encoders.protocols import DenseFeatures
 from ovs_ros.encoders.upsampling import DensePixels
-from ovs_ros.segmentation.options import SegmenterOptions
-from ovs_ros.segmentation.selection import select
-from ovs_ros.vocabulary.embedded import EmbeddedVocabulary
+from ovs_ros.options import SegmenterOptions
+from ovs_ros.steps.selection import select
 from ovs_ros.vocabulary.vocabulary import Vocabulary
+from ovs_ros.vocabulary.word_embeddings import EmbeddedVocabulary
 
 torch = pytest.importorskip("torch", reason="torch is not installed (pip install '.[train]')")
 

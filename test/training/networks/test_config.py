@@ -28,7 +28,7 @@ def test_impossible_configurations_are_refused(fields: dict[str, object], messag
 
 
 def test_the_plain_configuration_has_no_weights() -> None:
-    from ovs_ros.training.networks.network import CoarseToFine
+    from ovs_ros.training.networks.coarse_to_fine import CoarseToFine
 
     assert list(CoarseToFine(NetworkConfig.plain(64)).parameters()) == []
 

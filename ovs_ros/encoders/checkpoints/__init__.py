@@ -1,1 +1,0 @@
-"""Trained open-vocabulary segmenters, rebuilt for inference and filled from their authors' checkpoints."""

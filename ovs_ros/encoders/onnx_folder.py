@@ -1,0 +1,303 @@
+"""A model that `ovs export` wrote, run by ONNX Runtime: neither torch nor open_clip is needed."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from ovs_ros.encoders.manifest import (
+    TOKENIZER,
+    Manifest,
+    decoder_file,
+    image_file,
+    read_manifest,
+    text_file,
+)
+from ovs_ros.encoders.patches import PatchGrid, place
+from ovs_ros.encoders.protocols import DenseFeatures
+from ovs_ros.encoders.text_cleaning import CLEANERS
+from ovs_ros.encoders.upsampling import Array, Change, DensePixels, Extent, Upsampling, Words
+from ovs_ros.geometry.resample import resample_bilinear
+from ovs_ros.runtime.onnx import CPU, BoundSession, open_session, providers_for
+
+BATCH = 64
+"""How many texts go through the tower at once."""
+_PREFERRED = {"cpu": ("int8", "fp32"), "gpu": ("fp16", "fp32")}
+"""Which of the exported precisions 'auto' takes."""
+
+
+def load_exported(
+    folder: Path,
+    *,
+    device: str = "auto",
+    threads: int = 0,
+    precision: str = "auto",
+    templates: Sequence[str] = (),
+) -> tuple["ExportedImageEncoder", "ExportedTextEncoder"]:
+    """Open what `ovs export` wrote.
+
+    Args:
+        folder: its folder.
+        device: 'auto', 'cpu', 'cuda' or 'cuda:N'.
+        threads: of the CPU for one call; 0 means one for each core.
+        precision: 'fp32', 'fp16', 'int8', or 'auto': on a CPU int8, on a GPU fp16, where it was exported,
+            else fp32. On a CPU 'fp16' means the same as 'auto', so that one model file serves both.
+        templates: prompt templates, each with one '{}'; empty: those that were exported.
+
+    Raises:
+        FileNotFoundError: the folder lacks a file.
+        ValueError: a file or the manifest is not as it was written, the device is missing, or the precision
+            was not exported.
+    """
+    manifest = read_manifest(folder)
+    chosen = _choose(manifest, device, precision)
+    image = ExportedImageEncoder(folder, manifest, device=device, threads=threads, precision=chosen)
+    on_cpu = _choose(manifest, "cpu", precision)
+    if image.device == "cpu" and image.precision != on_cpu:
+        # ONNX Runtime knows GPUs and found none that works.
+        image = ExportedImageEncoder(folder, manifest, device="cpu", threads=threads, precision=on_cpu)
+    return image, ExportedTextEncoder(folder, manifest, threads=threads, templates=templates)
+
+
+@dataclass(frozen=True)
+class PreparedImage:
+    """An image in its grid: `pixels` (1, H, W, 3) uint8 RGB, which the next image overwrites."""
+
+    pixels: NDArray[np.uint8]
+    grid: PatchGrid
+
+
+@dataclass(frozen=True)
+class EncodedImage:
+    """The network's outputs on its device, by name, and how the image lies."""
+
+    outputs: Mapping[str, ort.OrtValue]
+    grid: PatchGrid
+
+
+class ExportedImageEncoder:
+    """The image side of an exported model; see `ImageEncoder` for the methods' contract.
+
+    Images of any shape are scaled into the one grid that was exported, without distortion; what they leave is
+    padding. Not safe to be used by two threads at once: the input image is kept between frames.
+
+    Attributes:
+        precision: in which it runs.
+
+    Args:
+        folder: with the networks.
+        manifest: what was read from it.
+        device: 'auto', 'cpu', 'cuda' or 'cuda:N'.
+        threads: of the CPU for one call; 0 means one for each core.
+        precision: one that was exported.
+    """
+
+    def __init__(
+        self, folder: Path, manifest: Manifest, *, device: str, threads: int, precision: str
+    ) -> None:
+        def open_file(name: str, reference: str) -> BoundSession:
+            session = open_session(
+                folder / name,
+                threads=threads,
+                device=device,
+                precision=precision,
+                reference=folder / reference,
+            )
+            return BoundSession(session)
+
+        self._manifest = manifest
+        self._network = open_file(image_file(precision), image_file("fp32"))
+        self._decoders = {
+            words: open_file(decoder_file(words, precision), decoder_file(words, "fp32"))
+            for words in manifest.buckets
+        }
+        self._canvas: tuple[PatchGrid, NDArray[np.uint8]] | None = None
+        self.dim = manifest.dim
+        self.logit_scale = manifest.logit_scale
+        self.device = self._network.device
+        # Where no GPU works after all, float32 has taken fp16's place.
+        self.precision = "fp32" if precision == "fp16" and self.device == "cpu" else precision
+        self.name = f"{manifest.name}@{manifest.rows * manifest.columns}-{self.precision}-onnx"
+
+    def prepare(self, image: NDArray[np.uint8]) -> PreparedImage:
+        """Scale an RGB image (H, W, 3) uint8 into the grid, without distortion."""
+        manifest = self._manifest
+        grid = fit_into(image.shape[0], image.shape[1], manifest.rows, manifest.columns, manifest.stride)
+        if self._canvas is None or self._canvas[0] != grid:
+            canvas = np.empty((grid.rows * grid.patch, grid.columns * grid.patch, 3), np.uint8)
+            canvas[:] = np.round(255 * np.array(manifest.mean))
+            self._canvas = grid, canvas
+        return PreparedImage(place(image, grid, self._canvas[1])[None], grid)
+
+    def backbone(self, prepared: PreparedImage) -> EncodedImage:
+        """Run the network."""
+        return EncodedImage(self._network.run({"image": prepared.pixels}), prepared.grid)
+
+    def project(self, features: EncodedImage) -> DenseFeatures:
+        """Bring the features here."""
+        outputs = features.outputs
+        patches = outputs["patches"].numpy()[0]  # (h, w, D)
+        upsampling: Upsampling = DensePixels(patches)
+        if self._decoders:
+            upsampling = BucketDecoding(self._manifest, self._decoders, outputs)
+        return DenseFeatures(
+            image=outputs["pooled"].numpy()[0],
+            patches=patches,
+            upsampling=upsampling,
+            extent=features.grid.extent,
+        )
+
+
+class BucketDecoding:
+    """Decodes the words that a frame is decided among with the model's own decoder; see `Upsampling`.
+
+    Words fill the smallest bucket that holds them; what is left of it are zeros, which the decoder leaves out
+    of account. More words than the largest bucket holds are decoded one bucket after the other. In place of
+    cosines come the decoder's logits over the model's logit scale.
+
+    Args:
+        manifest: of the model.
+        decoders: by how many words they take.
+        features: outputs of the image encoder, on its device.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        decoders: Mapping[int, BoundSession],
+        features: Mapping[str, ort.OrtValue],
+    ) -> None:
+        self._manifest = manifest
+        self._decoders = decoders
+        self._features = features
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """See `Upsampling`."""
+        manifest = self._manifest
+        return manifest.rows * manifest.decode_scale, manifest.columns * manifest.decode_scale
+
+    def cosines(self, words: Words, added: Array | None = None) -> Array:
+        """See `Upsampling`: logits are multiplied with the words' lengths, as cosines would be.
+
+        Raises:
+            ValueError: words have another number of prompts than the decoder takes.
+        """
+        if words.ndim == 2:
+            lengths = np.linalg.norm(words, axis=1)  # (M,)
+            prompts = (words / np.maximum(lengths, 1e-12)[:, None])[:, None]  # (M, 1, D)
+        else:
+            lengths, prompts = np.ones(len(words), np.float32), words  # (M,), (M, P, D)
+        if prompts.shape[1] != self._manifest.prompts:
+            raise ValueError(
+                f"expected {self._manifest.prompts} prompts for each word, got {prompts.shape[1]}; embed the "
+                "words with the text encoder that was exported"
+            )
+        largest = max(self._decoders)
+        parts = [self._decode(prompts[start : start + largest]) for start in range(0, len(words), largest)]
+        laid = np.ascontiguousarray(np.concatenate(parts).transpose(1, 2, 0))  # (h', w', M)
+        laid *= lengths / np.float32(self._manifest.logit_scale)
+        if laid.shape[:2] != self.grid:
+            laid = resample_bilinear(laid, self.grid, (1.0, 1.0), (1.0, 1.0))
+        if added is not None:
+            laid += resample_bilinear(added, self.grid, (1.0, 1.0), (1.0, 1.0))
+        return laid
+
+    def changed(self, change: Change, extent: Extent) -> "BucketDecoding":
+        """Refused: the decoder reads the model's own features, which another encoder cannot stand in for.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError(
+            f"expected a model without a decoder of its own beside a second encoder, got "
+            f"{self._manifest.name}; leave the second encoder out, or take a plain CLIP"
+        )
+
+    def _decode(self, words: Words) -> NDArray[np.float32]:
+        """Logits (M, h', w') of at most as many words as the largest bucket holds."""
+        bucket = min(size for size in self._decoders if size >= len(words))
+        padded = np.zeros((bucket, *words.shape[1:]), np.float32)
+        padded[: len(words)] = words
+        decoder = self._decoders[bucket]
+        given: dict[str, Any] = {
+            name: padded if name == "words" else self._features[name] for name in decoder.inputs
+        }
+        return decoder.run(given)["logits"].numpy()[: len(words)]
+
+
+class ExportedTextEncoder:
+    """The text side of an exported model; see `TextEncoder` for the contract. It runs on the CPU.
+
+    Args:
+        folder: with the tower and the tokenizer.
+        manifest: what was read from it.
+        threads: for one call; 0 means one for each core.
+        templates: in place of the manifest's; empty: those.
+
+    Raises:
+        ValueError: the decoder wants as many prompts of each word as it was exported with.
+    """
+
+    def __init__(
+        self, folder: Path, manifest: Manifest, *, threads: int, templates: Sequence[str] = ()
+    ) -> None:
+        if manifest.keeps_prompts and templates and len(templates) != manifest.prompts:
+            raise ValueError(
+                f"expected {manifest.prompts} templates, with which {manifest.name} was exported, got "
+                f"{len(templates)}; leave them out, or export the model with them"
+            )
+        self._session = open_session(folder / text_file(), threads=threads)
+        self._tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
+        self._clean = CLEANERS[manifest.cleaning]
+        self.dim = manifest.dim
+        self.templates = tuple(templates or manifest.templates)
+        self.keeps_prompts = manifest.keeps_prompts
+        # The digest of the file, so that no cache mixes embeddings of two exports.
+        self.name = f"{manifest.name} onnx-{manifest.digests[text_file()][:12]}"
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Embed texts: (len(texts), D) float32, rows of unit L2 norm."""
+        embeddings = np.empty((len(texts), self.dim), np.float32)
+        for start in range(0, len(texts), BATCH):
+            cleaned = [self._clean(text) for text in texts[start : start + BATCH]]
+            tokens = np.array([one.ids for one in self._tokenizer.encode_batch(cleaned)], np.int64)
+            embeddings[start : start + BATCH] = self._session.run(None, {"tokens": tokens})[0]
+        return embeddings
+
+
+def fit_into(height: int, width: int, rows: int, columns: int, patch: int) -> PatchGrid:
+    """How an image of any shape lies in a grid of a given one, as large as possible without distortion.
+
+    Raises:
+        ValueError: an empty image.
+    """
+    if height < 1 or width < 1:
+        raise ValueError(f"expected an image of at least 1 x 1 pixels, got {width} x {height}")
+    scale = min(rows * patch / height, columns * patch / width)
+    return PatchGrid(
+        rows=rows,
+        columns=columns,
+        height=min(rows * patch, max(1, round(height * scale))),
+        width=min(columns * patch, max(1, round(width * scale))),
+        patch=patch,
+    )
+
+
+def _choose(manifest: Manifest, device: str, precision: str) -> str:
+    """One of the exported precisions."""
+    on_cpu = providers_for(device, ort.get_available_providers())[0] == CPU
+    if precision == "auto" or (precision == "fp16" and on_cpu):
+        kinds = _PREFERRED["cpu" if on_cpu else "gpu"]
+        return next(kind for kind in kinds if kind in manifest.precisions)
+    if precision not in manifest.precisions:
+        raise ValueError(
+            f"expected a precision out of {', '.join(manifest.precisions)}, which were exported, got "
+            f"{precision!r}; export the model again with the option for it"
+        )
+    return precision

@@ -1,0 +1,141 @@
+"""Refinement of logits by what the image and its patches show, without any training."""
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ovs_ros.encoders.protocols import DenseFeatures
+from ovs_ros.encoders.upsampling import Change, Extent, Upsampling, Words
+from ovs_ros.geometry.resample import resample_bilinear
+from ovs_ros.options import Refinement
+from ovs_ros.steps.grid import covered, crop
+from ovs_ros.steps.guided_filter import refine_with_guide
+from ovs_ros.steps.label_propagation import propagate
+from ovs_ros.steps.pamr import refine_with_pamr
+
+Array = NDArray[np.float32]
+
+NODES_A_PATCH = 4
+"""What follows the image's edges needs at least this many nodes along a patch's side."""
+
+
+def with_fine_grid(features: DenseFeatures, refinement: Refinement) -> DenseFeatures:
+    """The same features, with nodes fine enough for a refinement that follows the image's edges.
+
+    Encoders without an upsampling of their own give logits for patches alone. Theirs are spread bilinearly.
+    """
+    if refinement not in ("pamr", "guided"):
+        return features
+    factors = [
+        -(-NODES_A_PATCH * patches // nodes)
+        for nodes, patches in zip(features.upsampling.grid, features.patches.shape, strict=False)
+    ]
+    if max(factors) <= 1:
+        return features
+    return replace(features, upsampling=_BilinearUpsampling(features.upsampling, max(factors)))
+
+
+def refine(logits: Array, features: DenseFeatures, image: NDArray[np.uint8], refinement: Refinement) -> Array:
+    """Refine logits.
+
+    Propagation works on the means of the nodes' logits over patches, so that it does not matter whether these
+    come from cosines or from a decoder. What it changes of them is spread bilinearly and added to the nodes',
+    which keep their detail.
+
+    Args:
+        logits: (rows, cols, C) float32, for the nodes that the image covers.
+        features: what the logits were made from, as `with_fine_grid` gives them.
+        image: (H, W, 3) uint8 RGB.
+        refinement: how.
+
+    Returns:
+        (rows, cols, C) float32 C-contiguous; with 'none' the logits themselves.
+    """
+    if refinement == "propagation":
+        return _propagated(logits, features)
+    if refinement == "pamr":
+        return refine_with_pamr(logits, guide_at_nodes(image, features))
+    if refinement == "guided":
+        return refine_with_guide(logits, guide_at_nodes(image, features))
+    return logits
+
+
+def guide_at_nodes(image: NDArray[np.uint8], features: DenseFeatures) -> Array:
+    """The image's mean colours around the nodes that it covers.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        features: say how the nodes lie on the image.
+
+    Returns:
+        (rows, cols, 3) float32 in [0, 1].
+    """
+    nodes = features.upsampling.grid
+    rows, cols = (covered(nodes[axis], features.extent[axis]) for axis in (0, 1))
+    # Four pixels a node: a last node that the image covers in part is then right to an eighth of a node.
+    height = min(max(1, round(4 * nodes[0] * features.extent[0])), 4 * rows)
+    width = min(max(1, round(4 * nodes[1] * features.extent[1])), 4 * cols)
+    fine = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    fine = cv2.copyMakeBorder(fine, 0, 4 * rows - height, 0, 4 * cols - width, cv2.BORDER_REPLICATE)
+    guide: Array = cv2.resize(fine, (cols, rows), interpolation=cv2.INTER_AREA).astype(np.float32)
+    guide /= 255
+    return guide
+
+
+def _propagated(logits: Array, features: DenseFeatures) -> Array:
+    patches = crop(features.patches, features.extent)  # (h, w, D)
+    rows, cols, words = logits.shape
+    nodes, grid = features.upsampling.grid, features.patches.shape
+    down = _mean_matrix(patches.shape[0], grid[0], rows, nodes[0])
+    across = _mean_matrix(patches.shape[1], grid[1], cols, nodes[1])
+    coarse = across @ (down @ logits.reshape(rows, -1)).reshape(-1, cols, words)  # (h, w, C)
+    change = propagate(coarse, patches) - coarse
+    # Both are cut behind the image's end, each within a cell of its own: what they share are the whole grids.
+    whole_patches = grid[0] / patches.shape[0], grid[1] / patches.shape[1]
+    spread = resample_bilinear(change, (rows, cols), whole_patches, (nodes[0] / rows, nodes[1] / cols))
+    spread += logits
+    return spread
+
+
+@lru_cache(maxsize=64)
+def _mean_matrix(kept: int, patches: int, kept_nodes: int, nodes: int) -> Array:
+    """(kept, kept_nodes): the mean of the nodes in each patch of one axis, weighted by their share in it.
+
+    Args:
+        kept: how many patches from the start of the axis.
+        patches: that the axis has.
+        kept_nodes: how many nodes from the start.
+        nodes: that the axis has.
+    """
+    edges, fine = np.arange(kept + 1) / patches, np.arange(kept_nodes + 1) / nodes
+    fine[-1] = max(fine[-1], edges[-1])  # The image may end before the last patch does, and so do the nodes.
+    share = np.minimum(edges[1:, None], fine[1:]) - np.maximum(edges[:-1, None], fine[:-1])
+    share = np.maximum(share, 0)
+    matrix: Array = (share / share.sum(axis=1, keepdims=True)).astype(np.float32)
+    matrix.setflags(write=False)
+    return matrix
+
+
+@dataclass(frozen=True)
+class _BilinearUpsampling:
+    """Another upsampling's cosines on a grid `factor` times as fine."""
+
+    coarse: Upsampling
+    factor: int
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """See `Upsampling`."""
+        rows, columns = self.coarse.grid
+        return rows * self.factor, columns * self.factor
+
+    def cosines(self, words: Words, added: Array | None = None) -> Array:
+        """See `Upsampling`."""
+        return resample_bilinear(self.coarse.cosines(words, added), self.grid, (1.0, 1.0), (1.0, 1.0))
+
+    def changed(self, change: Change, extent: Extent) -> "_BilinearUpsampling":
+        """See `Upsampling`."""
+        return replace(self, coarse=self.coarse.changed(change, extent))

@@ -1,0 +1,197 @@
+"""Dynamic category selection: which few categories can this image hold?
+
+Two rules can be chosen.
+
+`dcp`, after DCP-CLIP, equations 1 to 5. S_p is the softmax over words of every patch's scaled cosines, S_i
+that of the whole image's (eq. 1). Image-dominant categories are held back when patches vote (eq. 2), every
+patch elects the category that it fits best (eq. 3), categories above theta in S_i are elected in any case
+(eq. 4), and the union goes on (eq. 5). Votes are compared in log space: where S_i of a category is almost 1,
+products with 1 - S_i would underflow and patches would elect noise.
+
+The published text lost the form of equation 2. Three readings can be chosen:
+
+- multiplicative: S_p (1 - S_i), that is log S_p + log(1 - S_i).
+- redundancy: S_p w - mean_k(S_p w) with w = S_i / mean(S_i), the redundancy removal of CLIP Surgery. The mean
+  is the same for all categories of a patch, so it decides nothing: log S_p + log S_i.
+- none: S_p as it is.
+
+`top_n`, as FGAseg and SED prune: every patch elects the N categories that it fits best, and the union goes
+on. Their logits come from an auxiliary head; here the patches' cosines are these logits, for they are trained
+to classify patches.
+
+Both rules leave open what to drop where too many are elected. Here those stay for which (votes + 1) score is
+highest: by the score alone, one sure patch would count as much as half an image.
+
+Negative words take part in every softmax and win patches as categories do; what they win elects nobody.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ovs_ros.encoders.protocols import DenseFeatures
+from ovs_ros.options import SegmenterOptions, Suppression
+from ovs_ros.steps.grid import crop
+from ovs_ros.vocabulary.word_embeddings import EmbeddedVocabulary
+
+SCREEN_CELLS = (6, 8)
+"""Into how many cells (down, across) patches are pooled to screen a vocabulary beyond the shortlist."""
+SKETCH_CELLS = (3, 4)
+"""The same where a sketch of the vocabulary is screened."""
+SKETCH_LISTS = 6
+"""How many times as long as the shortlist the list is that a vocabulary's sketch leaves for screening."""
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """What a frame is decided among.
+
+    Attributes:
+        columns: (M,) ascending indices of categories in their vocabulary.
+        scores: (M,) float32 in [0, 1]: the highest probability that a patch or the whole image gave to it.
+        rows: which rows of the embedded vocabulary take part: those of `columns`, then all negatives.
+    """
+
+    columns: NDArray[np.intp]
+    scores: NDArray[np.float32]
+    rows: NDArray[np.intp] | slice
+
+
+def everything(words: EmbeddedVocabulary) -> Selection:
+    """No selection: all categories, with score 1."""
+    count = len(words.ids)
+    return Selection(np.arange(count), np.ones(count, np.float32), slice(None))
+
+
+def select(
+    features: DenseFeatures, words: EmbeddedVocabulary, scale: float, options: SegmenterOptions
+) -> Selection:
+    """The categories that an image can hold, at most `options.max_categories`.
+
+    Args:
+        features: of one image.
+        words: K categories and N negatives.
+        scale: what cosines are multiplied with before a softmax.
+        options: rule, top_n, suppression, theta, max_categories and shortlist count here.
+    """
+    count, total = len(words.ids), len(words.embeddings)
+    grid = crop(features.patches, features.extent)  # (rows, cols, D)
+    patches = grid.reshape(-1, grid.shape[2])  # (n, D)
+    negatives = np.arange(count, total)
+    if count > options.shortlist:
+        parts = _parts(grid, features.image, SCREEN_CELLS)
+        fewer = _parts(grid, features.image, SKETCH_CELLS)
+        listed = nearest(parts, words, options.shortlist, fewer)
+        embeddings = words.embeddings[np.concatenate((listed, negatives))]
+    else:
+        listed = np.arange(count)
+        embeddings = words.embeddings
+    weights = (embeddings * np.float32(scale)).T  # (D, C)
+    logits = patches @ weights  # (n, C) log S_p, but for a summand that is the same within a row
+    whole = _softmax((features.image @ weights).astype(np.float64))  # (C,) S_i
+    if options.rule == "top_n":
+        ballots = _best(logits, options.top_n)
+    else:
+        ballots = np.argmax(logits + _held_back(whole, options.suppression), axis=1)
+    votes = np.bincount(ballots.ravel(), minlength=len(weights.T))[: len(listed)]
+    elected = votes > 0
+    if options.rule == "dcp":
+        elected |= whole[: len(listed)] > options.theta
+    places = np.flatnonzero(elected)  # (M,)
+    scores = np.maximum(_best_probability(logits, places), whole[places].astype(np.float32))
+    if len(places) > options.max_categories:
+        rank = np.argsort(-(votes[places] + 1) * scores, kind="stable")
+        kept = np.sort(rank[: options.max_categories])
+        places, scores = places[kept], scores[kept]
+    columns = listed[places]
+    return Selection(columns, scores, np.concatenate((columns, negatives)))
+
+
+def nearest(
+    parts: NDArray[np.float32], words: EmbeddedVocabulary, count: int, fewer: NDArray[np.float32]
+) -> NDArray[np.intp]:
+    """The `count` categories (ascending) that come nearest to being the best of a part of the image.
+
+    A category counts by how little it lacks to the best category of a part, not by its cosine: else one part
+    that is close to many words would fill the list. Of a vocabulary that has a sketch, only the categories
+    that are near by the sketch are compared as they are.
+
+    Args:
+        parts: (p, D) unit embeddings.
+        words: K categories, more than `count`.
+        count: the length of the list.
+        fewer: (q, D) unit embeddings that stand for the parts where they are compared with a sketch.
+    """
+    longer = SKETCH_LISTS * count
+    if words.sketch is None or len(words.ids) <= longer:
+        return _nearest(parts, words.embeddings[: len(words.ids)], count)
+    listed = _nearest(fewer @ words.sketch.axes, words.sketch.words, longer)
+    return listed[_nearest(parts, words.embeddings[listed], count)]
+
+
+def _nearest(parts: NDArray[np.float32], embeddings: NDArray[np.float32], count: int) -> NDArray[np.intp]:
+    cosines = parts @ embeddings.T  # (p, K)
+    cosines -= cosines.max(axis=1, keepdims=True)
+    lacks = cosines.max(axis=0)  # (K,) 0 for the best of a part, else negative
+    return np.sort(np.argpartition(-lacks, count)[:count])
+
+
+def _parts(
+    grid: NDArray[np.float32], image: NDArray[np.float32], cells: tuple[int, int]
+) -> NDArray[np.float32]:
+    """Patches (rows, cols, D) pooled to at most `cells`, and the whole image: (p, D) unit rows."""
+    rows, cols, dim = grid.shape
+    pooled = pooling(rows, cols, cells) @ grid.reshape(-1, dim)
+    pooled /= np.maximum(np.linalg.norm(pooled, axis=1, keepdims=True), 1e-12)
+    return np.concatenate((pooled, image[None]))
+
+
+@lru_cache(maxsize=16)
+def pooling(rows: int, cols: int, cells: tuple[int, int]) -> NDArray[np.float32]:
+    """The matrix (cells, rows * cols) that adds up the patches of each cell."""
+    down, across = (
+        (np.arange(size) * count // size == np.arange(count)[:, None]).astype(np.float32)
+        for size, count in ((rows, min(cells[0], rows)), (cols, min(cells[1], cols)))
+    )
+    matrix = np.kron(down, across)
+    matrix.setflags(write=False)
+    return matrix
+
+
+def _best(logits: NDArray[np.float32], count: int) -> NDArray[np.intp]:
+    """The columns of the `count` highest logits of each row: (n, C) -> (n, min(count, C)), in no order."""
+    if count >= logits.shape[1]:
+        return np.broadcast_to(np.arange(logits.shape[1]), logits.shape)
+    if count == 1:
+        return logits.argmax(axis=1)[:, None]
+    return np.argpartition(logits, -count, axis=1)[:, -count:]
+
+
+def _softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    exponentials = np.exp(logits - logits.max())
+    result: NDArray[np.float64] = exponentials / exponentials.sum()
+    return result
+
+
+def _held_back(whole: NDArray[np.float64], suppression: Suppression) -> NDArray[np.float32]:
+    """What equation 2 adds to every patch's log probabilities: (C,) float32, finite."""
+    if suppression == "none":
+        return np.zeros(len(whole), np.float32)
+    if suppression == "redundancy":
+        kept = whole
+    else:
+        kept = 1.0 - whole
+        # The difference from 1 loses all digits where one takes nearly everything: sum up the others.
+        top = int(np.argmax(whole))
+        kept[top] = whole[:top].sum() + whole[top + 1 :].sum()
+    return np.log(np.maximum(kept, np.finfo(np.float64).tiny)).astype(np.float32)
+
+
+def _best_probability(logits: NDArray[np.float32], places: NDArray[np.intp]) -> NDArray[np.float32]:
+    """The highest S_p of some columns: (n, C) logits -> (len(places),) float32."""
+    highest = logits.max(axis=1, keepdims=True)  # (n, 1)
+    sums = np.exp(logits - highest).sum(axis=1, keepdims=True)  # (n, 1)
+    best: NDArray[np.float32] = np.exp((logits[:, places] - highest - np.log(sums)).max(axis=0))
+    return best

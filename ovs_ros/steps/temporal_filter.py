@@ -1,0 +1,181 @@
+"""Temporal smoothing: names that frames agree on stay, and a single frame's slip does not show.
+
+A memory of one name and one weight for each pixel moves with the picture. Each frame casts a vote for the
+name that it gives to a pixel, weighing as much as it is sure of it; old votes fade by exp(-dt / T). A vote
+for the remembered name adds to the weight, one for another name takes away from it, and who turns it negative
+becomes the remembered name. This is the majority vote of Boyer and Moore (1981) with weights, as
+PanopticFusion (Narita et al., IROS 2019) keeps it in voxels, made to forget. Between two names it is the
+same as comparing their exponentially weighted sums of probabilities. A change from a settled name of
+probability p to one of probability q is adopted after about T ln(1 + p / q) seconds, whatever the frame rate:
+with T = 0.5 s after 0.35 s where p = q, and after 0.8 s where p = 4 q.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from time import perf_counter
+from typing import Generic, TypeVar
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ovs_ros.geometry.flow import Glance, OpticalFlow
+from ovs_ros.geometry.reprojection import Sight, reproject
+from ovs_ros.geometry.warp import Warp
+from ovs_ros.steps.segmentation import Segmentation
+from ovs_ros.vocabulary.vocabulary import Vocabulary
+
+SMOOTHINGS = ("off", "flow", "pose")
+TIME_CONSTANT_S = 0.5
+UNKNOWN_WEIGHT = np.float32(0.5)
+"""What a vote for unknown weighs beside one for a name of the same probability."""
+
+View = TypeVar("View")
+
+
+@dataclass(frozen=True, eq=False)
+class _Memory(Generic[View]):
+    """labels: (H, W) uint8 or uint16; weight: (H, W) float32 in 1/255, not negative."""
+
+    labels: NDArray[np.uint8] | NDArray[np.uint16]
+    weight: NDArray[np.float32]
+    vocabulary: Vocabulary
+    stamp: float
+    view: View
+
+
+class TemporalSmoother(Generic[View]):
+    """Smooths the segmentations of one stream. For one thread.
+
+    It starts anew after another vocabulary (evidence for some words says nothing of others), another image
+    size, a stamp that is not later than the one before, and a cut.
+
+    Args:
+        motion: where the pixels of one view (what is known of a frame beside its names) lay in an earlier one
+            of the same size; None where the two have nothing in common.
+        time_constant: T, the seconds after which a vote counts 1/e; an attribute that may be changed.
+
+    Raises:
+        ValueError: the time constant is not above 0.
+    """
+
+    def __init__(
+        self, motion: Callable[[View, View], Warp | None], time_constant: float = TIME_CONSTANT_S
+    ) -> None:
+        if not time_constant > 0:
+            raise ValueError(f"expected a time constant above 0 seconds, got {time_constant}")
+        self.time_constant = time_constant
+        self._motion = motion
+        self._memory: _Memory[View] | None = None
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self._memory = None
+
+    def smooth(self, result: Segmentation, stamp: float, view: View) -> Segmentation:
+        """The frame's names in the light of those before.
+
+        Args:
+            result: of the frame, as the segmenter gives it; not changed, and not kept.
+            stamp: the frame's time in seconds, of any clock that the whole stream shares.
+            view: what the motion is found from; kept until the next frame.
+
+        Returns:
+            The frame with smoothed labels, and shares to match. Categories that only the memory knows have
+            score 0. Where the memory overrules the frame, the confidence is the margin by which its name
+            leads, averaged over the votes. `stages_ms` has one more stage, 'smooth'.
+        """
+        started = perf_counter()
+        memory = self._memory
+        warp = None
+        if (
+            memory is not None
+            and memory.vocabulary is result.vocabulary
+            and memory.labels.shape == result.labels.shape
+            and stamp > memory.stamp
+        ):
+            warp = self._motion(view, memory.view)
+        votes = _votes(result)  # (H, W)
+        if memory is None or warp is None:
+            self._memory = _Memory(result.labels.copy(), votes, result.vocabulary, stamp, view)
+            smoothed = result
+        else:
+            fade = math.exp((memory.stamp - stamp) / self.time_constant)
+            labels, weight, confidence = _merged(result, votes, memory, warp, fade)
+            self._memory = _Memory(labels.copy(), weight, result.vocabulary, stamp, view)
+            smoothed = _with_labels(result, labels, confidence)
+        return replace(smoothed, stages_ms={**result.stages_ms, "smooth": (perf_counter() - started) * 1e3})
+
+
+def flow_smoother(time_constant: float = TIME_CONSTANT_S) -> TemporalSmoother[Glance]:
+    """Follows pixels by optical flow; views are `Glance.of(image)`."""
+    return TemporalSmoother(OpticalFlow(), time_constant)
+
+
+def pose_smoother(time_constant: float = TIME_CONSTANT_S) -> TemporalSmoother[Sight]:
+    """Follows points by depth and the camera's pose."""
+    return TemporalSmoother(reproject, time_constant)
+
+
+def _votes(result: Segmentation) -> NDArray[np.float32]:
+    """(H, W) float32, what the frame's vote for each of its names weighs, in 1/255."""
+    votes = result.confidence.astype(np.float32)
+    if result.unknown_share > 0:
+        cv2.copyTo(votes * UNKNOWN_WEIGHT, _mask(result.labels == result.unknown_id), votes)
+    return votes
+
+
+def _merged(
+    result: Segmentation, votes: NDArray[np.float32], memory: _Memory[View], warp: Warp, fade: float
+) -> tuple[NDArray[np.uint8] | NDArray[np.uint16], NDArray[np.float32], NDArray[np.uint8]]:
+    """Labels, weight and confidence (H, W) of the memory after a frame's votes."""
+    labels = warp.take(memory.labels, result.unknown_id)  # (H, W)
+    weight = warp.take(memory.weight, 0)  # (H, W)
+    weight *= np.float32(fade)
+    differs = _mask(labels != result.labels)  # (H, W)
+    cv2.add(weight, votes, dst=weight, mask=_mask(labels == result.labels))
+    cv2.subtract(weight, votes, dst=weight, mask=differs)
+    overruled = differs & _mask(weight > 0)  # (H, W)
+    np.abs(weight, out=weight)
+    margin = cv2.convertScaleAbs(weight, alpha=1 - fade)  # (H, W) uint8
+    return (
+        cv2.copyTo(labels, overruled, result.labels.copy()),
+        weight,
+        cv2.copyTo(margin, overruled, result.confidence.copy()),
+    )
+
+
+def _mask(where: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """For OpenCV, whose masked operations take a fraction of NumPy's time."""
+    return where.view(np.uint8)
+
+
+def _with_labels(
+    result: Segmentation, labels: NDArray[np.uint8] | NDArray[np.uint16], confidence: NDArray[np.uint8]
+) -> Segmentation:
+    """The segmentation with other labels of its vocabulary, and everything that follows from them."""
+    vocabulary = result.vocabulary
+    ids = vocabulary.ids  # (K,)
+    counts = _histogram(labels)  # (256 or 65536,)
+    scores = np.full(len(counts), -1, np.float32)
+    scores[result.selected_ids] = result.scores
+    columns = np.flatnonzero((counts[ids] > 0) | (scores[ids] >= 0))  # (M,)
+    present = ids[columns]
+    shares = counts[present] / labels.size
+    return replace(
+        result,
+        labels=labels,
+        confidence=confidence,
+        selected_ids=present,
+        selected_names=tuple(vocabulary.categories[column].name for column in columns),
+        scores=np.maximum(scores[present], 0),
+        shares=shares.astype(np.float32),
+        unknown_share=float(counts[result.unknown_id] / labels.size),
+    )
+
+
+def _histogram(labels: NDArray[np.uint8] | NDArray[np.uint16]) -> NDArray[np.float32]:
+    size = 256 if labels.dtype == np.uint8 else 65536
+    # Its shape is (size, 1) in OpenCV 4 and (size,) in 5.
+    return cv2.calcHist([labels.reshape(1, -1)], [0], None, [size], [0, size]).reshape(-1)

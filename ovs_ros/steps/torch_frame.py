@@ -1,0 +1,323 @@
+"""The whole frame on the device: one upload, one CUDA graph, one download.
+
+The same steps as segmenter.py takes, to the same answer, for models whose cosines are all there is. A graph
+replays fixed shapes, so nothing here depends on how many categories a frame selects: there are as many slots
+as the selection may fill, and the empty ones carry logits that no softmax notices.
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+from time import perf_counter
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ovs_ros.encoders.clip.image_encoder import ShapeBuffers, TorchImageEncoder
+from ovs_ros.encoders.patches import place
+from ovs_ros.options import SegmenterOptions
+from ovs_ros.runtime.torch_device import is_out_of_memory
+from ovs_ros.runtime.torch_graph import StaticCall
+from ovs_ros.runtime.torch_resize import Shrink
+from ovs_ros.segmenter import Segmenter
+from ovs_ros.steps.grid import covered
+from ovs_ros.steps.segmentation import Segmentation
+from ovs_ros.steps.selection import SCREEN_CELLS, SKETCH_LISTS, pooling
+from ovs_ros.steps.torch_decoder import Axis, decode, lay_axis
+from ovs_ros.steps.torch_selection import Slots, everything, select
+from ovs_ros.steps.torch_words import CAPACITIES, DeviceWords, capacities
+from ovs_ros.vocabulary.word_embeddings import EmbeddedVocabulary
+
+MOST_SLOTS = 128
+"""How many words a frame is decided among at most here: the logits of each are computed for every pixel."""
+_PLANS = 4
+"""For how many kinds of frames graphs are kept."""
+_COUNTABLE = 1 << 24
+"""Beyond this number a float32 does not change when 1 is added."""
+_NOWHERE = -1e30
+"""The logit of an empty slot: finite, for 0 times infinity would spoil the interpolation beside it."""
+
+
+class TorchSegmenter(Segmenter):
+    """A `Segmenter` that decides whole frames on a GPU where it can; see there for the arguments.
+
+    It can where the image encoder is a `TorchImageEncoder` on a GPU, and the settings are those that
+    `serves` allows. All other frames go the segmenter's own way, to the same answer.
+
+    Attributes:
+        on_cpu: go this way on a CPU too, where it is the slower one; to compare the two.
+    """
+
+    on_cpu = False
+    _frame: "TorchFrame | None" = None
+
+    def segment(self, image: NDArray[np.uint8], words: EmbeddedVocabulary) -> Segmentation:
+        """See `Segmenter.segment`; the stages are 'prepare', 'launch' and 'wait'."""
+        options, encoder = self.options, self.image_encoder
+        if self._frame is not None and self._frame.footprint is not self._frame.encoder.footprint:
+            self._frame = None  # Memory was full in the usual way, and these graphs hold some of it.
+        if (
+            isinstance(encoder, TorchImageEncoder)
+            and (self.on_cpu or encoder.stream is not None)
+            and not (options.refine and self.network is not None)
+            and serves(encoder, words, options)
+            and _is_image(image)
+        ):
+            if self._frame is None or self._frame.encoder is not encoder:
+                self._frame = TorchFrame(encoder)
+            result = self._frame.segment(image, words, options, options.temperature * self.calibration)
+            if result is not None:
+                return result
+        return super().segment(image, words)
+
+
+def serves(encoder: TorchImageEncoder, words: EmbeddedVocabulary, options: SegmenterOptions) -> bool:
+    """Whether `TorchFrame` can take such frames.
+
+    The model must not decode, `validation` and `refinement` must be off, the selection must not go by a
+    vocabulary's sketch, and a frame be decided among at most `MOST_SLOTS` words, negatives included.
+    """
+    count = len(words.ids)
+    selected = min(options.max_categories, count) if options.select else count
+    by_sketch = options.select and words.sketch is not None and count > SKETCH_LISTS * options.shortlist
+    return (
+        not encoder.model.decodes
+        and options.validation == "off"
+        and options.refinement == "none"
+        and words.embeddings.shape[1] == encoder.dim
+        and count <= CAPACITIES[-1]
+        and selected + len(words.embeddings) - count <= MOST_SLOTS
+        and not by_sketch
+    )
+
+
+def _is_image(image: object) -> bool:
+    """Whether it is what `Segmenter.segment` takes, which says of others what is wrong with them."""
+    return (
+        isinstance(image, np.ndarray)
+        and image.dtype == np.uint8
+        and image.ndim == 3
+        and image.shape[2] == 3
+        and image.size > 0
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Plan:
+    """What is kept for one kind of frame.
+
+    Attributes:
+        shape: the encoder's buffers for such images.
+        shrinks: whether the device resizes the image; else it comes in its grid already.
+        canvas: the image as it came, (H, W, 3) uint8 RGB, or in its grid; pinned beside a GPU.
+        image: the same on the device; the canvas itself on a CPU.
+        slots: m, how many categories can be selected.
+        run: from `image` to the packed answer, see `_unpack`.
+    """
+
+    shape: ShapeBuffers
+    shrinks: bool
+    canvas: Tensor
+    image: Tensor
+    slots: int
+    run: StaticCall[Tensor]
+
+
+class TorchFrame:
+    """Decides frames on the device of an image encoder; not for two threads at once.
+
+    Attributes:
+        encoder: the same.
+        footprint: the encoder's when this was made.
+
+    Args:
+        encoder: of a model that does not decode.
+    """
+
+    def __init__(self, encoder: TorchImageEncoder) -> None:
+        self.encoder = encoder
+        self.footprint = encoder.footprint
+        self._plans: OrderedDict[object, _Plan] = OrderedDict()
+        self._words: dict[object, DeviceWords] = {}
+
+    def segment(
+        self,
+        image: NDArray[np.uint8],
+        words: EmbeddedVocabulary,
+        options: SegmenterOptions,
+        temperature: float,
+    ) -> Segmentation | None:
+        """Name every pixel of an image.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
+            words: a vocabulary and
+            options: settings that `serves` allows; `options.temperature` does not count, but
+            temperature: what logits are divided by after the selection.
+
+        Returns:
+            None where memory was full: the encoder makes do with less from now on.
+
+        Raises:
+            RuntimeError: the device fails, or its memory is too small even for the last resort.
+        """
+        encoder = self.encoder
+        size = image.shape[0], image.shape[1]
+        shape = encoder.buffers(*size)
+        started = perf_counter()
+        try:
+            plan = self._plan(shape, size, words, options, temperature)
+            if plan.shrinks:
+                np.copyto(plan.canvas.numpy(), image)
+            else:
+                place(image, shape.grid, plan.canvas.numpy())
+            placed = perf_counter()
+            if plan.image is not plan.canvas:
+                with torch.cuda.stream(encoder.stream):
+                    plan.image.copy_(plan.canvas, non_blocking=True)
+            packed = plan.run()
+            launched = perf_counter()
+            answer = encoder.fetch(packed)
+        except RuntimeError as error:
+            if not is_out_of_memory(error) or not encoder.make_do(len(shape.windows.corners)):
+                raise
+            self._plans.clear()
+            self._words.clear()
+            return None
+        done = perf_counter()
+        stages = {"prepare": placed - started, "launch": launched - placed, "wait": done - launched}
+        stages_ms = {name: 1e3 * seconds for name, seconds in stages.items()}
+        return _unpack(answer, size, plan.slots, words, stages_ms)
+
+    def _plan(
+        self,
+        shape: ShapeBuffers,
+        size: tuple[int, int],
+        words: EmbeddedVocabulary,
+        options: SegmenterOptions,
+        temperature: float,
+    ) -> _Plan:
+        """The plan for such frames, made anew if need be, with the words in place."""
+        encoder = self.encoder
+        device = encoder.footprint.device
+        room = device, capacities(words), words.vocabulary.wide
+        screened = options.select and len(words.ids) > options.shortlist
+        # Everything of the options that is part of the graph; thresholds lie in the words' buffers.
+        key = size, room, screened, temperature, replace(options, threshold=0.0, temperature=1.0)
+        with torch.cuda.stream(encoder.stream):
+            if room not in self._words:
+                self._words[room] = DeviceWords(words, device)
+            held = self._words[room]
+            held.hold(words, options.threshold)
+            if key in self._plans and self._plans[key].shape is shape:
+                self._plans.move_to_end(key)
+                return self._plans[key]
+            sides, extent = (shape.grid.rows, shape.grid.columns), shape.grid.extent
+            scale = encoder.logit_scale
+            rows, cols = covered(sides[0], extent[0]), covered(sides[1], extent[1])
+            down = lay_axis(rows, sides[0] * extent[0], size[0], device)
+            across = lay_axis(cols, sides[1] * extent[1], size[1], device)
+            cells = torch.tensor(pooling(rows, cols, SCREEN_CELLS), device=device) if screened else None
+
+            scaled = shape.grid.height, shape.grid.width
+            shrinks = scaled[0] < size[0] and scaled[1] <= size[1]
+            canvas, image = shape.canvas, shape.pixels
+            if shrinks:
+                canvas = torch.empty((*size, 3), dtype=torch.uint8, pin_memory=encoder.stream is not None)
+                image = canvas if encoder.stream is None else canvas.to(device)
+            shrink = Shrink(size, scaled, device) if shrinks else None
+            placed = shape.pixels[: scaled[0], : scaled[1]]
+
+            def run() -> Tensor:
+                if shrink is not None:
+                    placed.copy_(shrink(image))
+                embeddings = encoder.encode(shape.pixels, shape.windows).embeddings  # (h*w + 1, D)
+                with torch.inference_mode():
+                    grid = embeddings[:-1].unflatten(0, sides)[:rows, :cols]  # (rows, cols, D)
+                    patches = grid.flatten(0, 1)
+                    slots = (
+                        select(patches, embeddings[-1], held, scale, options, cells)
+                        if options.select
+                        else everything(held)
+                    )
+                    return _decide(grid, slots, held, scale / temperature, down, across)
+
+            slots = held.categories
+            if options.select:
+                slots = min(options.max_categories, options.shortlist if screened else slots)
+            plan = _Plan(shape, shrinks, canvas, image, slots, encoder.static_call(run))
+        if len(self._plans) >= _PLANS:
+            self._plans.popitem(last=False)
+        self._plans[key] = plan
+        return plan
+
+
+def _decide(grid: Tensor, slots: Slots, words: DeviceWords, scale: float, down: Axis, across: Axis) -> Tensor:
+    """The packed answer, (bytes,) uint8: see `_unpack`.
+
+    Args:
+        grid: (rows, cols, D) unit embeddings of the nodes that the image covers.
+        slots: the m slots for categories; negatives follow.
+        words: the vocabulary.
+        scale: what cosines are multiplied with.
+        down, across: where the pixels lie.
+    """
+    count = words.categories
+    embeddings = torch.cat((words.embeddings[slots.rows], words.embeddings[count:]))  # (S, D)
+    filled = torch.cat((slots.filled, words.there[count:]))  # (S,)
+    logits = (grid @ (embeddings * scale).T).masked_fill(~filled, _NOWHERE)  # (rows, cols, S)
+    winner, confidence = decode(logits, down, across)  # (H, W) each
+    least = torch.cat((words.least[slots.rows], words.least[count:]))
+    winner = torch.where(confidence < least[winner], len(filled), winner)
+    labels = torch.cat((words.ids[slots.rows], words.ids[count:], words.unknown))[winner]
+    pixels = _count(winner, len(filled) + 1)
+    rows = torch.where(slots.filled, slots.rows, -1).float()
+    head = torch.cat((rows, slots.scores, pixels[: len(rows)]))  # (3 m,)
+    return torch.cat([part.flatten().view(torch.uint8) for part in (head, labels, confidence)])
+
+
+def _count(values: Tensor, bins: int) -> Tensor:
+    """How often each number from 0 to bins - 1 is in (H, W) whole numbers: (bins,) float32.
+
+    `bincount`, which counts in integers, waits for the device; `histc` adds up float32.
+    """
+    strips = values.split(max(1, _COUNTABLE // values.shape[1]))
+    return torch.stack([strip.float().histc(bins, min=0, max=bins) for strip in strips]).sum(0)
+
+
+def _unpack(
+    answer: NDArray[np.uint8],
+    size: tuple[int, int],
+    slots: int,
+    words: EmbeddedVocabulary,
+    stages_ms: dict[str, float],
+) -> Segmentation:
+    """The answer of `_decide`, whose arrays stay views of it.
+
+    Args:
+        answer: for each of m slots, as float32: its row or -1, its score, its pixels; then the labels and the
+            confidence of all pixels.
+        size: (H, W).
+        slots: m.
+        words: the vocabulary.
+        stages_ms: milliseconds of each stage.
+    """
+    vocabulary = words.vocabulary
+    pixels = size[0] * size[1]
+    head, labels, confidence = np.split(answer, [12 * slots, len(answer) - pixels])
+    rows, scores, counts = head.view(np.float32).reshape(3, slots)
+    filled = rows >= 0
+    columns = rows[filled].astype(np.intp)  # (M,) ascending
+    shares = counts[filled] / np.float32(pixels)
+    return Segmentation(
+        labels=labels.view(np.uint16 if vocabulary.wide else np.uint8).reshape(size),
+        confidence=confidence.reshape(size),
+        vocabulary=vocabulary,
+        selected_ids=words.ids[columns],
+        selected_names=tuple(vocabulary.categories[column].name for column in columns),
+        scores=scores[filled],
+        shares=shares,
+        unknown_share=float(1 - counts[filled].sum() / pixels),
+        stages_ms=stages_ms,
+    )

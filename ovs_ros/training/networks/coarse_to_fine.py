@@ -1,0 +1,142 @@
+"""The coarse-to-fine network: it refines the cosines of patches with the words of the selected categories.
+
+DCP-CLIP's text-guided alignment (equations 6 to 12) and spatial enhanced decoder (13 to 16), with CAT-Seg's
+attention over categories beside them; each part is a switch of `NetworkConfig`.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ovs_ros.training.networks.category_attention import CategoryAttention
+from ovs_ros.training.networks.class_attention import ClassAttention
+from ovs_ros.training.networks.config import NetworkConfig
+from ovs_ros.training.networks.cost import CostEmbedding, cost_volume
+from ovs_ros.training.networks.cross_attention import CrossAttention
+from ovs_ros.training.networks.guidance import TextGuidance
+from ovs_ros.training.networks.layers import float32_cosines, unit, zero
+from ovs_ros.training.networks.local_kernels import LocalKernels
+from ovs_ros.training.networks.network_inputs import PADDED_LOGIT, ImageFeatures, NetworkOutput
+from ovs_ros.training.networks.pixel_to_text import PixelToText
+from ovs_ros.training.networks.spatial_decoder import Doubling, EncoderContext, SpatialPair
+
+
+class CoarseToFine(nn.Module):
+    """Strings the parts that the configuration names; see `NetworkConfig`.
+
+    With `residual` on, a fresh network answers with the plain scaled cosines: every residual branch ends in a
+    layer that starts as zero.
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = c = config
+        self.pixel_to_text = PixelToText(c.dim, c.dim, heads=c.heads) if c.pixel_to_text else None
+        self.local_kernels: LocalKernels | None = None
+        if c.local_kernels:
+            self.local_kernels = LocalKernels(c.dim, c.dim, channels=c.local_channels, kernel=c.local_kernels)
+        local = c.local_channels if c.local_kernels else 0
+        self.cost = CostEmbedding(c.prompts + local, c.width) if c.cost_volume else None
+        self.guidance: TextGuidance | None = None
+        self.cross_attention: CrossAttention | None = None
+        if c.cross_attention:
+            self.guidance = TextGuidance(c.dim, c.text_width, c.guidance, c.logit_scale)
+            self.cross_attention = CrossAttention(c.dim, c.text_width, c.heads, c.mlp_ratio, c.norm_order)
+        self.category_attention: CategoryAttention | None = None
+        if c.category_attention != "none":
+            self.category_attention = CategoryAttention(
+                c.category_attention, c.width, c.dim, c.guide_width, c.heads, c.mlp_ratio
+            )
+        self.class_attention: ClassAttention | None = None
+        if c.class_attention:
+            self.class_attention = ClassAttention(c.width, c.dim, c.heads, c.mlp_ratio)
+        self.context: EncoderContext | None = None
+        self.spatial: SpatialPair | None = None
+        if c.spatial != "none":
+            if c.shallow or c.attention:
+                self.context = EncoderContext(c.shallow, c.shallow_width, c.attention)
+            context = self.context.width if self.context is not None else 0
+            self.spatial = SpatialPair(c.spatial, c.width, context, c.heads, c.window, c.mlp_ratio)
+        self.doublings = nn.ModuleList()
+        width = c.width
+        for level in range(c.levels):
+            # The deepest of the earlier layers comes first, the earliest where the grid is finest.
+            shallow = c.shallow[max(len(c.shallow) - 1 - level, 0)] if c.shallow else 0
+            out = max(width // 2, 8)
+            self.doublings.append(Doubling(width, out, 1 + local, shallow, max(c.shallow_width >> level, 1)))
+            width = out
+        self.norm = nn.LayerNorm(width) if c.cost_volume else None
+        self.head: nn.Linear | None = None
+        if c.cost_volume:
+            self.head = nn.Linear(width, 1)
+            if c.residual:
+                zero(self.head)
+
+    def forward(self, features: ImageFeatures, words: Tensor, mask: Tensor | None = None) -> NetworkOutput:
+        """Say how well every patch, or every pixel of the doubled grid, goes with every category.
+
+        Args:
+            features: of B images.
+            words: (B, M, P, D) unit, P prompts for each of M categories.
+            mask: (B, M) bool, False where a category is only padding, which changes nothing for the others;
+                None: none is.
+
+        Raises:
+            ValueError: the words have another number of prompts or another width than the configuration.
+        """
+        c = self.config
+        if words.dim() != 4 or words.shape[2] != c.prompts or words.shape[3] != c.dim:
+            raise ValueError(
+                f"expected words of shape (B, M, {c.prompts}, {c.dim}), got {tuple(words.shape)}; "
+                "use the prompts and the encoders that the network was made for"
+            )
+        if self.pixel_to_text is not None:
+            words = self.pixel_to_text(words, features.patches)
+        mean = unit(words.mean(dim=2))  # (B, M, D)
+        cosines = float32_cosines(features.patches, mean)  # (B, M, h, w)
+        scaled = cosines * c.logit_scale
+        patches = features.patches * c.dim**0.5
+        logits = scaled
+        if self.cost is not None:
+            if self.guidance is not None and self.cross_attention is not None:
+                patches = self.cross_attention(patches, self.guidance(mean, features.image, mask), mask)
+            refined = self._refine(features, patches, words, mean, cosines, mask)
+            logits = refined.float()
+            if c.residual:
+                logits = logits + F.interpolate(
+                    scaled, (logits.shape[2], logits.shape[3]), mode="bilinear", align_corners=False
+                )
+        if mask is not None:
+            logits = logits.masked_fill(~mask[:, :, None, None], PADDED_LOGIT)
+        return NetworkOutput(logits=logits, cosines=scaled, patches=patches, words=mean)
+
+    def _refine(
+        self,
+        features: ImageFeatures,
+        patches: Tensor,
+        words: Tensor,
+        mean: Tensor,
+        cosines: Tensor,
+        mask: Tensor | None,
+    ) -> Tensor:
+        """Equations 6 and 11 to 16: what the cost volume adds to the logits, (B, M, s*h, s*w)."""
+        assert self.cost is not None and self.norm is not None and self.head is not None
+        cost, skip = cost_volume(features.patches, words), cosines.unsqueeze(2)
+        if self.local_kernels is not None:
+            local = self.local_kernels(mean, patches)  # (B, M, local_channels, h, w)
+            cost, skip = torch.cat([cost, local], dim=2), torch.cat([skip, local], dim=2)
+        z = self.cost(cost)  # (B, M, h, w, width)
+        if self.category_attention is not None:
+            z = self.category_attention(z, patches)
+        z = z.permute(0, 2, 3, 1, 4)  # (B, h, w, M, width)
+        if self.class_attention is not None:
+            z = self.class_attention(z, mean, mask)
+        if self.spatial is not None:
+            context = self.context(features.shallow, features.attention) if self.context is not None else None
+            z = self.spatial(z, context)
+        for level, doubling in enumerate(self.doublings):
+            shallow = (
+                features.shallow[max(len(features.shallow) - 1 - level, 0)] if features.shallow else None
+            )
+            z = doubling(z, skip, shallow)
+        return self.head(self.norm(z)).squeeze(-1).permute(0, 3, 1, 2)

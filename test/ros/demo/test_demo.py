@@ -1,0 +1,50 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from ovs_ros.ros.demo.run import (
+    SEGMENT_BYTES,
+    Process,
+    first_to_end,
+    isolated_environment,
+    shared_memory_warning,
+    start,
+)
+
+
+def test_too_little_shared_memory_is_told():
+    assert shared_memory_warning(3 * SEGMENT_BYTES, 3) is None
+    warning = shared_memory_warning(64 * 2**20, 3)
+    assert warning is not None and "64 MiB free" in warning and "need 192" in warning
+
+
+def test_the_first_process_to_end_is_found():
+    slow = Process("slow", subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE), None)
+    quick = Process("quick", subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"]), None)
+    try:
+        assert first_to_end([slow, quick], timeout=30) is quick
+        assert quick.popen.returncode == 3
+        assert first_to_end([slow], timeout=0.05) is None
+    finally:
+        slow.stop()
+    assert slow.popen.poll() is not None
+
+
+def test_a_module_that_fails_leaves_its_last_words(tmp_path):
+    log = tmp_path / "camera.log"
+    process = start("camera", ["--rate", "0"], dict(os.environ), log)
+    assert first_to_end([process], timeout=60) is process
+    assert process.popen.returncode == 2
+    assert "--rate must lie above 0" in process.last_words()
+    assert "camera.log" in process.last_words()
+
+
+def test_each_run_keeps_to_itself_and_uses_the_profile():
+    environment = isolated_environment()
+    assert environment["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "LOCALHOST"
+    assert 1 <= int(environment["ROS_DOMAIN_ID"]) <= 101
+    assert (
+        f"<segment_size>{SEGMENT_BYTES}</segment_size>"
+        in Path(environment["FASTDDS_DEFAULT_PROFILES_FILE"]).read_text()
+    )
