@@ -150,10 +150,10 @@ def run(
             )
         )
         processes.append(
-            start("camera", ["--source", source, "--rate", str(rate)], environment, logs / "camera.log")
+            start("demo.camera", ["--source", source, "--rate", str(rate)], environment, logs / "camera.log")
         )
         viewer = start(
-            "viewer",
+            "demo.viewer",
             ["--output", str(output), "--node", NODE, "--words", then, "--frames", str(frames)],
             environment,
             None,
