@@ -1,4 +1,4 @@
-# make setup | demo | test | lint | clean. Each does the set-up it needs, and only what changed.
+# make setup | demo | docs | test | lint | clean. Each does the set-up it needs, and only what changed.
 # Options of the demonstration: make demo ARGS="--source FOLDER --words 'floor, wall'"
 
 VENV   := .venv
@@ -16,7 +16,7 @@ ROS_ENV := export PATH="$(CURDIR)/$(VENV)/bin:$$PATH" && . install/setup.sh && \
     FASTDDS_DEFAULT_PROFILES_FILE="$(CURDIR)/config/fastdds_large_data.xml" \
     ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST
 
-.PHONY: setup demo test lint clean
+.PHONY: setup demo docs test lint clean
 .DELETE_ON_ERROR:
 
 setup: $(STAMPS)/interfaces
@@ -46,6 +46,11 @@ $(STAMPS)/train: $(STAMPS)/package requirements/train.txt
 	@$(PIP) -r requirements/train.txt
 	@touch $@
 
+$(STAMPS)/docs: $(STAMPS)/package
+	@echo "==> Installing mkdocs"
+	@$(PIP) --no-build-isolation --editable '.[docs]'
+	@touch $@
+
 $(STAMPS)/interfaces: $(STAMPS)/package $(INTERFACE_SOURCES)
 	@echo "==> Building the ROS interfaces with colcon"
 	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" AMENT_PREFIX_PATH="$(CURDIR)/$(VENV)" \
@@ -58,6 +63,10 @@ demo: setup
 	@echo "==> Camera, node and viewer: results in demo_output/"
 	@$(ROS_ENV) && python -m ovs_ros.ros.demo $(ARGS)
 
+docs: $(STAMPS)/docs
+	@$(VENV)/bin/mkdocs build --strict --quiet
+	@echo "==> The pages are in site/"
+
 lint: $(STAMPS)/package
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
@@ -67,4 +76,4 @@ test: setup $(STAMPS)/originals $(STAMPS)/train lint
 	@$(ROS_ENV) && python -m pytest
 
 clean:
-	rm -rf $(VENV) build install log demo_output
+	rm -rf $(VENV) build install log demo_output site

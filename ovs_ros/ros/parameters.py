@@ -77,7 +77,7 @@ _SPECS: dict[str, _Spec] = {
     "autostart": _Spec(True, "Configure and activate without being told to.", read_only=True),
     "preset": _Spec(
         "stream",
-        "The model: 'stream' for speed, 'quality' for detail, or a model file (docs/models.md).",
+        "The model: 'stream' for speed, 'quality' for detail, or a model file (docs/guide/models.md).",
         read_only=True,
     ),
     "vocabulary": _Spec(

@@ -66,8 +66,8 @@ def providers_for(device: str, available: Sequence[str]) -> tuple[str, ...]:
     if kind == "cuda" and not found:
         raise ValueError(
             f"expected a build of ONNX Runtime for {device}, got one that knows {', '.join(available)}; "
-            "replace the package onnxruntime by onnxruntime-gpu (see docs/runtimes.md), or set the device to "
-            "auto or cpu"
+            "replace the package onnxruntime by onnxruntime-gpu (see docs/guide/gpu.md), or set the device "
+            "to auto or cpu"
         )
     return (*found, CPU)
 

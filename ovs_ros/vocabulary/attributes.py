@@ -1,7 +1,7 @@
 """What categories look like: phrases about colour, shape and texture, for prompts beyond the name.
 
-After LMSeg (arXiv 2412.00364), which has a language model write them. docs/attributes.md tells the form of a
-file. A user's file is laid over the one that comes with the package.
+After LMSeg (arXiv 2412.00364), where a language model writes them. docs/guide/vocabulary.md has the format.
+A user's file is merged over the one that comes with the package.
 """
 
 import difflib
@@ -18,7 +18,7 @@ SHIPPED = Path(__file__).parent / "attributes.yaml"
 MAX_PHRASE_LENGTH = 120
 _PHRASES = ("color", "shape", "texture", "context")
 _KEYS = (*_PHRASES, "synonyms")
-_EXAMPLES = "docs/attributes.md"
+_EXAMPLES = "docs/guide/vocabulary.md"
 OFF, OWN = "off", "shipped"
 
 

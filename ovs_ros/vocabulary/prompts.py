@@ -30,7 +30,7 @@ AttributeReading = Literal["average", "sentence"]
 ATTRIBUTE_READINGS: tuple[str, ...] = get_args(AttributeReading)
 ATTRIBUTE_READING: AttributeReading = "sentence"
 ATTRIBUTE_WEIGHT = 0.1
-"""What did least harm on NYUv2 and best on CamVid; docs/method.md has the figures."""
+"""What did least harm on NYUv2 and best on CamVid; docs/research/lmseg.md has the figures."""
 
 
 @dataclass(frozen=True)

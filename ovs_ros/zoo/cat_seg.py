@@ -1,4 +1,4 @@
-"""CAT-Seg, B and L, filled from the authors' checkpoints (see docs/models.md for where they are)."""
+"""CAT-Seg, B and L, filled from the authors' checkpoints (see docs/guide/models.md for where they are)."""
 
 from pathlib import Path
 from typing import Any

@@ -1,11 +1,11 @@
-"""The tables of docs/ros.md say what the code does."""
+"""The tables of docs/guide say what the code does."""
 
 import re
 from pathlib import Path
 
 from ovs_ros.ros.parameters import _SPECS
 
-DOCS = Path(__file__).parents[2] / "docs" / "ros.md"
+DOCS = Path(__file__).parents[2] / "docs" / "guide" / "parameters.md"
 
 
 def test_parameters():
