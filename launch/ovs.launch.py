@@ -32,7 +32,7 @@ ARGUMENTS = [
     DeclareLaunchArgument(
         "pose",
         default_value="pose",
-        description="Topic of the camera's poses in a fixed frame; only the smoothing by poses needs it.",
+        description="Topic of the camera's poses in a fixed frame; only the temporal filter 'pose' needs it.",
     ),
     DeclareLaunchArgument(
         "compressed",
@@ -47,7 +47,7 @@ ARGUMENTS = [
         "(home, office, street, warehouse). Empty: as params_file says.",
     ),
     DeclareLaunchArgument(
-        "preset",
+        "model",
         default_value="",
         description="The model: 'stream' for speed, 'quality' for detail, or a model file. Empty: as "
         "params_file says.",
@@ -96,7 +96,7 @@ def start(context: LaunchContext) -> list[Node]:
     parameters: dict[str, object] = {
         name: value(name) == "true" for name in ("compressed", "autostart", "use_sim_time")
     }
-    parameters |= {name: value(name) for name in ("vocabulary", "preset") if value(name)}
+    parameters |= {name: value(name) for name in ("vocabulary", "model") if value(name)}
     nodes = [
         Node(
             package="ovs_ros",

@@ -1,106 +1,341 @@
-"""How the segmenter decides, apart from the encoders and the words."""
+"""Every option once: type, range or choices, default, help, and whether it can change while frames come in.
 
-import math
-from dataclasses import dataclass
-from typing import Literal, get_args
+The node's parameters, `config/ovs.yaml`, the docs' table of parameters and the command line's flags are made
+from these declarations. `python -m ovs_ros.options` writes the file and the table.
+"""
 
-Suppression = Literal["multiplicative", "redundancy", "none"]
-"""How a category that dominates the image is held back when patches vote (see selection.py)."""
+from dataclasses import dataclass, field, fields
+from functools import cache
+from numbers import Real
+from pathlib import Path
+from textwrap import wrap
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 Rule = Literal["dcp", "top_n"]
-"""Which categories are selected (see selection.py)."""
+Postprocess = Literal["none", "pamr", "propagation"]
 Validation = Literal["off", "relabel", "reject"]
-"""What happens to regions whose features do not bear their name out (see tag_validation.py)."""
-Refinement = Literal["none", "propagation", "pamr", "guided"]
-"""How logits are refined by what image and patches show (see refinement/)."""
-Region = Literal["component", "class"]
-"""What a region is: each connected part of a category, or all of a category's pixels."""
+Points = Literal["auto", "always", "never"]
+TemporalFilterKind = Literal["off", "flow", "pose"]
 
-SUPPRESSIONS: tuple[str, ...] = get_args(Suppression)
-RULES: tuple[str, ...] = get_args(Rule)
-REFINEMENTS: tuple[str, ...] = get_args(Refinement)
-VALIDATIONS: tuple[str, ...] = get_args(Validation)
-REGIONS: tuple[str, ...] = get_args(Region)
+OFF = "off"
+TABLE_START, TABLE_END = "<!-- parameters: begin -->", "<!-- parameters: end -->"
 
 
 @dataclass(frozen=True)
-class SegmenterOptions:
-    """Settings that can change between two frames.
+class Option:
+    """One declared option.
 
     Attributes:
-        select: choose for every frame the few categories that it can hold; False: decide among all of them.
-        refine: let the trained network refine the cosines (docs/research/ablations.md has its figures).
-        refinement: what image and patches do to the logits, untrained: 'none', 'propagation' (patches that
-            look alike agree), 'pamr' (neighbours of like colour agree) or 'guided' (edges follow colour).
-        rule: 'dcp': patches elect the category that they fit best, and the image those above `theta`;
-            'top_n': each patch elects its `top_n` best categories.
-        top_n: how many categories, at least 1, a patch elects; counts with the rule 'top_n' alone.
-        suppression: how a category that dominates the image is held back when patches vote.
-        theta: image probability in [0, 1] above which a category is selected whatever the patches say.
-        max_categories: how many categories, at least 1, a frame is decided among at most.
-        shortlist: how many categories, at least 1, take part in the selection; more are screened beforehand.
-        threshold: probability in [0, 1] below which a pixel is unknown, for categories without their own.
-        temperature: above 0; divides the logits that confidences come from: the higher, the less sure. 1 is
-            calibrated, as the model ships. It changes no pixel's best word, and selection does not see it.
-        validation: what happens to regions whose features do not bear their name out: 'off': nothing;
-            'relabel': they get the best name for their features; 'reject': they become unknown.
-        validation_top_k: a region keeps its name if it is among this many best ones, at least 1.
-        validation_region: 'component': each connected part of a category is a region; 'class': all of it is.
-        validate_seen: check regions of names too that the model was trained with; DCP-CLIP spares them.
+        name: in Python, YAML and ROS; on the command line with hyphens.
+        kind: bool, int, float or str.
+        default: its value unless told otherwise.
+        help: what it does, as sentences.
+        low, high: the range of numbers, ends included.
+        choices: the values of a string; empty: any.
+        live: can change while frames come in.
+        node: is a parameter of the node.
+    """
+
+    name: str
+    kind: type
+    default: Any
+    help: str
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[str, ...] = ()
+    live: bool = False
+    node: bool = True
+
+    @property
+    def text(self) -> str:
+        """The help, with the choices or the range."""
+        if self.choices:
+            return f"{self.help} One of: {', '.join(self.choices)}."
+        return self.help if self.low is None else f"{self.help} {self.low:g} to {self.high:g}."
+
+    def checked(self, value: object) -> Any:
+        """The value in the option's type.
+
+        Whole numbers are taken for numbers with a fraction. YAML reads an unquoted off as false, so false is
+        taken for 'off' where that is a choice.
+
+        Raises:
+            TypeError: the value has another type.
+            ValueError: the value is out of range or no choice.
+        """
+        if self.choices:
+            if value is False and OFF in self.choices:
+                value = OFF
+            if value not in self.choices:
+                raise ValueError(
+                    f"expected {self.name} to be one of {', '.join(self.choices)}, got {value!r}"
+                )
+            return value
+        if self.kind is bool or self.kind is str:
+            if not isinstance(value, self.kind):
+                what = "true or false" if self.kind is bool else "text (in YAML, in quotes)"
+                raise TypeError(f"expected {self.name} to be {what}, got {value!r}")
+            return value
+        what = "a whole number" if self.kind is int else "a number"
+        if isinstance(value, bool) or not isinstance(value, Real):
+            raise TypeError(f"expected {self.name} to be {what}, got {value!r}")
+        number = float(value)
+        if self.kind is int and not number.is_integer():
+            raise TypeError(f"expected {self.name} to be {what}, got {value!r}")
+        assert self.low is not None and self.high is not None
+        if not self.low <= number <= self.high:  # NaN is out of every range.
+            raise ValueError(f"expected {self.name} from {self.low:g} to {self.high:g}, got {value!r}")
+        return self.kind(number)
+
+
+def _option(default: Any, help: str, **more: Any) -> Any:  # noqa: A002  # the word of argparse and typer
+    return field(default=default, metadata={"help": help, **more})
+
+
+@cache
+def declared(group: Any) -> dict[str, Option]:
+    """The options of a dataclass of options, by name, in their order."""
+    hints = get_type_hints(group)
+    found = {}
+    for one in fields(group):
+        hint = hints[one.name]
+        choices = get_args(hint) if get_origin(hint) is Literal else ()
+        found[one.name] = Option(
+            one.name, str if choices else hint, one.default, choices=choices, **one.metadata
+        )
+    return found
+
+
+class _Checked:
+    """A dataclass of options whose fields are checked and brought to their types when it is made."""
+
+    def __post_init__(self) -> None:
+        for name, option in declared(type(self)).items():  # type: ignore[arg-type]  # classes hash
+            object.__setattr__(self, name, option.checked(getattr(self, name)))
+
+
+@dataclass(frozen=True)
+class LoadOptions(_Checked):
+    """Which model is loaded, and how. Each field's declaration says what it does.
 
     Raises:
-        TypeError: a field is of another type.
+        TypeError: a field has another type.
         ValueError: a field is out of its range.
     """
 
-    select: bool = True
-    refine: bool = True
-    refinement: Refinement = "none"
-    rule: Rule = "dcp"
-    top_n: int = 1
-    suppression: Suppression = "multiplicative"
-    theta: float = 0.5
-    max_categories: int = 32
-    shortlist: int = 192
-    threshold: float = 0.0
-    temperature: float = 1.0
-    validation: Validation = "off"
-    validation_top_k: int = 5
-    validation_region: Region = "component"
-    validate_seen: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("select", "refine", "validate_seen"):
-            if not isinstance(getattr(self, name), bool):
-                raise TypeError(f"expected {name} to be True or False, got {getattr(self, name)!r}")
-        _check_choice("suppression", self.suppression, SUPPRESSIONS)
-        _check_choice("refinement", self.refinement, REFINEMENTS)
-        _check_choice("rule", self.rule, RULES)
-        _check_choice("validation", self.validation, VALIDATIONS)
-        _check_choice("validation_region", self.validation_region, REGIONS)
-        _check_number("theta", self.theta, 0.0, 1.0)
-        _check_number("threshold", self.threshold, 0.0, 1.0)
-        _check_number("temperature", self.temperature, 1e-3, 1e3)
-        _check_count("max_categories", self.max_categories)
-        _check_count("shortlist", self.shortlist)
-        _check_count("top_n", self.top_n)
-        _check_count("validation_top_k", self.validation_top_k)
+    model: str = _option(
+        "stream",
+        "The model: 'stream' (fast), 'quality' (detailed), or a model file (see the guide on models).",
+    )
+    attributes: str = _option(
+        OFF,
+        "What words look like (LMSeg), mixed into their embeddings: 'off', 'shipped', or a YAML file laid "
+        "over the shipped one.",
+        node=False,
+    )
+    attribute_weight: float = _option(
+        0.1, "The attributes' share in a word's embedding.", low=0.0, high=1.0, node=False
+    )
+    second_encoder: str = _option(
+        OFF, "ONNX file of a second image encoder (LMSeg) that is fused in; 'off' for none.", node=False
+    )
+    fusion: str = _option(
+        OFF, "What 'ovs train fusion' wrote for the second encoder; 'off' for none.", node=False
+    )
 
 
-def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"expected {name} to be one of {', '.join(choices)}, got {value!r}")
+@dataclass(frozen=True)
+class SegmenterOptions(_Checked):
+    """How a frame is decided. All can change between two frames. Each field's declaration says what it does.
+
+    Raises:
+        TypeError: a field has another type.
+        ValueError: a field is out of its range.
+    """
+
+    threshold: float = _option(
+        0.0,
+        "Pixels whose best category is less probable are unknown, unless the category has its own threshold.",
+        low=0.0,
+        high=1.0,
+        live=True,
+    )
+    select: bool = _option(
+        True,
+        "Select for each frame the few categories that it can hold; false: decide among all of them.",
+        live=True,
+    )
+    max_categories: int = _option(
+        32, "How many categories a frame is decided among at most.", low=1, high=65535, live=True
+    )
+    network: bool = _option(
+        True, "Run the trained network over the logits of the selected categories.", live=True
+    )
+    postprocess: Postprocess = _option(
+        "none",
+        "Clean up the logits without training: 'pamr' lets neighbours of similar colour agree, 'propagation' "
+        "patches that look alike.",
+        live=True,
+    )
+    temperature: float = _option(
+        1.0,
+        "Divides the logits: the higher, the lower all confidences. 1 is calibrated as shipped. It changes "
+        "labels only through thresholds.",
+        low=0.001,
+        high=1000.0,
+        live=True,
+    )
+    rule: Rule = _option(
+        "dcp",
+        "Which categories are selected: 'dcp' (DCP-CLIP, equations 1 to 5), or 'top_n' (FGAseg: the top_n "
+        "best of every patch).",
+        live=True,
+        node=False,
+    )
+    top_n: int = _option(
+        1,
+        "How many categories each patch selects with the rule top_n.",
+        low=1,
+        high=65535,
+        live=True,
+        node=False,
+    )
+    theta: float = _option(
+        0.5,
+        "A category is selected in any case if the whole image makes it more probable than this.",
+        low=0.0,
+        high=1.0,
+        live=True,
+        node=False,
+    )
+    shortlist: int = _option(
+        192,
+        "How many categories take part in the selection; of more, the nearest are found first.",
+        low=1,
+        high=65535,
+        live=True,
+        node=False,
+    )
+    validation: Validation = _option(
+        OFF,
+        "What happens to a region whose mean feature does not fit its name (DCP-CLIP, equation 17): "
+        "'relabel' gives it the best name, 'reject' makes it unknown.",
+        live=True,
+        node=False,
+    )
+    validation_top_k: int = _option(
+        5,
+        "A region keeps its name if the name is among this many best ones.",
+        low=1,
+        high=65535,
+        live=True,
+        node=False,
+    )
+    validate_seen: bool = _option(
+        False,
+        "Validate also the names that the model was trained with, which DCP-CLIP leaves out.",
+        live=True,
+        node=False,
+    )
 
 
-def _check_number(name: str, value: object, low: float, high: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"expected {name} to be a number, got {value!r}")
-    if not (math.isfinite(value) and low <= value <= high):
-        raise ValueError(f"expected {name} from {low:g} to {high:g}, got {value!r}")
+@dataclass(frozen=True)
+class NodeOptions(_Checked):
+    """What concerns the node alone. Each field's declaration says what it does.
+
+    Raises:
+        TypeError: a field has another type.
+        ValueError: a field is out of its range.
+    """
+
+    autostart: bool = _option(True, "Configure and activate at start, without a lifecycle manager.")
+    vocabulary: str = _option(
+        "office",
+        "The words at the start and after reset_vocabulary: a YAML file, or the name of one that comes with "
+        "the package (home, office, street, warehouse).",
+    )
+    compressed: bool = _option(False, "Subscribe to image/compressed (CompressedImage) instead of image.")
+    sync_slop: float = _option(
+        0.02,
+        "How many seconds the stamps of an image and of its depth or pose may differ.",
+        low=0.0001,
+        high=10.0,
+    )
+    points: Points = _option(
+        "auto", "When to publish semantic/points; 'auto': while somebody subscribes.", live=True
+    )
+    temporal_filter: TemporalFilterKind = _option(
+        OFF,
+        "Let frames vote on names over time: 'flow' follows pixels by optical flow, 'pose' follows points by "
+        "depth, camera_info and pose.",
+        live=True,
+    )
+    temporal_filter_time: float = _option(
+        0.5,
+        "Seconds after which a frame's vote in the temporal filter counts 1/e.",
+        low=0.05,
+        high=10.0,
+        live=True,
+    )
 
 
-def _check_count(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"expected {name} to be a whole number, got {value!r}")
-    if value < 1:
-        raise ValueError(f"expected {name} to be at least 1, got {value}")
+def node_options() -> dict[str, Option]:
+    """The node's parameters, by name: first those that are fixed once it runs."""
+    groups = (LoadOptions, NodeOptions, SegmenterOptions)
+    found = [option for group in groups for option in declared(group).values() if option.node]
+    return {option.name: option for option in sorted(found, key=lambda option: option.live)}
+
+
+def parameter_file() -> str:
+    """`config/ovs.yaml`: every parameter of the node with its default."""
+    lines = [
+        "# The node's parameters with their defaults. Give a copy to the launch file as params_file.",
+        "# Made from ovs_ros/options.py by `python -m ovs_ros.options`.",
+        "/**:",
+        "  ros__parameters:",
+    ]
+    options = node_options().values()
+    for live, what in ((False, "Fixed while the node runs."), (True, "Can change while the node runs.")):
+        lines += ["", f"    # {what}"] if live else [f"    # {what}"]
+        for option in options:
+            if option.live == live:
+                lines += [f"    # {line}" for line in wrap(option.text, 100)]
+                lines.append(f"    {option.name}: {_in_yaml(option.default)}")
+    return "\n".join(lines) + "\n"
+
+
+def parameter_table() -> str:
+    """The docs' table of the node's parameters, in Markdown."""
+    rows = ["| name | default | can change | what |", "|---|---|---|---|"]
+    for option in node_options().values():
+        live = "yes" if option.live else ""
+        rows.append(f"| `{option.name}` | `{_in_yaml(option.default)}` | {live} | {option.text} |")
+    return "\n".join(rows) + "\n"
+
+
+def with_table(page: str) -> str:
+    """A page of the docs whose part between the two markers is the table of parameters."""
+    before, _, rest = page.partition(TABLE_START)
+    _, _, after = rest.partition(TABLE_END)
+    return f"{before}{TABLE_START}\n{parameter_table()}{TABLE_END}{after}"
+
+
+def written(checkout: Path) -> dict[Path, str]:
+    """The text of each file of a checkout that is made from the options."""
+    page = checkout / "docs" / "guide" / "parameters.md"
+    return {
+        checkout / "config" / "ovs.yaml": parameter_file(),
+        page: with_table(page.read_text(encoding="utf-8")),
+    }
+
+
+def _in_yaml(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f'"{value}"' if value == OFF else str(value)  # YAML reads off as false.
+
+
+if __name__ == "__main__":
+    for path, text in written(Path(__file__).parents[1]).items():
+        path.write_text(text, encoding="utf-8")
+        print(path)

@@ -103,18 +103,18 @@ class Segmenter:
         self.seen_names = seen_names
 
     @classmethod
-    def load(cls, preset: str = "stream", *, models: Path | None = None, **options: object) -> "Segmenter":
+    def load(cls, model: str = "stream", *, models: Path | None = None, **options: object) -> "Segmenter":
         """A model, with embeddings cached on disk.
 
         Args:
-            preset: 'stream' for speed or 'quality' for detail: the embedded model; or a model file, or the
+            model: 'stream' for speed or 'quality' for detail: the embedded model; or a model file, or the
                 name of one that comes with the package (see encoders/model_file.py).
             models: the folder with the embedded model's files; None: those that come with the package.
             options: fields of SegmenterOptions that shall differ from their defaults.
 
         Raises:
             TypeError: an option that does not exist, or of another type.
-            ValueError: an unknown preset, an option out of range, a preset without a fitted temperature, or
+            ValueError: an unknown model, an option out of range, a model without a fitted temperature, or
                 weights that do not fit the model.
             FileNotFoundError: weights are missing.
             ModuleNotFoundError: a package that the model needs is not installed.
@@ -122,8 +122,8 @@ class Segmenter:
         from ovs_ros.encoders import embedded
 
         checked = SegmenterOptions(**options)  # type: ignore[arg-type]  # checked at run time, field by field
-        if preset not in embedded.PRESETS:
-            file = read_model_file(find_model_file(preset))
+        if model not in embedded.PRESETS:
+            file = read_model_file(find_model_file(model))
             image, text = load_model(file)
             if file.exported:
                 return cls(image, text, checked, EmbeddingCache())
@@ -131,8 +131,8 @@ class Segmenter:
 
             return TorchSegmenter(image, text, checked, EmbeddingCache())
         folder = models if models is not None else embedded.MODELS
-        image, text = embedded.load(preset, models=folder)
-        temperature = load_temperature(preset, folder)
+        image, text = embedded.load(model, models=folder)
+        temperature = load_temperature(model, folder)
         network = RefinementNetwork(folder / NETWORK_FILE)
         seen_names = embedded.load_seen_names(folder)
         return cls(image, text, checked, EmbeddingCache(), temperature, network, seen_names=seen_names)
@@ -226,7 +226,7 @@ class Segmenter:
         clock.stage("prepare")
         encoded = encoder.backbone(prepared)
         clock.stage("encode")
-        features = with_fine_grid(encoder.project(encoded), options.refinement)
+        features = with_fine_grid(encoder.project(encoded), options.postprocess)
         clock.stage("project")
         scale = encoder.logit_scale
         with _BLAS.limit(limits=1):
@@ -234,15 +234,15 @@ class Segmenter:
             selection = select(features, words, scale, options) if options.select else everything(words)
             clock.stage("select")
             temperature = options.temperature * self.calibration
-            network = self.network if options.refine else None
+            network = self.network if options.network else None
             most = REFINED if options.select else MOST_WORDS
             prompts = None if words.prompts is None else words.prompts[selection.rows]
             embeddings = words.embeddings[selection.rows]
             logits = align(features, embeddings, scale, temperature, network, most, prompts)
             clock.stage("align")
-            if options.refinement != "none":
-                logits = refine(logits, features, image, options.refinement)
-                clock.stage("refine")
+            if options.postprocess != "none":
+                logits = refine(logits, features, image, options.postprocess)
+                clock.stage("postprocess")
         return Scored(features, selection, logits)
 
 

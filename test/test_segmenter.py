@@ -60,7 +60,7 @@ def test_what_a_negative_wins_is_unknown():
 
 
 def test_a_frame_of_negatives_alone_is_unknown():
-    segmenter = color_segmenter(suppression="none")
+    segmenter = color_segmenter(rule="top_n")
     words = segmenter.embed(Vocabulary.from_names(["red"], negatives=["green"]))
     result = segmenter.segment(color_image([["green"]]), words)
     assert (result.labels == 255).all() and result.unknown_share == 1
@@ -185,14 +185,14 @@ def test_encoders_and_words_of_two_spaces_are_refused():
         ({"threshold": -0.1}, ValueError),
         ({"max_categories": 0}, ValueError),
         ({"shortlist": 1.5}, TypeError),
-        ({"suppression": "some"}, ValueError),
+        ({"postprocess": "crf"}, ValueError),
         ({"temperature": 0.0}, ValueError),
         ({"select": 1}, TypeError),
         ({"rule": "best"}, ValueError),
         ({"top_n": 0}, ValueError),
         ({"validation": "on"}, ValueError),
         ({"validation_top_k": True}, TypeError),
-        ({"validation_region": "pixel"}, ValueError),
+        ({"network": "on"}, TypeError),
         ({"validate_seen": "no"}, TypeError),
     ],
 )

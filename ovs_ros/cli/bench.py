@@ -1,5 +1,6 @@
 """`ovs bench`: how long a frame takes, and what the size of the vocabulary has to do with it."""
 
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from time import perf_counter
@@ -15,16 +16,16 @@ from rich.text import Text
 
 from ovs_ros.cli.bench_words import ADJECTIVES, NOUNS
 from ovs_ros.cli.common import (
-    ExhaustiveOption,
     JsonOption,
-    PresetOption,
     console,
     embed_words,
     load_segmenter,
     user_errors,
     write_json,
 )
+from ovs_ros.cli.options import with_flags
 from ovs_ros.encoders.protocols import ImageEncoder, TimedEncoder
+from ovs_ros.options import LoadOptions, SegmenterOptions
 from ovs_ros.segmenter import Segmenter
 from ovs_ros.vocabulary.vocabulary import Vocabulary
 from ovs_ros.vocabulary.word_embeddings import EmbeddedVocabulary
@@ -34,12 +35,14 @@ HEIGHT, WIDTH = 480, 640
 _WARM_UP = 3
 
 
+@with_flags(leave_out=["select"])
 def bench(
-    preset: PresetOption = "stream",
     frames: Annotated[
         int, typer.Option(min=20, help="Frames timed for each size; medians are reported.")
     ] = 60,
-    exhaustive: ExhaustiveOption = False,
+    exhaustive: Annotated[
+        bool, typer.Option("--exhaustive", help="Decide among all words in every frame: no selection.")
+    ] = False,
     batch: Annotated[
         int,
         typer.Option(min=0, help="Time the network alone over this many images at once too; torch only."),
@@ -48,13 +51,16 @@ def bench(
         Path | None, typer.Option(help="Another folder with the model's files, as `ovs train` writes them.")
     ] = None,
     json_file: JsonOption = None,
+    *,
+    load: LoadOptions,
+    options: SegmenterOptions,
 ) -> None:
     """Time one 640x480 frame for vocabularies of 20 to 20,000 names, and the image encoder alone.
 
     All are timed in turn, frame by frame, so that a machine that slows down slows all of them alike.
     """
     with user_errors():
-        segmenter = load_segmenter(preset, models=models, select=not exhaustive)
+        segmenter = load_segmenter(load, replace(options, select=not exhaustive), models=models)
         if batch:
             _timed(segmenter.image_encoder)  # An error is to come before minutes of timing, not after them.
         vocabularies = compose_vocabularies(segmenter, SIZES)

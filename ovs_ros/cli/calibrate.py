@@ -12,7 +12,6 @@ from rich.text import Text
 
 from ovs_ros.cli.common import (
     JsonOption,
-    PresetOption,
     console,
     embed_words,
     list_images,
@@ -24,11 +23,13 @@ from ovs_ros.cli.common import (
 )
 from ovs_ros.cli.labelled import IGNORED, LabelledSet, load_labelled_set
 from ovs_ros.cli.measures import rounded
+from ovs_ros.cli.options import with_flags
 from ovs_ros.encoders.embedded import PRESETS
 from ovs_ros.evaluation.metrics import ConfusionMatrix
 from ovs_ros.evaluation.site_templates import TemplateEntropies
 from ovs_ros.evaluation.site_thresholds import CategoryConfidences
 from ovs_ros.evaluation.temperature_scaling import Reliability
+from ovs_ros.options import LoadOptions, SegmenterOptions
 from ovs_ros.segmenter import Segmenter
 from ovs_ros.steps.grid import crop
 from ovs_ros.steps.segmentation import Segmentation
@@ -38,6 +39,7 @@ from ovs_ros.vocabulary.vocabulary import Category, CategorySpec, Vocabulary, na
 from ovs_ros.vocabulary.yaml_io import dump_vocabulary, load_vocabulary
 
 
+@with_flags()
 def calibrate(
     folder: Annotated[
         Path,
@@ -52,7 +54,6 @@ def calibrate(
     vocabulary: Annotated[
         Path | None, typer.Option("--vocabulary", help="Names to look for, as YAML; default: the classes.")
     ] = None,
-    preset: PresetOption = "stream",
     templates: Annotated[
         int | None,
         typer.Option(
@@ -69,6 +70,9 @@ def calibrate(
         float, typer.Option(min=0, max=1, help="The share of a category's pixels that may become unknown.")
     ] = 0.5,
     json_file: JsonOption = None,
+    *,
+    load: LoadOptions,
+    options: SegmenterOptions,
 ) -> None:
     """Choose prompts and thresholds for each category from unlabelled frames, and write them as a vocabulary.
 
@@ -80,10 +84,10 @@ def calibrate(
         dataset = load_labelled_set(folder) if (folder / "label").is_dir() else None
         images = dataset.images if dataset else list_images(_images_folder(folder))
         start = _vocabulary(words, vocabulary, dataset)
-        segmenter = load_segmenter(preset)
+        segmenter = load_segmenter(load, options)
         specs = [CategorySpec(c.name, c.prompts) for c in start.categories]
         if templates is None:
-            templates = 0 if preset in PRESETS else 8
+            templates = 0 if load.model in PRESETS else 8
         if templates:
             specs = _choose_templates(segmenter, start, images, templates)
         chosen = Vocabulary.from_specs(specs, start.negatives)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,15 +14,10 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ovs_ros.encoders.fusion import OFF, with_second
-from ovs_ros.options import REFINEMENTS, VALIDATIONS
+from ovs_ros.encoders.fusion import with_second
+from ovs_ros.options import LoadOptions, SegmenterOptions
 from ovs_ros.segmenter import Segmenter
-from ovs_ros.vocabulary.prompts import (
-    ATTRIBUTE_READING,
-    ATTRIBUTE_READINGS,
-    ATTRIBUTE_WEIGHT,
-    AttributePrompts,
-)
+from ovs_ros.vocabulary.prompts import AttributePrompts
 from ovs_ros.vocabulary.vocabulary import Vocabulary
 from ovs_ros.vocabulary.word_embeddings import EmbeddedVocabulary
 
@@ -30,47 +26,7 @@ IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".
 console = Console()
 _errors = Console(stderr=True)
 
-PresetOption = Annotated[
-    str,
-    typer.Option(
-        "--preset",
-        help="The model: 'stream' (fast), 'quality' (detailed), or a model file, as docs/guide/models.md.",
-    ),
-]
 JsonOption = Annotated[Path | None, typer.Option("--json", help="Write the results to this file as JSON.")]
-ExhaustiveOption = Annotated[
-    bool, typer.Option("--exhaustive", help="Decide among all words in every frame: no selection.")
-]
-ValidationOption = Annotated[
-    str,
-    typer.Option(
-        "--validation",
-        help=f"What happens to regions that do not bear their name out: {', '.join(VALIDATIONS)}.",
-    ),
-]
-RefinementOption = Annotated[
-    str,
-    typer.Option("--refinement", help=f"What image and patches do to the logits: {', '.join(REFINEMENTS)}."),
-]
-AttributesOption = Annotated[
-    str,
-    typer.Option(
-        "--attributes",
-        help="What categories look like: 'off', 'shipped', or a YAML file laid over the shipped.",
-    ),
-]
-AttributeReadingOption = Annotated[
-    str, typer.Option(help=f"How attributes come into a word's embedding: {', '.join(ATTRIBUTE_READINGS)}.")
-]
-AttributeWeightOption = Annotated[
-    float, typer.Option(help="The attributes' share in a word's embedding, 0 to 1.")
-]
-SecondEncoderOption = Annotated[
-    str, typer.Option("--second-encoder", help="ONNX file of a second image encoder; 'off' for none.")
-]
-FusionOption = Annotated[
-    str, typer.Option("--fusion", help="What 'ovs train fusion' wrote for the second encoder.")
-]
 
 
 @contextmanager
@@ -83,23 +39,18 @@ def user_errors() -> Iterator[None]:
         raise typer.Exit(2) from error
 
 
-def load_segmenter(preset: str, *, models: Path | None = None, **options: object) -> Segmenter:
-    """A preset's model, with a note while it loads."""
-    with console.status(f"Loading the model, preset {preset}"):
-        return Segmenter.load(preset, models=models, **options)
-
-
-def equip(
-    segmenter: Segmenter,
-    attributes: str,
-    reading: str = ATTRIBUTE_READING,
-    weight: float = ATTRIBUTE_WEIGHT,
-    second_encoder: str = OFF,
-    fusion: str = OFF,
-) -> None:
-    """Give a segmenter attributes of words and a second image encoder, as far as they are asked for."""
-    segmenter.attributes = AttributePrompts.load(attributes, reading, weight)
-    segmenter.image_encoder = with_second(segmenter.image_encoder, second_encoder, fusion)
+def load_segmenter(
+    load: LoadOptions,
+    options: SegmenterOptions = SegmenterOptions(),  # noqa: B008  # frozen
+    *,
+    models: Path | None = None,
+) -> Segmenter:
+    """The segmenter of a model, with a note while it loads."""
+    with console.status(f"Loading the model {load.model}"):
+        segmenter = Segmenter.load(load.model, models=models, **asdict(options))
+        segmenter.attributes = AttributePrompts.load(load.attributes, load.attribute_weight)
+        segmenter.image_encoder = with_second(segmenter.image_encoder, load.second_encoder, load.fusion)
+    return segmenter
 
 
 def embed_words(segmenter: Segmenter, vocabulary: Vocabulary) -> EmbeddedVocabulary:

@@ -13,19 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from ovs_ros.cli.common import (
-    AttributeReadingOption,
-    AttributesOption,
-    AttributeWeightOption,
-    ExhaustiveOption,
-    FusionOption,
     JsonOption,
-    PresetOption,
-    RefinementOption,
-    SecondEncoderOption,
-    ValidationOption,
     console,
     embed_words,
-    equip,
     load_segmenter,
     progress_bar,
     read_image,
@@ -41,21 +31,19 @@ from ovs_ros.cli.measures import (
     peak_memory_mb,
     rounded,
 )
+from ovs_ros.cli.options import with_flags
 from ovs_ros.cli.prediction_sets import evaluate_prediction_sets
-from ovs_ros.encoders.fusion import OFF
 from ovs_ros.evaluation.metrics import SelectionRecall
-from ovs_ros.options import REGIONS, RULES, SUPPRESSIONS, SegmenterOptions
+from ovs_ros.options import LoadOptions, SegmenterOptions
 from ovs_ros.segmenter import Segmenter
 from ovs_ros.steps.network import RefinementNetwork
 from ovs_ros.steps.segmentation import Segmentation
-from ovs_ros.vocabulary.prompts import ATTRIBUTE_READING, ATTRIBUTE_WEIGHT
 from ovs_ros.vocabulary.vocabulary import Vocabulary, name_key
 from ovs_ros.vocabulary.word_embeddings import EmbeddedVocabulary
 from ovs_ros.vocabulary.yaml_io import load_class_names
 
-DEFAULTS = SegmenterOptions()
 
-
+@with_flags()
 def evaluate(
     folder: Annotated[
         Path, typer.Argument(metavar="DIR", help="Holds image/* and label/*.png of the same names.")
@@ -85,48 +73,9 @@ def evaluate(
     images: Annotated[
         int | None, typer.Option(min=1, help="At most this many images, at even distances in the set.")
     ] = None,
-    preset: PresetOption = "stream",
-    exhaustive: ExhaustiveOption = False,
     compare: Annotated[
         bool, typer.Option("--compare-exhaustive", help="Decide each image among all words too, in turn.")
     ] = False,
-    rule: Annotated[
-        str, typer.Option(help=f"Which categories are selected: {', '.join(RULES)}.")
-    ] = DEFAULTS.rule,
-    top_n: Annotated[
-        int, typer.Option(help="How many categories a patch elects, with the rule top_n.")
-    ] = DEFAULTS.top_n,
-    max_categories: Annotated[
-        int, typer.Option(help="How many categories an image is decided among at most.")
-    ] = DEFAULTS.max_categories,
-    shortlist: Annotated[
-        int, typer.Option(help="How many categories take part in the selection; more are screened before.")
-    ] = DEFAULTS.shortlist,
-    suppression: Annotated[
-        str, typer.Option(help=f"How dominant categories are held back: {', '.join(SUPPRESSIONS)}.")
-    ] = DEFAULTS.suppression,
-    theta: Annotated[
-        float, typer.Option(help="Image probability above which a category is selected in any case.")
-    ] = DEFAULTS.theta,
-    refine: Annotated[
-        bool, typer.Option(help="Let the trained network refine the cosines.")
-    ] = DEFAULTS.refine,
-    refinement: RefinementOption = DEFAULTS.refinement,
-    validation: ValidationOption = DEFAULTS.validation,
-    validation_top_k: Annotated[
-        int, typer.Option(help="A region keeps its name if it is among this many best ones.")
-    ] = DEFAULTS.validation_top_k,
-    validation_region: Annotated[
-        str, typer.Option(help=f"What a region is: {', '.join(REGIONS)}.")
-    ] = DEFAULTS.validation_region,
-    validate_seen: Annotated[
-        bool, typer.Option("--validate-seen", help="Check names too that the model was trained with.")
-    ] = False,
-    attributes: AttributesOption = "off",
-    attribute_reading: AttributeReadingOption = ATTRIBUTE_READING,
-    attribute_weight: AttributeWeightOption = ATTRIBUTE_WEIGHT,
-    second_encoder: SecondEncoderOption = OFF,
-    fusion: FusionOption = OFF,
     conformal: Annotated[
         float | None,
         typer.Option(
@@ -138,10 +87,13 @@ def evaluate(
     models: Annotated[
         Path | None, typer.Option(help="Another folder with the model's files, as `ovs train` writes them.")
     ] = None,
-    network: Annotated[
+    network_file: Annotated[
         Path | None, typer.Option(help="Another network than the model's, as `ovs train network` exports it.")
     ] = None,
     json_file: JsonOption = None,
+    *,
+    load: LoadOptions,
+    options: SegmenterOptions,
 ) -> None:
     """Measure mean intersection over union (mIoU), pixel accuracy, selection, calibration, time and memory.
 
@@ -149,8 +101,6 @@ def evaluate(
     occur in the labels. Labels are line numbers of the class file from 0; 255 is left out.
     """
     with user_errors():
-        if exhaustive and compare:
-            raise ValueError("expected --exhaustive or --compare-exhaustive, got both")
         chosen: LabelKind = labels  # type: ignore[assignment]  # checked by load_labelled_set
         dataset = load_labelled_set(folder, chosen, classes)
         names = dataset.names
@@ -158,27 +108,10 @@ def evaluate(
         vocabulary = _with_distractors(names, distractors)
         if images is not None:
             dataset = dataset.spread(images)
-        segmenter = load_segmenter(
-            preset,
-            models=models,
-            select=not exhaustive,
-            rule=rule,
-            top_n=top_n,
-            max_categories=max_categories,
-            shortlist=shortlist,
-            suppression=suppression,
-            theta=theta,
-            refine=refine,
-            refinement=refinement,
-            validation=validation,
-            validation_top_k=validation_top_k,
-            validation_region=validation_region,
-            validate_seen=validate_seen,
-        )
-        if network is not None:
-            segmenter.network = RefinementNetwork(network)
+        segmenter = load_segmenter(load, options, models=models)
+        if network_file is not None:
+            segmenter.network = RefinementNetwork(network_file)
         segmenter.seen_names -= {name_key(name) for name in held_out}
-        equip(segmenter, attributes, attribute_reading, attribute_weight, second_encoder, fusion)
         words = embed_words(segmenter, vocabulary)
         sets = None if conformal is None else evaluate_prediction_sets(segmenter, words, dataset, conformal)
         agreement = Agreement(names, held_out)

@@ -22,7 +22,7 @@ _WARM_UP = 2
 
 
 def export(
-    preset: Annotated[str, typer.Argument(help="A model file (YAML), or the name of a shipped one.")],
+    model: Annotated[str, typer.Argument(help="A model file (YAML), or the name of a shipped one.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The folder to write.")],
     size: Annotated[
         str, typer.Option(help="The camera's image, HEIGHTxWIDTH; others are fitted into its grid.")
@@ -42,7 +42,7 @@ def export(
     in fp16 and int8. The folder is a model: name it as `model` in a model file.
     """
     with user_errors():
-        file = _model_file(preset)
+        file = _model_file(model)
         height, width = _size(size)
         from ovs_ros.encoders.clip.imports import import_open_clip
 
@@ -51,18 +51,18 @@ def export(
         from ovs_ros.zoo.families import load_dense_model
 
         with console.status("Loading the model"):
-            model = load_dense_model(file)
-        grid = fit_grid(height, width, patches=file.patches, patch=model.stride)
+            dense = load_dense_model(file)
+        grid = fit_grid(height, width, patches=file.patches, patch=dense.stride)
         console.print(
-            f"{model.name}: {grid.rows} x {grid.columns} patches of {grid.patch} pixels", markup=False
+            f"{dense.name}: {grid.rows} x {grid.columns} patches of {grid.patch} pixels", markup=False
         )
         with console.status("Writing and checking"):
             export_model(
-                model, out, grid, templates=file.templates, half=fp16, int8=int8, report=_print_parity
+                dense, out, grid, templates=file.templates, half=fp16, int8=int8, report=_print_parity
             )
         if compare:
             precisions = ["fp32", *(["int8"] if int8 else [])]
-            _print_times(time_in_turn(model, out, grid, precisions, compare, threads), threads)
+            _print_times(time_in_turn(dense, out, grid, precisions, compare, threads), threads)
 
 
 def time_in_turn(
@@ -111,17 +111,17 @@ def _runner(session: Any, picture: Any) -> Callable[[], Any]:
     return lambda: session.run(None, {"image": picture})
 
 
-def _model_file(preset: str) -> ModelFile:
+def _model_file(name: str) -> ModelFile:
     """The model file that a name means.
 
     Raises:
         ValueError: it means the embedded model, or one that was exported already.
     """
-    if preset in PRESETS:
+    if name in PRESETS:
         raise ValueError(
-            f"expected a model that runs with torch, got {preset}, which is ONNX already; use it as it is"
+            f"expected a model that runs with torch, got {name}, which is ONNX already; use it as it is"
         )
-    file = read_model_file(find_model_file(preset))
+    file = read_model_file(find_model_file(name))
     if file.exported:
         raise ValueError(
             f"expected a model that runs with torch, got {file.model}, which was exported already"

@@ -1,4 +1,4 @@
-"""`ovs flicker`: how steady the names of a recording are, and what smoothing does about it."""
+"""`ovs flicker`: how steady the names of a recording are, and what the temporal filter does about it."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +13,6 @@ from rich.text import Text
 
 from ovs_ros.cli.common import (
     JsonOption,
-    PresetOption,
     console,
     embed_words,
     load_segmenter,
@@ -21,15 +20,18 @@ from ovs_ros.cli.common import (
     user_errors,
     write_json,
 )
+from ovs_ros.cli.options import with_flags
 from ovs_ros.cli.segment import asked_vocabulary
 from ovs_ros.evaluation.flicker import Flicker
 from ovs_ros.geometry.flow import Glance
 from ovs_ros.geometry.reprojection import Sight
 from ovs_ros.geometry.rgbd_folder import RgbdFolder
+from ovs_ros.options import LoadOptions, NodeOptions, SegmenterOptions
 from ovs_ros.steps.segmentation import Segmentation
-from ovs_ros.steps.temporal_filter import TIME_CONSTANT_S, TemporalSmoother, flow_smoother, pose_smoother
+from ovs_ros.steps.temporal_filter import TemporalFilter, flow_filter, pose_filter
 
 
+@with_flags()
 def flicker(
     folder: Annotated[
         Path,
@@ -45,31 +47,33 @@ def flicker(
     vocabulary: Annotated[
         Path | None, typer.Option("--vocabulary", help="Names to look for, as YAML.")
     ] = None,
-    preset: PresetOption = "stream",
     frames: Annotated[int | None, typer.Option(min=2, help="How many frames, from the first on.")] = None,
     rate: Annotated[float, typer.Option(min=0.1, help="Frames a second of the recording.")] = 15.0,
-    smoothing_time: Annotated[
+    temporal_filter_time: Annotated[
         list[float] | None,
         typer.Option(help="Seconds after which a frame's vote counts 1/e; may be given several times."),
     ] = None,
     json_file: JsonOption = None,
+    *,
+    load: LoadOptions,
+    options: SegmenterOptions,
 ) -> None:
     """Measure flicker: the share of pixels whose name changes between frames that see the same point.
 
     Which pixels of the frame before show the same points is known by depth and poses, and checked by depth.
-    'other than unsmoothed' is the share of pixels that smoothing gives another name: what freezes names has
+    'other than unfiltered' is the share of pixels that the filter gives another name: what freezes names has
     little flicker, and much of that.
     """
     with user_errors():
         recording = RgbdFolder(folder)
         names = recording.names[:frames]
         asked = asked_vocabulary(words, vocabulary)
-        segmenter = load_segmenter(preset)
+        segmenter = load_segmenter(load, options)
         embedded = embed_words(segmenter, asked)
         ways = [
             _Way(name, seconds, make(seconds))
-            for seconds in (smoothing_time or [TIME_CONSTANT_S])
-            for name, make in (("flow", flow_smoother), ("pose", pose_smoother))
+            for seconds in (temporal_filter_time or [NodeOptions.temporal_filter_time])
+            for name, make in (("flow", flow_filter), ("pose", pose_filter))
         ]
         off = Flicker()
         with progress_bar() as bar:
@@ -83,7 +87,7 @@ def flicker(
             "frames": len(names),
             "compared_share": _rounded(off.compared / max(off.seen, 1)),
             "flicker": _rounded(off.rate),
-            "smoothed": [way.report() for way in ways],
+            "filtered": [way.report() for way in ways],
             "model": segmenter.image_encoder.name,
         }
         _print(results)
@@ -93,11 +97,11 @@ def flicker(
 
 @dataclass
 class _Way:
-    """One way to smooth, and what it did so far."""
+    """One way to filter, and what it did so far."""
 
     name: str
     seconds: float
-    smoother: TemporalSmoother[Any]
+    filter: TemporalFilter[Any]
     flicker: Flicker = field(default_factory=Flicker)
     differs: list[float] = field(default_factory=list)
     times_ms: list[float] = field(default_factory=list)
@@ -110,17 +114,17 @@ class _Way:
             if self.name == "flow"
             else Sight(sight.intrinsics, sight.depth, sight.camera_to_world)
         )
-        smoothed = self.smoother.smooth(result, stamp, view)
+        filtered = self.filter.apply(result, stamp, view)
         self.times_ms.append((perf_counter() - start) * 1e3)
-        self.flicker.add(smoothed.labels, sight)
-        self.differs.append(float((smoothed.labels != result.labels).mean()))
+        self.flicker.add(filtered.labels, sight)
+        self.differs.append(float((filtered.labels != result.labels).mean()))
 
     def report(self) -> dict[str, Any]:
         return {
-            "smoothing": self.name,
-            "smoothing_time": self.seconds,
+            "temporal_filter": self.name,
+            "temporal_filter_time": self.seconds,
             "flicker": _rounded(self.flicker.rate),
-            "other_than_unsmoothed": _rounded(float(np.mean(self.differs))),
+            "other_than_unfiltered": _rounded(float(np.mean(self.differs))),
             "ms_per_frame": round(float(np.median(self.times_ms)), 2),
         }
 
@@ -134,14 +138,14 @@ def _print(results: dict[str, Any]) -> None:
     def share(value: float | None) -> str:
         return "nothing to compare" if value is None else f"{value:.1%}"
 
-    table = Table("smoothing", "time constant", "flicker", "other than unsmoothed", "ms per frame")
+    table = Table("temporal filter", "time constant", "flicker", "other than unfiltered", "ms per frame")
     table.add_row("off", "", share(results["flicker"]), "", "")
-    for way in results["smoothed"]:
+    for way in results["filtered"]:
         table.add_row(
-            way["smoothing"],
-            f"{way['smoothing_time']:g} s",
+            way["temporal_filter"],
+            f"{way['temporal_filter_time']:g} s",
             share(way["flicker"]),
-            share(way["other_than_unsmoothed"]),
+            share(way["other_than_unfiltered"]),
             f"{way['ms_per_frame']:.1f}",
         )
     console.print(table)

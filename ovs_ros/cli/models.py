@@ -26,7 +26,7 @@ class ModelRow:
     """What is said of a model file.
 
     Attributes:
-        name: what `--preset` calls it.
+        name: what `--model` calls it.
         model, weights: as the file has them.
         here: whether its weights are on this machine.
         source: where they come from.
@@ -58,7 +58,7 @@ class ModelRow:
 
 def models(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[PRESET]...", help="Only these; default: all of them.")
+        list[str] | None, typer.Argument(metavar="[MODEL]...", help="Only these; default: all of them.")
     ] = None,
     frames: Annotated[
         int,
@@ -66,7 +66,7 @@ def models(
     ] = 0,
     json_file: JsonOption = None,
 ) -> None:
-    """List the model files that come with the package, for --preset: architecture, cost, weights.
+    """List the model files that come with the package, for --model: architecture, cost, weights.
 
     GFLOPs are those of a frame of 640x480, decoders with 32 categories included; a multiplication and its
     addition count as two. They are counted without weights, and nothing is downloaded. Frames are timed with
@@ -98,7 +98,7 @@ def describe(path: Path) -> ModelRow:
     if file.exported:
         raise ValueError(
             f"expected a model that runs with torch in {path}, got the exported {file.model}; time it with "
-            "'ovs bench --preset'"
+            "'ovs bench --model'"
         )
     # Imported late: torch takes a while to load, and the base install lacks it.
     from ovs_ros.encoders.clip.imports import import_open_clip
@@ -141,7 +141,7 @@ def _time(path: Path, frames: int) -> dict[str, Any]:
 
 def _print(rows: list[ModelRow]) -> None:
     timed = [row for row in rows if row.frame_ms is not None]
-    table = Table("preset", "weights", "here", "input", "M parameters", "GFLOPs", *(["ms"] if timed else []))
+    table = Table("model", "weights", "here", "input", "M parameters", "GFLOPs", *(["ms"] if timed else []))
     for row in rows:
         size = f"{row.height}x{row.width}" if row.height else "?"
         parameters = "?" if row.parameters is None else f"{row.parameters / 1e6:.0f}"

@@ -13,19 +13,9 @@ from rich.text import Text
 
 from ovs_ros.cli.common import (
     IMAGE_SUFFIXES,
-    AttributeReadingOption,
-    AttributesOption,
-    AttributeWeightOption,
-    ExhaustiveOption,
-    FusionOption,
     JsonOption,
-    PresetOption,
-    RefinementOption,
-    SecondEncoderOption,
-    ValidationOption,
     console,
     embed_words,
-    equip,
     list_images,
     load_segmenter,
     progress_bar,
@@ -34,16 +24,17 @@ from ovs_ros.cli.common import (
     write_image,
     write_json,
 )
-from ovs_ros.encoders.fusion import OFF
+from ovs_ros.cli.options import with_flags
 from ovs_ros.geometry.flow import Glance
+from ovs_ros.options import LoadOptions, NodeOptions, SegmenterOptions, declared
 from ovs_ros.render import overlay, with_legend
 from ovs_ros.steps.segmentation import Segmentation
-from ovs_ros.steps.temporal_filter import TIME_CONSTANT_S, flow_smoother
-from ovs_ros.vocabulary.prompts import ATTRIBUTE_READING, ATTRIBUTE_WEIGHT
+from ovs_ros.steps.temporal_filter import flow_filter
 from ovs_ros.vocabulary.vocabulary import Vocabulary
 from ovs_ros.vocabulary.yaml_io import load_vocabulary
 
 
+@with_flags()
 def segment(
     source: Annotated[
         Path, typer.Argument(metavar="SOURCE", help="An image, a folder of images, or a video.")
@@ -57,27 +48,23 @@ def segment(
     vocabulary: Annotated[
         Path | None, typer.Option("--vocabulary", help="Names to look for, as YAML.")
     ] = None,
-    preset: PresetOption = "stream",
-    threshold: Annotated[float, typer.Option(help="Probability below which a pixel is unknown.")] = 0.0,
     alpha: Annotated[float, typer.Option(min=0, max=1, help="How much colours cover the image.")] = 0.5,
-    exhaustive: ExhaustiveOption = False,
-    refinement: RefinementOption = "none",
-    validation: ValidationOption = "off",
-    attributes: AttributesOption = "off",
-    attribute_reading: AttributeReadingOption = ATTRIBUTE_READING,
-    attribute_weight: AttributeWeightOption = ATTRIBUTE_WEIGHT,
-    second_encoder: SecondEncoderOption = OFF,
-    fusion: FusionOption = OFF,
-    smoothing: Annotated[
-        str, typer.Option(help="'flow': the images are frames of one stream, smooth their names; or 'off'.")
-    ] = "off",
-    smoothing_time: Annotated[
-        float, typer.Option(min=0.05, help="Seconds after which a frame's vote counts 1/e.")
-    ] = TIME_CONSTANT_S,
+    temporal_filter: Annotated[
+        str, typer.Option(help="'flow': the images are frames of one stream, filter their names; or 'off'.")
+    ] = NodeOptions.temporal_filter,
+    temporal_filter_time: Annotated[
+        float, typer.Option(help=declared(NodeOptions)["temporal_filter_time"].text)
+    ] = NodeOptions.temporal_filter_time,
     rate: Annotated[
-        float, typer.Option(min=0.1, help="Frames a second, for smoothing a folder; a video tells its own.")
+        float,
+        typer.Option(
+            min=0.1, help="Frames a second, for the temporal filter of a folder; a video tells its own."
+        ),
     ] = 15.0,
     json_file: JsonOption = None,
+    *,
+    load: LoadOptions,
+    options: SegmenterOptions,
 ) -> None:
     """Write for each image its ids (NAME_labels.png) and a picture with a legend (NAME_overlay.png).
 
@@ -85,18 +72,20 @@ def segment(
     """
     with user_errors():
         asked = asked_vocabulary(words, vocabulary)
-        if smoothing not in ("off", "flow"):
+        over_time = NodeOptions(
+            temporal_filter=temporal_filter,  # type: ignore[arg-type]  # checked there
+            temporal_filter_time=temporal_filter_time,
+        )
+        if over_time.temporal_filter == "pose":
             raise ValueError(
-                f"expected --smoothing off or flow, got {smoothing!r}; pose needs depth and poses, which the "
-                "node and `ovs flicker` take"
+                "expected --temporal-filter off or flow, got pose, which needs depth and poses: the node and "
+                "`ovs flicker` take them"
             )
-        smoother = flow_smoother(smoothing_time) if smoothing == "flow" else None
+        flow = over_time.temporal_filter == "flow"
+        stream = flow_filter(over_time.temporal_filter_time) if flow else None
         total = _count(source)
         rate = _video_rate(source) or rate
-        segmenter = load_segmenter(
-            preset, threshold=threshold, select=not exhaustive, validation=validation, refinement=refinement
-        )
-        equip(segmenter, attributes, attribute_reading, attribute_weight, second_encoder, fusion)
+        segmenter = load_segmenter(load, options)
         embedded = embed_words(segmenter, asked)
         output.mkdir(parents=True, exist_ok=True)
         reports: list[dict[str, object]] = []
@@ -104,8 +93,8 @@ def segment(
         with progress_bar() as bar:
             for name, image in bar.track(_images(source), total=total, description="Segmenting"):
                 result = segmenter.segment(image, embedded)
-                if smoother is not None:
-                    result = smoother.smooth(result, len(reports) / rate, Glance.of(image))
+                if stream is not None:
+                    result = stream.apply(result, len(reports) / rate, Glance.of(image))
                 write_image(output / f"{name}_labels.png", result.labels)
                 picture = overlay(image, result.labels, asked, alpha)
                 write_image(output / f"{name}_overlay.png", with_legend(picture, result))

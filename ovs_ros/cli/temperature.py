@@ -23,6 +23,7 @@ from ovs_ros.cli.common import (
 from ovs_ros.cli.labelled import IGNORED, LabelledSet, load_labelled_set
 from ovs_ros.encoders import embedded
 from ovs_ros.evaluation.temperature_scaling import Reliability, fit_temperature, model_digest
+from ovs_ros.options import LoadOptions
 from ovs_ros.segmenter import Segmenter
 from ovs_ros.steps.decoder import decode
 from ovs_ros.steps.grid import at_nodes
@@ -40,8 +41,8 @@ def temperature(
             metavar="DIR...", help="Each holds image/* and label/*.png; classes.txt lies there or above."
         ),
     ],
-    presets: Annotated[
-        list[str], typer.Option("--preset", help="Which presets to fit; may be given several times.")
+    names: Annotated[
+        list[str], typer.Option("--model", help="Which models to fit; may be given several times.")
     ] = [*embedded.PRESETS],  # noqa: B006  # typer wants a list and never changes it
     models: Annotated[
         Path, typer.Option(help="The folder with the model's files, as `ovs train` writes them.")
@@ -55,7 +56,7 @@ def temperature(
         ),
     ] = None,
 ) -> None:
-    """Fit the temperature that calibrates confidences, one for each preset, on all sets together.
+    """Fit the temperature that calibrates confidences, one for each model, on all sets together.
 
     Of each set the even images (the first, the third, …) are fitted to, every image with the same weight, and
     the others tell the expected calibration error (ECE) before and after. 'Before' is a temperature of 1: the
@@ -67,9 +68,9 @@ def temperature(
         if short:
             raise ValueError(f"expected at least 2 images in each set, one to fit to, got 1 in {short[0]}")
         fitted: dict[str, object] = {}
-        table = Table("preset", "temperature", "set", "ECE before", "ECE after")
-        for preset in presets:
-            segmenter = load_segmenter(preset, models=models)
+        table = Table("model", "temperature", "set", "ECE before", "ECE after")
+        for model in names:
+            segmenter = load_segmenter(LoadOptions(model=model), models=models)
             segmenter.calibration = 1.0
             words = {
                 name: embed_words(segmenter, Vocabulary.from_names(dataset.names))
@@ -77,7 +78,7 @@ def temperature(
             }
             found = _fit(segmenter, sets, words)
             errors = {name: _errors(segmenter, dataset, words[name], found) for name, dataset in sets.items()}
-            fitted[preset] = {
+            fitted[model] = {
                 "temperature": round(found, 4),
                 "images": {name: len(dataset) for name, dataset in sets.items()},
                 "split": "fitted to the even images, errors from the odd ones",
@@ -85,7 +86,7 @@ def temperature(
                 "model": model_digest(models),
             }
             for name, (before, after) in errors.items():
-                table.add_row(preset, f"{found:.4f}", Text(name), f"{before:.4f}", f"{after:.4f}")
+                table.add_row(model, f"{found:.4f}", Text(name), f"{before:.4f}", f"{after:.4f}")
         console.print(table)
         if output:
             kept = json.loads(output.read_text(encoding="utf-8")) if output.is_file() else {}

@@ -312,7 +312,7 @@ def fusion(
     ],
     second: Annotated[Path, typer.Option(help="The second encoder, an ONNX file with one image as input.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Gets the fusion weights (npz).")],
-    preset: Annotated[str, typer.Option(help="The first encoder: 'stream' or 'quality'.")] = "stream",
+    model: Annotated[str, typer.Option(help="The first encoder: 'stream' or 'quality'.")] = "stream",
     size: Annotated[
         tuple[int, int] | None,
         typer.Option(metavar="H W", help="The second's input, where its file leaves it open."),
@@ -340,7 +340,7 @@ def fusion(
     from ovs_ros.training.train_fusion import FusionOptions, train_fusion
 
     with user_errors():
-        first, text = embedded.load(preset, models=models)
+        first, text = embedded.load(model, models=models)
         encoder = FeatureMapEncoder(second, MapInput(size, mean, std, map_output))
         options = FusionOptions(steps, batch, rate, per_channel=per_channel)
         weights, losses = train_fusion(split, first, text, encoder, options, images=images)

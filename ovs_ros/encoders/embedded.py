@@ -155,21 +155,21 @@ def load_seen_names(models: Path = MODELS) -> frozenset[str]:
 
 
 def load(
-    preset: str = "stream", *, models: Path = MODELS, threads: int = 0
+    name: str = "stream", *, models: Path = MODELS, threads: int = 0
 ) -> tuple[ImageEncoder, EmbeddedTextEncoder]:
     """Open the embedded pair.
 
     Args:
-        preset: "stream" (fast, the default) or "quality" (three scales).
+        name: "stream" (fast, the default) or "quality" (three scales).
         models: the folder with the model's files.
         threads: for one call; 0 means one for each core.
 
     Raises:
-        ValueError: there is no such preset.
+        ValueError: there is no such model.
         FileNotFoundError: a model's file is missing.
     """
-    if preset not in PRESETS:
-        raise ValueError(f"expected a preset out of {', '.join(PRESETS)}, got {preset!r}")
-    scales = [EmbeddedImageEncoder(models, patches=patches, threads=threads) for patches in PRESETS[preset]]
+    if name not in PRESETS:
+        raise ValueError(f"expected the model to be one of {', '.join(PRESETS)}, got {name!r}")
+    scales = [EmbeddedImageEncoder(models, patches=patches, threads=threads) for patches in PRESETS[name]]
     image = scales[0] if len(scales) == 1 else MultiScaleImageEncoder(scales)
     return image, EmbeddedTextEncoder(models, threads=threads)

@@ -106,7 +106,7 @@ class ModelFile:
 
 
 def find_model_file(name: str) -> Path:
-    """The file that a preset names: a path, or the name of a shipped one, with or without '.yaml'.
+    """The file that a name means: a path, or the name of a shipped one, with or without '.yaml'.
 
     Raises:
         ValueError: there is no such file.
@@ -116,7 +116,7 @@ def find_model_file(name: str) -> Path:
             return candidate
     known = ", ".join(sorted(path.stem for path in MODEL_FILES.glob("*.yaml")))
     raise ValueError(
-        f"expected the preset to be stream, quality, a model file (YAML) or one of {known}, got {name!r}"
+        f"expected the model to be stream, quality, a model file (YAML) or one of {known}, got {name!r}"
     )
 
 

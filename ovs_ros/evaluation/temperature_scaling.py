@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 logger = logging.getLogger(__name__)
 
 CALIBRATION_FILE = "calibration.json"
-"""In the model's folder: what `ovs temperature` fitted for each preset."""
+"""In the model's folder: what `ovs temperature` fitted for each model."""
 BINS = 15
 LEVELS = 256
 """Confidences come in steps of 1/255."""
@@ -145,21 +145,21 @@ def model_digest(models: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def load_temperature(preset: str, models: Path) -> float:
-    """The fitted temperature of a preset; 1, with a warning, in a folder where none was fitted yet.
+def load_temperature(model: str, models: Path) -> float:
+    """The fitted temperature of a model; 1, with a warning, in a folder where none was fitted yet.
 
     Raises:
-        ValueError: the folder's file cannot be read or has no usable temperature for the preset.
+        ValueError: the folder's file cannot be read or has no usable temperature for the model.
     """
     path = models / CALIBRATION_FILE
     if not path.exists():
         logger.warning("Confidences are not calibrated: there is no %s; fit it with 'ovs temperature'", path)
         return 1.0
     try:
-        temperature = float(json.loads(path.read_text(encoding="utf-8"))[preset]["temperature"])
+        temperature = float(json.loads(path.read_text(encoding="utf-8"))[model]["temperature"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
-            f"expected the temperature of the preset {preset} in {path}, got {error!r}; fit it with "
+            f"expected the temperature of the model {model} in {path}, got {error!r}; fit it with "
             "'ovs temperature' or reinstall ovs_ros"
         ) from error
     if not _COOLEST <= temperature <= _WARMEST:

@@ -26,7 +26,7 @@ from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 import ovs_ros
-from ovs_ros.encoders.fusion import with_second
+from ovs_ros.options import LoadOptions
 from ovs_ros.ros.diagnostics import Condition, Diagnostics
 from ovs_ros.ros.inputs import Taps
 from ovs_ros.ros.mailbox import Mailbox
@@ -40,7 +40,6 @@ from ovs_ros.ros.throttle import Throttle
 from ovs_ros.ros.words import Words, find_vocabulary
 from ovs_ros.ros.worker import Worker
 from ovs_ros.segmenter import Segmenter
-from ovs_ros.vocabulary.prompts import AttributePrompts
 from ovs_ros.vocabulary.vocabulary import Vocabulary
 from ovs_ros.vocabulary.yaml_io import load_vocabulary
 
@@ -70,13 +69,13 @@ class OvsNode(LifecycleNode):
     The model loads in configure; the subscriptions open and the worker starts in activate.
 
     Args:
-        make_segmenter: makes the segmenter of a preset; by default the embedded model's.
+        make_segmenter: loads a model and makes its segmenter; by default `Segmenter.load`.
         parameters: override those from the command line.
     """
 
     def __init__(
         self,
-        make_segmenter: Callable[[str], Segmenter] = Segmenter.load,
+        make_segmenter: Callable[[LoadOptions], Segmenter] = lambda options: Segmenter.load(options.model),
         parameters: Sequence[Parameter] = (),
         **node_options: Any,
     ) -> None:
@@ -96,7 +95,7 @@ class OvsNode(LifecycleNode):
         # rclpy ignores parameters that nobody declares, and so a misspelt one would go unnoticed.
         for message in self._config.misspelt(list(self._parameter_overrides)):
             self.get_logger().error(message)
-        if self._config["autostart"]:
+        if self._config.settings.node.autostart:
             self._starter = self.create_timer(0.0, self._autostart)
 
     def _close_taps(self) -> None:
@@ -119,15 +118,9 @@ class OvsNode(LifecycleNode):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the model and embed the words."""
         try:
-            initial = load_vocabulary(find_vocabulary(self._config["vocabulary"], _shipped_vocabularies()))
-            segmenter = self._make_segmenter(self._config["preset"])
-            config = self._config
-            segmenter.attributes = AttributePrompts.load(
-                config["attributes"], config["attribute_reading"], config["attribute_weight"]
-            )
-            segmenter.image_encoder = with_second(
-                segmenter.image_encoder, config["second_encoder"], config["fusion"]
-            )
+            settings = self._config.settings
+            initial = load_vocabulary(find_vocabulary(settings.node.vocabulary, _shipped_vocabularies()))
+            segmenter = self._make_segmenter(settings.load)
             self._words = Words(initial, segmenter, self._last_vocabulary)
             self._segmenter = segmenter
             self._outputs = Outputs(self)
@@ -158,7 +151,7 @@ class OvsNode(LifecycleNode):
     def _start(self) -> None:
         assert self._segmenter and self._words and self._outputs
         mailbox = self._mailbox = Mailbox()
-        slop = self._config["sync_slop"]
+        slop = self._config.settings.node.sync_slop
         depth: CompanionSync[Image] = CompanionSync(slop, mailbox.put_companion)
         poses: CompanionSync[PoseStamped] = CompanionSync(slop, mailbox.put_companion, POSES)
         self._syncs = [depth, poses]
@@ -221,7 +214,7 @@ class OvsNode(LifecycleNode):
     # Taps
 
     def _subscribe_images(self) -> Subscription:
-        compressed = self._config["compressed"]
+        compressed = self._config.settings.node.compressed
         kind, topic = (CompressedImage, "image/compressed") if compressed else (Image, "image")
         # Only the middleware can tell what was lost on the way from what came while this process was busy.
         events = SubscriptionEventCallbacks(message_lost=self._on_lost)

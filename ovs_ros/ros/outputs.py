@@ -112,19 +112,18 @@ class Outputs:
         entries = [VisionClass(class_id=c.id, class_name=c.name) for c in vocabulary.categories]
         self._label_info.publish(LabelInfo(header=header, class_map=entries, threshold=threshold))
 
-    def labels(self, header: Header, result: Segmentation, confidence: bool) -> None:
-        """Publish the label image, and the confidence if it is asked for."""
+    def labels(self, header: Header, result: Segmentation) -> None:
+        """Publish the label image, and the confidence if somebody subscribes to it."""
         self._labels.publish(header, result.labels, "16UC1" if result.vocabulary.wide else "mono8")
-        if confidence:
+        if self._confidence.wanted:
             self._confidence.publish(header, result.confidence, "mono8")
 
-    def pictures(self, header: Header, image: NDArray[np.uint8], result: Segmentation, alpha: float) -> None:
+    def pictures(self, header: Header, image: NDArray[np.uint8], result: Segmentation) -> None:
         """Publish colours and overlay as far as somebody subscribes."""
         if self._color.wanted:
             self._color.publish(header, colorize(result.labels, result.vocabulary), "rgb8")
         if self._overlay.wanted:
-            picture = overlay(image, result.labels, result.vocabulary, alpha)
-            self._overlay.publish(header, picture, "rgb8")
+            self._overlay.publish(header, overlay(image, result.labels, result.vocabulary), "rgb8")
 
     def categories(self, header: Header, result: Segmentation, stages_ms: Mapping[str, float]) -> None:
         """Publish what the frame was decided among."""

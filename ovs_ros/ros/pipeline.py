@@ -14,9 +14,9 @@ from ovs_ros.ros.conversions import ConversionError, compressed_to_rgb, image_to
 from ovs_ros.ros.inputs import Taps
 from ovs_ros.ros.measurements import Measurements
 from ovs_ros.ros.outputs import Outputs
-from ovs_ros.ros.smoothing import Smoothing
 from ovs_ros.ros.statistics import Sample, Statistics
 from ovs_ros.ros.synchroniser import nanoseconds
+from ovs_ros.ros.temporal import TemporalFiltering
 from ovs_ros.ros.throttle import Throttle
 from ovs_ros.ros.words import Words
 from ovs_ros.segmenter import Segmenter
@@ -54,7 +54,7 @@ class Pipeline:
         self._statistics = statistics
         self._throttle = throttle
         self._measurements = Measurements(taps, throttle)
-        self._smoothing = Smoothing(self._measurements, throttle)
+        self._temporal_filter = TemporalFiltering(self._measurements, throttle)
         self._announced: tuple[int, float] | None = None
         self._projector: PointProjector | None = None
 
@@ -62,7 +62,7 @@ class Pipeline:
         """Segment and publish one frame; without one only announce what has changed."""
         settings = self._taps.settings()
         words = self._words.current
-        self._announce(words.vocabulary, settings.options.threshold)
+        self._announce(words.vocabulary, settings.segmenter.threshold)
         if message is None:
             return
         started = perf_counter()
@@ -74,13 +74,13 @@ class Pipeline:
             self._throttle.warn("image", f"An image is dropped: {error}")
             return
         converted = perf_counter()
-        self._segmenter.options = settings.options
+        self._segmenter.options = settings.segmenter
         result = self._segmenter.segment(image, words)
         self._measurements.start(message.header, (image.shape[0], image.shape[1]))
-        result = self._smoothing.apply(message.header, image, result, settings)
+        result = self._temporal_filter.apply(message.header, image, result, settings.node)
         segmented = perf_counter()
-        self._outputs.labels(message.header, result, settings.confidence)
-        self._outputs.pictures(message.header, image, result, settings.overlay_alpha)
+        self._outputs.labels(message.header, result)
+        self._outputs.pictures(message.header, image, result)
         stages = {
             "convert": (converted - started) * 1e3,
             **result.stages_ms,
@@ -88,7 +88,9 @@ class Pipeline:
         }
         self._outputs.categories(message.header, result, stages)
         self._statistics.published(Sample(monotonic(), self._age_ms(message.header), stages))
-        if settings.points == "always" or (settings.points == "auto" and self._outputs.points_wanted):
+        if settings.node.points == "always" or (
+            settings.node.points == "auto" and self._outputs.points_wanted
+        ):
             self._points(message.header, image, result)
 
     def failed(self, error: Exception) -> None:

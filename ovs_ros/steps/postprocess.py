@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 from ovs_ros.encoders.protocols import DenseFeatures
 from ovs_ros.encoders.upsampling import Change, Extent, Upsampling, Words
 from ovs_ros.geometry.resample import resample_bilinear
-from ovs_ros.options import Refinement
+from ovs_ros.options import Postprocess
 from ovs_ros.steps.grid import covered, crop
-from ovs_ros.steps.guided_filter import refine_with_guide
 from ovs_ros.steps.label_propagation import propagate
 from ovs_ros.steps.pamr import refine_with_pamr
 
@@ -22,12 +21,12 @@ NODES_A_PATCH = 4
 """What follows the image's edges needs at least this many nodes along a patch's side."""
 
 
-def with_fine_grid(features: DenseFeatures, refinement: Refinement) -> DenseFeatures:
-    """The same features, with nodes fine enough for a refinement that follows the image's edges.
+def with_fine_grid(features: DenseFeatures, postprocess: Postprocess) -> DenseFeatures:
+    """The same features, with nodes fine enough for what follows the image's edges.
 
     Encoders without an upsampling of their own give logits for patches alone. Theirs are spread bilinearly.
     """
-    if refinement not in ("pamr", "guided"):
+    if postprocess != "pamr":
         return features
     factors = [
         -(-NODES_A_PATCH * patches // nodes)
@@ -38,7 +37,9 @@ def with_fine_grid(features: DenseFeatures, refinement: Refinement) -> DenseFeat
     return replace(features, upsampling=_BilinearUpsampling(features.upsampling, max(factors)))
 
 
-def refine(logits: Array, features: DenseFeatures, image: NDArray[np.uint8], refinement: Refinement) -> Array:
+def refine(
+    logits: Array, features: DenseFeatures, image: NDArray[np.uint8], postprocess: Postprocess
+) -> Array:
     """Refine logits.
 
     Propagation works on the means of the nodes' logits over patches, so that it does not matter whether these
@@ -49,17 +50,15 @@ def refine(logits: Array, features: DenseFeatures, image: NDArray[np.uint8], ref
         logits: (rows, cols, C) float32, for the nodes that the image covers.
         features: what the logits were made from, as `with_fine_grid` gives them.
         image: (H, W, 3) uint8 RGB.
-        refinement: how.
+        postprocess: how.
 
     Returns:
         (rows, cols, C) float32 C-contiguous; with 'none' the logits themselves.
     """
-    if refinement == "propagation":
+    if postprocess == "propagation":
         return _propagated(logits, features)
-    if refinement == "pamr":
+    if postprocess == "pamr":
         return refine_with_pamr(logits, guide_at_nodes(image, features))
-    if refinement == "guided":
-        return refine_with_guide(logits, guide_at_nodes(image, features))
     return logits
 
 

@@ -8,12 +8,7 @@ patch elects the category that it fits best (eq. 3), categories above theta in S
 (eq. 4), and the union goes on (eq. 5). Votes are compared in log space: where S_i of a category is almost 1,
 products with 1 - S_i would underflow and patches would elect noise.
 
-The published text lost the form of equation 2. Three readings can be chosen:
-
-- multiplicative: S_p (1 - S_i), that is log S_p + log(1 - S_i).
-- redundancy: S_p w - mean_k(S_p w) with w = S_i / mean(S_i), the redundancy removal of CLIP Surgery. The mean
-  is the same for all categories of a patch, so it decides nothing: log S_p + log S_i.
-- none: S_p as it is.
+The published text lost the form of equation 2. It is read as S_p (1 - S_i), that is log S_p + log(1 - S_i).
 
 `top_n`, as FGAseg and SED prune: every patch elects the N categories that it fits best, and the union goes
 on. Their logits come from an auxiliary head; here the patches' cosines are these logits, for they are trained
@@ -32,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ovs_ros.encoders.protocols import DenseFeatures
-from ovs_ros.options import SegmenterOptions, Suppression
+from ovs_ros.options import SegmenterOptions
 from ovs_ros.steps.grid import crop
 from ovs_ros.vocabulary.word_embeddings import EmbeddedVocabulary
 
@@ -74,7 +69,7 @@ def select(
         features: of one image.
         words: K categories and N negatives.
         scale: what cosines are multiplied with before a softmax.
-        options: rule, top_n, suppression, theta, max_categories and shortlist count here.
+        options: rule, top_n, theta, max_categories and shortlist count here.
     """
     count, total = len(words.ids), len(words.embeddings)
     grid = crop(features.patches, features.extent)  # (rows, cols, D)
@@ -94,7 +89,7 @@ def select(
     if options.rule == "top_n":
         ballots = _best(logits, options.top_n)
     else:
-        ballots = np.argmax(logits + _held_back(whole, options.suppression), axis=1)
+        ballots = np.argmax(logits + _held_back(whole), axis=1)
     votes = np.bincount(ballots.ravel(), minlength=len(weights.T))[: len(listed)]
     elected = votes > 0
     if options.rule == "dcp":
@@ -175,17 +170,12 @@ def _softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     return result
 
 
-def _held_back(whole: NDArray[np.float64], suppression: Suppression) -> NDArray[np.float32]:
+def _held_back(whole: NDArray[np.float64]) -> NDArray[np.float32]:
     """What equation 2 adds to every patch's log probabilities: (C,) float32, finite."""
-    if suppression == "none":
-        return np.zeros(len(whole), np.float32)
-    if suppression == "redundancy":
-        kept = whole
-    else:
-        kept = 1.0 - whole
-        # The difference from 1 loses all digits where one takes nearly everything: sum up the others.
-        top = int(np.argmax(whole))
-        kept[top] = whole[:top].sum() + whole[top + 1 :].sum()
+    kept = 1.0 - whole
+    # The difference from 1 loses all digits where one takes nearly everything: sum up the others.
+    top = int(np.argmax(whole))
+    kept[top] = whole[:top].sum() + whole[top + 1 :].sum()
     return np.log(np.maximum(kept, np.finfo(np.float64).tiny)).astype(np.float32)
 
 

@@ -6,7 +6,7 @@ vocabulary whose cosines with r are the highest, and gets the best of them other
 robots makes such a region unknown instead.
 
 The paper tells neither k nor what a region is. Readings: `validation_top_k` is an option, and a region is
-each connected part of a category, or all of a category's pixels. Ours is that only the largest regions of a
+each connected part of a category. Ours is that only the largest regions of a
 frame are checked, none below a patch's area, for the mean of less says little; and that negative words count
 among the names: a region that one of them fits best becomes unknown.
 """
@@ -59,8 +59,7 @@ def validate_tags(
         selection: what the columns mean.
         words: the vocabulary that was selected from.
         scale: what cosines are multiplied with before a softmax, for the scores of new names.
-        options: validation ('relabel' or 'reject'), validation_top_k, validation_region and validate_seen
-            count.
+        options: validation ('relabel' or 'reject'), validation_top_k and validate_seen count.
 
     Returns:
         The columns, and what they mean now: the selection with the names that came in by relabelling. After
@@ -97,10 +96,7 @@ def _regions(
     options: SegmenterOptions,
 ) -> _Regions:
     """The largest regions whose names are to be checked; `best` (rows, cols) are the winners at the nodes."""
-    number: NDArray[np.integer] = best
-    count = int(best.max()) + 1
-    if options.validation_region == "component":
-        number, count = connected_regions(best)
+    number, count = connected_regions(best)
     column = np.zeros(count, np.intp)
     column[number] = best
     sizes = np.bincount(number.ravel(), minlength=count)

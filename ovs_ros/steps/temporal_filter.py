@@ -1,4 +1,4 @@
-"""Temporal smoothing: names that frames agree on stay, and a single frame's slip does not show.
+"""The temporal filter: names that frames agree on stay, and a single frame's slip does not show.
 
 A memory of one name and one weight for each pixel moves with the picture. Each frame casts a vote for the
 name that it gives to a pixel, weighing as much as it is sure of it; old votes fade by exp(-dt / T). A vote
@@ -23,11 +23,10 @@ from numpy.typing import NDArray
 from ovs_ros.geometry.flow import Glance, OpticalFlow
 from ovs_ros.geometry.reprojection import Sight, reproject
 from ovs_ros.geometry.warp import Warp
+from ovs_ros.options import NodeOptions
 from ovs_ros.steps.segmentation import Segmentation
 from ovs_ros.vocabulary.vocabulary import Vocabulary
 
-SMOOTHINGS = ("off", "flow", "pose")
-TIME_CONSTANT_S = 0.5
 UNKNOWN_WEIGHT = np.float32(0.5)
 """What a vote for unknown weighs beside one for a name of the same probability."""
 
@@ -45,8 +44,8 @@ class _Memory(Generic[View]):
     view: View
 
 
-class TemporalSmoother(Generic[View]):
-    """Smooths the segmentations of one stream. For one thread.
+class TemporalFilter(Generic[View]):
+    """Filters the segmentations of one stream. For one thread.
 
     It starts anew after another vocabulary (evidence for some words says nothing of others), another image
     size, a stamp that is not later than the one before, and a cut.
@@ -61,7 +60,9 @@ class TemporalSmoother(Generic[View]):
     """
 
     def __init__(
-        self, motion: Callable[[View, View], Warp | None], time_constant: float = TIME_CONSTANT_S
+        self,
+        motion: Callable[[View, View], Warp | None],
+        time_constant: float = NodeOptions.temporal_filter_time,
     ) -> None:
         if not time_constant > 0:
             raise ValueError(f"expected a time constant above 0 seconds, got {time_constant}")
@@ -73,7 +74,7 @@ class TemporalSmoother(Generic[View]):
         """Forget everything."""
         self._memory = None
 
-    def smooth(self, result: Segmentation, stamp: float, view: View) -> Segmentation:
+    def apply(self, result: Segmentation, stamp: float, view: View) -> Segmentation:
         """The frame's names in the light of those before.
 
         Args:
@@ -82,9 +83,9 @@ class TemporalSmoother(Generic[View]):
             view: what the motion is found from; kept until the next frame.
 
         Returns:
-            The frame with smoothed labels, and shares to match. Categories that only the memory knows have
+            The frame with filtered labels, and shares to match. Categories that only the memory knows have
             score 0. Where the memory overrules the frame, the confidence is the margin by which its name
-            leads, averaged over the votes. `stages_ms` has one more stage, 'smooth'.
+            leads, averaged over the votes. `stages_ms` has one more stage, 'temporal_filter'.
         """
         started = perf_counter()
         memory = self._memory
@@ -99,23 +100,25 @@ class TemporalSmoother(Generic[View]):
         votes = _votes(result)  # (H, W)
         if memory is None or warp is None:
             self._memory = _Memory(result.labels.copy(), votes, result.vocabulary, stamp, view)
-            smoothed = result
+            filtered = result
         else:
             fade = math.exp((memory.stamp - stamp) / self.time_constant)
             labels, weight, confidence = _merged(result, votes, memory, warp, fade)
             self._memory = _Memory(labels.copy(), weight, result.vocabulary, stamp, view)
-            smoothed = _with_labels(result, labels, confidence)
-        return replace(smoothed, stages_ms={**result.stages_ms, "smooth": (perf_counter() - started) * 1e3})
+            filtered = _with_labels(result, labels, confidence)
+        return replace(
+            filtered, stages_ms={**result.stages_ms, "temporal_filter": (perf_counter() - started) * 1e3}
+        )
 
 
-def flow_smoother(time_constant: float = TIME_CONSTANT_S) -> TemporalSmoother[Glance]:
+def flow_filter(time_constant: float = NodeOptions.temporal_filter_time) -> TemporalFilter[Glance]:
     """Follows pixels by optical flow; views are `Glance.of(image)`."""
-    return TemporalSmoother(OpticalFlow(), time_constant)
+    return TemporalFilter(OpticalFlow(), time_constant)
 
 
-def pose_smoother(time_constant: float = TIME_CONSTANT_S) -> TemporalSmoother[Sight]:
+def pose_filter(time_constant: float = NodeOptions.temporal_filter_time) -> TemporalFilter[Sight]:
     """Follows points by depth and the camera's pose."""
-    return TemporalSmoother(reproject, time_constant)
+    return TemporalFilter(reproject, time_constant)
 
 
 def _votes(result: Segmentation) -> NDArray[np.float32]:

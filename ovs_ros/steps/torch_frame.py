@@ -60,7 +60,7 @@ class TorchSegmenter(Segmenter):
         if (
             isinstance(encoder, TorchImageEncoder)
             and (self.on_cpu or encoder.stream is not None)
-            and not (options.refine and self.network is not None)
+            and not (options.network and self.network is not None)
             and serves(encoder, words, options)
             and _is_image(image)
         ):
@@ -75,7 +75,7 @@ class TorchSegmenter(Segmenter):
 def serves(encoder: TorchImageEncoder, words: EmbeddedVocabulary, options: SegmenterOptions) -> bool:
     """Whether `TorchFrame` can take such frames.
 
-    The model must not decode, `validation` and `refinement` must be off, the selection must not go by a
+    The model must not decode, `validation` and `postprocess` must be off, the selection must not go by a
     vocabulary's sketch, and a frame be decided among at most `MOST_SLOTS` words, negatives included.
     """
     count = len(words.ids)
@@ -84,7 +84,7 @@ def serves(encoder: TorchImageEncoder, words: EmbeddedVocabulary, options: Segme
     return (
         not encoder.model.decodes
         and options.validation == "off"
-        and options.refinement == "none"
+        and options.postprocess == "none"
         and words.embeddings.shape[1] == encoder.dim
         and count <= CAPACITIES[-1]
         and selected + len(words.embeddings) - count <= MOST_SLOTS

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ovs_ros.options import SegmenterOptions, Suppression
+from ovs_ros.options import SegmenterOptions
 from ovs_ros.steps.torch_words import DeviceWords
 
 
@@ -65,7 +65,7 @@ def select(
     if options.rule == "top_n":
         ballots = logits.topk(min(options.top_n, len(there)), dim=1).indices.flatten()
     else:
-        ballots = (logits + _held_back(whole, options.suppression)).argmax(1)
+        ballots = (logits + _held_back(whole)).argmax(1)
     votes = torch.zeros_like(whole).scatter_add_(0, ballots, torch.ones_like(ballots, dtype=whole.dtype))
     elected = votes > 0
     if options.rule == "dcp":
@@ -90,13 +90,9 @@ def _nearest(parts: Tensor, words: DeviceWords, count: int) -> Tensor:
     return lacks.topk(count).indices.sort().values
 
 
-def _held_back(whole: Tensor, suppression: Suppression) -> Tensor:
+def _held_back(whole: Tensor) -> Tensor:
     """What equation 2 adds to every patch's log probabilities: (C,) float32, finite."""
-    if suppression == "none":
-        return torch.zeros_like(whole, dtype=torch.float32)
-    kept = whole
-    if suppression == "multiplicative":
-        top = whole.argmax(0, keepdim=True)
-        # The difference from 1 loses all digits where one takes nearly everything: sum up the others.
-        kept = (1 - whole).scatter(0, top, whole.scatter(0, top, 0.0).sum(0, keepdim=True))
+    top = whole.argmax(0, keepdim=True)
+    # The difference from 1 loses all digits where one takes nearly everything: sum up the others.
+    kept = (1 - whole).scatter(0, top, whole.scatter(0, top, 0.0).sum(0, keepdim=True))
     return kept.clamp(min=np.finfo(np.float64).tiny).log().float()

@@ -8,7 +8,6 @@ Models From Natural Language Supervision", ICML 2021, section 3.1.4. Prompts wit
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import isfinite
-from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,11 +25,6 @@ MOST_PROMPTS_BYTES = 512 << 20
 """How much memory the prompts of a vocabulary may take. The cache's copy takes twice as much again."""
 LEAST_NORM = 1e-6
 """Of a sum of unit embeddings that is still worth bringing back to unit norm."""
-AttributeReading = Literal["average", "sentence"]
-ATTRIBUTE_READINGS: tuple[str, ...] = get_args(AttributeReading)
-ATTRIBUTE_READING: AttributeReading = "sentence"
-ATTRIBUTE_WEIGHT = 0.1
-"""What did least harm on NYUv2 and best on CamVid; docs/research/lmseg.md has the figures."""
 
 
 @dataclass(frozen=True)
@@ -38,47 +32,38 @@ class AttributePrompts:
     """How attributes of categories get into their embeddings.
 
     The paper embeds text about a category's colour, shape and texture in place of or beside its name; how the
-    texts come together is not known from it. Both readings are ours to choose from.
+    texts come together is not known from it. Here one text names all of them.
 
     Attributes:
         attributes: what categories look like.
-        reading: 'average' embeds one text for each attribute, and takes their mean; 'sentence' embeds one
-            text with all of them.
         weight: from 0 to 1, the share of the attributes' embedding in the word's; the name's templates have
             the rest. A reading: the paper's average over all texts corresponds to a weight of about a half.
 
     Raises:
-        ValueError: another reading, or a weight out of range.
+        ValueError: a weight out of range.
     """
 
     attributes: Attributes
-    reading: AttributeReading = ATTRIBUTE_READING
-    weight: float = ATTRIBUTE_WEIGHT
+    weight: float
 
     def __post_init__(self) -> None:
-        if self.reading not in ATTRIBUTE_READINGS:
-            known = ", ".join(ATTRIBUTE_READINGS)
-            raise ValueError(f"expected the reading of attributes to be one of {known}, got {self.reading!r}")
         if not (isfinite(self.weight) and 0 <= self.weight <= 1):
             raise ValueError(f"expected a weight of attributes from 0 to 1, got {self.weight!r}")
 
     @classmethod
-    def load(
-        cls, setting: str, reading: str = ATTRIBUTE_READING, weight: float = ATTRIBUTE_WEIGHT
-    ) -> "AttributePrompts | None":
+    def load(cls, setting: str, weight: float) -> "AttributePrompts | None":
         """What a user asks for; None where attributes are off.
 
         Args:
             setting: 'off', 'shipped', or a YAML file to lay over the shipped attributes.
-            reading: 'average' or 'sentence'.
             weight: from 0 to 1.
 
         Raises:
             VocabularyError: a file that cannot be read or has another form.
-            ValueError: another reading, or a weight out of range.
+            ValueError: a weight out of range.
         """
         attributes = load_attributes(setting)
-        prompts = cls(attributes or Attributes(()), reading, weight)  # type: ignore[arg-type]  # checked there
+        prompts = cls(attributes or Attributes(()), weight)
         return prompts if attributes else None
 
     def texts(self, name: str) -> tuple[str, ...]:
@@ -87,9 +72,7 @@ class AttributePrompts:
         if known is None or not known.phrases or self.weight == 0:
             return ()
         placed = f"{name} {known.context}" if known.context else name
-        if self.reading == "sentence":
-            return (f"a {placed}: {'; '.join(known.phrases)}",)
-        return tuple(f"a {placed}: {phrase}" for phrase in known.phrases)
+        return (f"a {placed}: {'; '.join(known.phrases)}",)
 
 
 def texts_for(name: str, prompts: Sequence[str], templates: Sequence[str]) -> tuple[str, ...]:

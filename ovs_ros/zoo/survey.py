@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ovs_ros.encoders.clip.clip_model import without_values
 from ovs_ros.encoders.clip.dense_model import DenseModel, TorchFeatures
-from ovs_ros.encoders.clip.dinoiser import DinoiserHeads
+from ovs_ros.encoders.clip.dinoiser import DinoiserHead
 from ovs_ros.encoders.clip.image_encoder import TorchImageEncoder
 from ovs_ros.encoders.clip.imports import import_open_clip
 from ovs_ros.encoders.clip.open_clip_models import dense_clip, open_clip_model
@@ -178,7 +178,7 @@ def _build(file: ModelFile, proxy: Proxy | None = None) -> DenseModel:
             attention=file.attention,
             outliers=file.outliers,
             proxy=(proxy or _BlankProxy()) if file.attention == "proxyclip" else None,
-            heads=DinoiserHeads(clip.visual.conv1.out_channels) if file.attention == "dinoiser" else None,
+            heads=DinoiserHead(clip.visual.conv1.out_channels) if file.attention == "dinoiser" else None,
         )
 
 

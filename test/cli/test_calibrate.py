@@ -8,15 +8,15 @@ import pytest
 from fakes import color_image, color_segmenter
 from typer.testing import CliRunner
 
-from ovs_ros.cli import calibrate
 from ovs_ros.cli.main import app
+from ovs_ros.segmenter import Segmenter
 from ovs_ros.vocabulary.templates import POOL
 from ovs_ros.vocabulary.yaml_io import load_vocabulary
 
 
 @pytest.fixture(autouse=True)
 def fake_model(monkeypatch):
-    monkeypatch.setattr(f"{calibrate.__name__}.load_segmenter", lambda preset: color_segmenter())
+    monkeypatch.setattr(Segmenter, "load", lambda model, models=None, **options: color_segmenter(**options))
 
 
 @pytest.fixture

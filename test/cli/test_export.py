@@ -23,7 +23,7 @@ def run(*arguments: str) -> tuple[int, str]:
 
 
 @pytest.fixture
-def preset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A model file whose model is small, with random weights."""
     small = OpenClipViT(small_clip()[0], name="small")
     monkeypatch.setattr(load_dense_model, "load_dense_model", lambda file: small)
@@ -32,10 +32,10 @@ def preset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return str(path)
 
 
-def test_it_writes_a_folder_and_says_the_cosines_and_times(preset: str, tmp_path: Path) -> None:
+def test_it_writes_a_folder_and_says_the_cosines_and_times(model: str, tmp_path: Path) -> None:
     threads = torch.get_num_threads()
     code, said = run(
-        preset, "-o", str(tmp_path / "out"), "--size", "60x80", "--compare", "2", "--threads", "1"
+        model, "-o", str(tmp_path / "out"), "--size", "60x80", "--compare", "2", "--threads", "1"
     )
     torch.set_num_threads(threads)
     assert code == 0, said
@@ -66,6 +66,6 @@ def test_models_that_cannot_be_exported_are_named(lines: str, expected: str, tmp
 
 
 @pytest.mark.parametrize("size", ["480", "480x", "0x640", "axb", "480x640x3"])
-def test_sizes_that_are_none_are_refused(preset: str, size: str, tmp_path: Path) -> None:
-    code, said = run(preset, "-o", str(tmp_path / "out"), "--size", size)
+def test_sizes_that_are_none_are_refused(model: str, size: str, tmp_path: Path) -> None:
+    code, said = run(model, "-o", str(tmp_path / "out"), "--size", size)
     assert code == 2 and "HEIGHTxWIDTH" in said

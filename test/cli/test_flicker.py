@@ -6,8 +6,8 @@ import pytest
 from fakes import color_image, color_segmenter
 from typer.testing import CliRunner
 
-from ovs_ros.cli import flicker, segment
 from ovs_ros.cli.main import app
+from ovs_ros.segmenter import Segmenter
 
 WALL = color_image([["red", "blue", "red"]])  # 32x96
 SLIP = color_image([["red", "green", "red"]])
@@ -15,8 +15,7 @@ SLIP = color_image([["red", "green", "red"]])
 
 @pytest.fixture(autouse=True)
 def fake_model(monkeypatch):
-    for command in (flicker, segment):
-        monkeypatch.setattr(f"{command.__name__}.load_segmenter", lambda preset, **options: color_segmenter())
+    monkeypatch.setattr(Segmenter, "load", lambda model, models=None, **options: color_segmenter(**options))
 
 
 def run(*arguments):
@@ -38,24 +37,24 @@ def recording(tmp_path):
     return folder
 
 
-def test_flicker_is_measured_without_and_with_smoothing(recording, tmp_path):
+def test_flicker_is_measured_without_and_with_the_filter(recording, tmp_path):
     result = run(
         "flicker",
         recording,
         *("--words", "red, green, blue", "--json", tmp_path / "r.json"),
-        *("--smoothing-time", 0.001, "--smoothing-time", 0.5),
+        *("--temporal-filter-time", 0.001, "--temporal-filter-time", 0.5),
     )
     assert result.exit_code == 0, result.output
     results = json.loads((tmp_path / "r.json").read_text())
-    assert list(results) == ["frames", "compared_share", "flicker", "smoothed", "model"]
+    assert list(results) == ["frames", "compared_share", "flicker", "filtered", "model"]
     assert results["frames"] == 12 and results["compared_share"] == 1
     assert results["flicker"] == pytest.approx(4 / 11 / 3, abs=0.02)
-    ways = {(way["smoothing"], way["smoothing_time"]): way for way in results["smoothed"]}
+    ways = {(way["temporal_filter"], way["temporal_filter_time"]): way for way in results["filtered"]}
     assert list(ways) == [("flow", 0.001), ("pose", 0.001), ("flow", 0.5), ("pose", 0.5)]
     assert ways["pose", 0.001]["flicker"] == results["flicker"]
-    assert ways["pose", 0.001]["other_than_unsmoothed"] == 0
+    assert ways["pose", 0.001]["other_than_unfiltered"] == 0
     assert ways["pose", 0.5]["flicker"] == 0
-    assert ways["pose", 0.5]["other_than_unsmoothed"] == pytest.approx(2 / 12 / 3, abs=0.01)
+    assert ways["pose", 0.5]["other_than_unfiltered"] == pytest.approx(2 / 12 / 3, abs=0.01)
     assert all(way["ms_per_frame"] > 0 for way in ways.values())
 
 
@@ -70,7 +69,7 @@ def test_fewer_frames_may_be_asked_for(recording, tmp_path):
     ("arguments", "message"),
     [
         ([], "got neither"),
-        (["--words", "red", "--smoothing-time", 0], "expected a time constant above 0"),
+        (["--words", "red", "--temporal-filter-time", 0], "expected a time constant above 0"),
     ],
 )
 def test_flicker_says_what_is_wrong(recording, arguments, message):
@@ -83,7 +82,7 @@ def test_a_folder_of_something_else(tmp_path):
     assert result.exit_code == 2 and "expected NNNN.color.jpg" in " ".join(result.output.split())
 
 
-@pytest.mark.parametrize(("more", "shown"), [([], "brown"), (["--smoothing", "flow"], "red")])
+@pytest.mark.parametrize(("more", "shown"), [([], "brown"), (["--temporal-filter", "flow"], "red")])
 def test_segment_smooths_a_video_if_asked_to(tmp_path, more, shown):
     words = ["red", "blue", "brown"]
     video = cv2.VideoWriter(str(tmp_path / "v.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 15, (96, 32))
@@ -101,5 +100,7 @@ def test_segment_smooths_a_video_if_asked_to(tmp_path, more, shown):
 
 def test_segment_cannot_smooth_by_poses(tmp_path):
     cv2.imwrite(str(tmp_path / "a.png"), WALL)
-    result = run("segment", tmp_path, "--words", "red", "-o", tmp_path / "out", "--smoothing", "pose")
-    assert result.exit_code == 2 and "expected --smoothing off or flow" in " ".join(result.output.split())
+    result = run("segment", tmp_path, "--words", "red", "-o", tmp_path / "out", "--temporal-filter", "pose")
+    assert result.exit_code == 2 and "expected --temporal-filter off or flow" in " ".join(
+        result.output.split()
+    )

@@ -47,4 +47,4 @@ def test_frames_are_timed_with_random_weights(tmp_path):
 def test_an_exported_model_is_refused_by_name(tmp_path):
     (tmp_path / "file.yaml").write_text("model: ./exported\n")
     result = CliRunner().invoke(app, ["models", str(tmp_path / "file.yaml")], env={"COLUMNS": "400"})
-    assert result.exit_code == 2 and "'ovs bench --preset'" in result.output
+    assert result.exit_code == 2 and "'ovs bench --model'" in result.output

@@ -8,19 +8,19 @@ import pytest
 from fakes import color_image, color_segmenter
 from typer.testing import CliRunner
 
-from ovs_ros.cli import temperature
 from ovs_ros.cli.main import app
 from ovs_ros.evaluation.temperature_scaling import load_temperature
+from ovs_ros.segmenter import Segmenter
 
 
 @pytest.fixture(autouse=True)
 def fake_model(monkeypatch):
-    def load(preset, models):
+    def load(model, models=None, **options):
         segmenter = color_segmenter()
         segmenter.calibration = 7.0  # must not matter
         return segmenter
 
-    monkeypatch.setattr(f"{temperature.__name__}.load_segmenter", load)
+    monkeypatch.setattr(Segmenter, "load", load)
 
 
 def make_set(folder, wrong):
@@ -44,7 +44,7 @@ def test_an_overconfident_model_gets_a_temperature_that_helps_on_other_images(tm
     folder = make_set(tmp_path / "some" / "val", wrong=1)
     file = tmp_path / "calibration.json"
     file.write_text('{"quality": {"temperature": 3}}')
-    result = run(folder, "--preset", "stream", "--output", file)
+    result = run(folder, "--model", "stream", "--output", file)
     assert result.exit_code == 0, result.output
     kept = json.loads(file.read_text())
     assert kept["quality"] == {"temperature": 3}
@@ -55,15 +55,15 @@ def test_an_overconfident_model_gets_a_temperature_that_helps_on_other_images(tm
     assert load_temperature("stream", tmp_path) == fitted["temperature"]
 
 
-def test_sets_are_fitted_together_and_presets_apart(tmp_path):
+def test_sets_are_fitted_together_and_models_apart(tmp_path):
     wrong, right = make_set(tmp_path / "a" / "val", wrong=2), make_set(tmp_path / "b" / "val", wrong=0)
     file = tmp_path / "calibration.json"
-    result = run(wrong, right, "--preset", "stream", "--preset", "quality", "-o", file)
+    result = run(wrong, right, "--model", "stream", "--model", "quality", "-o", file)
     assert result.exit_code == 0, result.output
     kept = json.loads(file.read_text())
     assert set(kept) == {"stream", "quality"} and set(kept["stream"]["ece"]) == {"a/val", "b/val"}
     alone = tmp_path / "alone.json"
-    assert run(wrong, "--preset", "stream", "-o", alone).exit_code == 0
+    assert run(wrong, "--model", "stream", "-o", alone).exit_code == 0
     assert kept["stream"]["temperature"] < json.loads(alone.read_text())["stream"]["temperature"]
 
 
@@ -71,7 +71,7 @@ def test_a_set_needs_images_for_both_halves(tmp_path):
     folder = make_set(tmp_path / "one", wrong=0)
     for image in sorted((folder / "image").iterdir())[1:]:
         image.unlink()
-    result = run(folder, "--preset", "stream")
+    result = run(folder, "--model", "stream")
     assert result.exit_code == 2 and "expected at least 2 images" in " ".join(result.output.split())
-    result = run(tmp_path / "nowhere", "--preset", "stream")
+    result = run(tmp_path / "nowhere", "--model", "stream")
     assert result.exit_code == 2 and "expected the folders image and label" in " ".join(result.output.split())

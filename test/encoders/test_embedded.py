@@ -147,7 +147,7 @@ def test_one_images_padding_does_not_leak_into_the_next() -> None:
     np.testing.assert_array_equal(again, EmbeddedImageEncoder(patches=120).prepare(second).pixels)
 
 
-def test_unknown_preset_names_the_known_ones() -> None:
+def test_an_unknown_model_names_the_known_ones() -> None:
     with pytest.raises(ValueError, match="stream, quality"):
         load("fast")
 

@@ -107,10 +107,10 @@ def test_a_file_that_cannot_be_is_refused_by_name(tmp_path: Path, text: str, mes
     assert str(path) in str(caught.value)
 
 
-def test_a_preset_is_a_path_or_a_shipped_name_and_nothing_else(tmp_path: Path) -> None:
+def test_a_model_is_a_path_or_a_shipped_name_and_nothing_else(tmp_path: Path) -> None:
     path = write(tmp_path, "model: a\n")
     assert find_model_file(str(path)) == path
-    with pytest.raises(ValueError, match="expected the preset to be stream, quality, a model file"):
+    with pytest.raises(ValueError, match="expected the model to be stream, quality, a model file"):
         find_model_file("fast")
 
 

@@ -121,9 +121,9 @@ def test_a_fit_needs_positions_and_as_many_answers():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("not JSON", "expected the temperature of the preset stream"),
-        ("{}", "expected the temperature of the preset stream"),
-        ('{"stream": {"temperature": "warm"}}', "expected the temperature of the preset stream"),
+        ("not JSON", "expected the temperature of the model stream"),
+        ("{}", "expected the temperature of the model stream"),
+        ('{"stream": {"temperature": "warm"}}', "expected the temperature of the model stream"),
         ('{"stream": {"temperature": 0}}', "expected a temperature from"),
         ('{"stream": {"temperature": NaN}}', "expected a temperature from"),
     ],
@@ -139,10 +139,10 @@ def test_a_folder_without_the_file_is_not_calibrated_and_says_so(tmp_path, caplo
     assert "not calibrated" in caplog.text and "ovs temperature" in caplog.text
 
 
-@pytest.mark.parametrize("preset", embedded.PRESETS)
-def test_shipped_temperatures_were_fitted_to_the_shipped_weights(preset):
-    shipped = json.loads((embedded.MODELS / CALIBRATION_FILE).read_text())[preset]
-    assert load_temperature(preset, embedded.MODELS) == shipped["temperature"]
+@pytest.mark.parametrize("model", embedded.PRESETS)
+def test_shipped_temperatures_were_fitted_to_the_shipped_weights(model):
+    shipped = json.loads((embedded.MODELS / CALIBRATION_FILE).read_text())[model]
+    assert load_temperature(model, embedded.MODELS) == shipped["temperature"]
     assert shipped["model"] == model_digest(embedded.MODELS), (
         "the weights have changed: run 'ovs temperature DIR... --output ovs_ros/models/calibration.json'"
     )

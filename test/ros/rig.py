@@ -24,6 +24,7 @@ from std_msgs.msg import Header
 from vision_msgs.msg import LabelInfo
 
 from ovs_ros.msg import FrameCategories
+from ovs_ros.options import LoadOptions
 from ovs_ros.ros.node import OvsNode
 from ovs_ros.segmenter import Segmenter
 
@@ -201,7 +202,7 @@ def pixels(message: Image) -> np.ndarray:
 @contextmanager
 def running(
     vocabulary: str,
-    make_segmenter: Callable[[str], Segmenter] | None = None,
+    make_segmenter: Callable[[LoadOptions], Segmenter] | None = None,
     on_backbone: Callable[[], object] | None = None,
     **parameters: Any,
 ) -> Iterator[Robot]:
@@ -210,7 +211,7 @@ def running(
     context = rclpy.Context()
     with own_domain() as domain, rclpy.init(context=context, domain_id=domain):
         node = OvsNode(
-            make_segmenter or (lambda preset: color_segmenter(on_backbone)),
+            make_segmenter or (lambda load: color_segmenter(on_backbone)),
             parameters=[Parameter(name, value=value) for name, value in given.items()],
             context=context,
         )

@@ -74,9 +74,9 @@ def test_ids_stay_taken_over_a_cleanup(vocabulary):
 
 
 def test_a_model_that_does_not_load_leaves_the_node_unconfigured_and_says_why(vocabulary, capfd):
-    segmenters = iter([ValueError("no such preset 'fast'")])
+    segmenters = iter([ValueError("no such model 'fast'")])
 
-    def make(preset):
+    def make(load):
         for error in segmenters:
             raise error
         return color_segmenter()
@@ -85,7 +85,7 @@ def test_a_model_that_does_not_load_leaves_the_node_unconfigured_and_says_why(vo
         assert not change(robot, Transition.TRANSITION_CONFIGURE)
         assert state(robot) == State.PRIMARY_STATE_UNCONFIGURED
         said = capfd.readouterr().err
-        assert "on_configure failed: no such preset 'fast'" in said and "Traceback" in said
+        assert "on_configure failed: no such model 'fast'" in said and "Traceback" in said
         assert change(robot, Transition.TRANSITION_CONFIGURE)
 
 
@@ -124,7 +124,7 @@ def test_every_parameter_is_described(vocabulary):
         described = robot.call(
             DescribeParameters, "ovs/describe_parameters", DescribeParameters.Request(names=names)
         ).descriptors
-        assert {"threshold", "theta", "max_categories", "preset", "vocabulary"} <= set(names)
+        assert {"threshold", "select", "max_categories", "model", "vocabulary"} <= set(names)
         for descriptor in described:
             assert len(descriptor.description) > 10, descriptor.name
             if descriptor.type == ParameterType.PARAMETER_DOUBLE:
@@ -148,36 +148,30 @@ def test_parameters_change_between_frames_and_bad_values_are_refused(vocabulary)
         )
         for name, value in [
             ("threshold", 1.5),
-            ("theta", -0.1),
+            ("temperature", -0.1),
             ("max_categories", 0),
             ("points", "sometimes"),
-            ("suppression", "hard"),
-            ("preset", "quality"),
+            ("postprocess", "hard"),
+            ("model", "quality"),
             ("threshold", "high"),
         ]:
             result = set_parameter(robot, name, value)
             assert not result.successful, name
             assert result.reason
-        assert robot.node._config.settings.options.threshold == 0.875
+        assert robot.node._config.settings.segmenter.threshold == 0.875
         assert set_parameter(robot, "threshold", 0.0).successful
         assert set_parameter(robot, "max_categories", 1).successful
         robot.segment(3)
         assert len(robot.of_stamp("semantic/categories", 3).ids) == 1
 
 
-def test_confidence_can_be_switched_off(vocabulary):
-    with running(vocabulary, confidence=False) as robot:
-        robot.segment(1)
-        robot.of_stamp("semantic/categories", 1)
-        assert set_parameter(robot, "confidence", True).successful
-        robot.segment(2)
-        robot.of_stamp("semantic/confidence", 2)
-        assert [stamp_ms(m) for m in robot.got["semantic/confidence"]] == [2]
-
-
 @pytest.mark.parametrize(
     ("argument", "text"),
-    [("theta:=7.0", "theta"), ("points:=perhaps", "auto, always, never"), ("select:=3", "select")],
+    [
+        ("temperature:=-7.0", "temperature"),
+        ("points:=perhaps", "auto, always, never"),
+        ("select:=3", "select"),
+    ],
 )
 def test_an_impossible_parameter_at_the_start_is_one_clear_line(argument, text):
     command = [sys.executable, "-m", "ovs_ros.ros.node", "--ros-args", "-p", argument]

@@ -1,4 +1,4 @@
-"""The node with a model file in place of an embedded preset: a real CLIP of open_clip, in small."""
+"""The node with a model file in place of the embedded model: a real CLIP of open_clip, in small."""
 
 import pytest
 from clip_models import open_clip_or_skip, register_small
@@ -26,7 +26,7 @@ def model_file(tmp_path):
 
 
 def test_a_model_file_streams_takes_words_and_names_its_device(vocabulary, model_file):
-    with running(vocabulary, Segmenter.load, preset=str(model_file)) as robot:
+    with running(vocabulary, lambda load: Segmenter.load(load.model), model=str(model_file)) as robot:
         first = robot.segment(1)
         assert set(pixels(first).ravel().tolist()) <= {0, 1, 2, 255}
         assert robot.of_stamp("semantic/categories", 1).version == 1

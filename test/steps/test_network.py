@@ -128,7 +128,7 @@ def test_the_option_switches_it_off(tmp_path: Path) -> None:
     words = segmenter.embed(Vocabulary.from_names(["red", "blue"]))
     image = color_image([["red", "blue"]], size=32)
     assert set(np.unique(segmenter(image, words).labels)) == {0}
-    segmenter.options = SegmenterOptions(select=False, refine=False)
+    segmenter.options = SegmenterOptions(select=False, network=False)
     assert set(np.unique(segmenter(image, words).labels)) == {0, 1}
 
 

@@ -1,4 +1,4 @@
-"""How refinement comes into the way of a frame."""
+"""How postprocessing comes into the way of a frame."""
 
 import numpy as np
 import pytest
@@ -8,11 +8,13 @@ from hypothesis import strategies as st
 
 from ovs_ros.encoders.protocols import DenseFeatures
 from ovs_ros.encoders.upsampling import DensePixels
-from ovs_ros.options import REFINEMENTS, SegmenterOptions
+from ovs_ros.options import SegmenterOptions, declared
 from ovs_ros.steps.grid import covered
 from ovs_ros.steps.label_propagation import propagate
 from ovs_ros.steps.postprocess import guide_at_nodes, refine, with_fine_grid
 from ovs_ros.vocabulary.vocabulary import Vocabulary
+
+POSTPROCESSES = declared(SegmenterOptions)["postprocess"].choices
 
 WORDS = ["red", "green", "blue", "white"]
 
@@ -34,22 +36,22 @@ def some_image(seed=2):
     return np.random.default_rng(seed).integers(0, 256, (48, 64, 3), np.uint8)
 
 
-@pytest.mark.parametrize("refinement", REFINEMENTS)
-def test_a_plain_picture_comes_out_right(refinement):
+@pytest.mark.parametrize("postprocess", POSTPROCESSES)
+def test_a_plain_picture_comes_out_right(postprocess):
     picture = color_image([["red", "green", "white"], ["blue", "red", "blue"]], 64)
-    segmenter = color_segmenter(refinement=refinement)
+    segmenter = color_segmenter(postprocess=postprocess)
     result = segmenter.segment(picture, segmenter.embed(Vocabulary.from_names(WORDS)))
     expected = np.array([[0, 1, 3], [2, 0, 2]]).repeat(64, axis=0).repeat(64, axis=1)
     inner = np.zeros(expected.shape, bool)
     inner.reshape(2, 64, 3, 64)[:, 12:52, :, 12:52] = True
     np.testing.assert_array_equal(result.labels[inner], expected[inner])
     assert (result.labels == expected).mean() > 0.97
-    assert ("refine" in result.stages_ms) == (refinement != "none")
+    assert ("postprocess" in result.stages_ms) == (postprocess != "none")
 
 
 def test_options_are_checked():
-    with pytest.raises(ValueError, match="expected refinement to be one of none, propagation, pamr, guided"):
-        SegmenterOptions(refinement="crf")  # type: ignore[arg-type]  # what is tested
+    with pytest.raises(ValueError, match="expected postprocess to be one of none, pamr, propagation"):
+        SegmenterOptions(postprocess="crf")  # type: ignore[arg-type]  # what is tested
 
 
 def test_nothing_is_done_where_none_is_asked():
@@ -97,10 +99,9 @@ def test_the_guide_lies_under_the_nodes():
     np.testing.assert_allclose(guide[:, :, 1] * 255, [[0, 0], [0, 100], [200, 200]], atol=1)
 
 
-@pytest.mark.parametrize("refinement", ["pamr", "guided"])
-def test_what_follows_edges_gets_nodes_finer_than_patches(refinement):
+def test_what_follows_edges_gets_nodes_finer_than_patches():
     features = features_of((5, 6), (5, 6))
-    fine = with_fine_grid(features, refinement)
+    fine = with_fine_grid(features, "pamr")
     assert fine.upsampling.grid == (20, 24)
     words = np.eye(6, dtype=np.float32)[:2]
     cosines = fine.upsampling.cosines(words)
@@ -115,28 +116,28 @@ def test_what_follows_edges_gets_nodes_finer_than_patches(refinement):
 
 def test_grids_that_are_fine_enough_stay():
     features = features_of((5, 6), (20, 24))
-    for refinement in REFINEMENTS:
-        assert with_fine_grid(features, refinement) is features
+    for postprocess in POSTPROCESSES:
+        assert with_fine_grid(features, postprocess) is features
     coarse = features_of((5, 6), (5, 6))
     assert with_fine_grid(coarse, "propagation") is coarse and with_fine_grid(coarse, "none") is coarse
 
 
 @settings(max_examples=30, deadline=None)
 @given(
-    st.sampled_from(REFINEMENTS),
+    st.sampled_from(POSTPROCESSES),
     st.tuples(st.integers(1, 5), st.integers(1, 5)),
     st.tuples(st.integers(1, 17), st.integers(1, 17)),
     st.tuples(st.floats(0.05, 1), st.floats(0.05, 1)),
     st.integers(0, 10**6),
 )
-def test_any_grids_and_extents(refinement, patches, nodes, extent, seed):
+def test_any_grids_and_extents(postprocess, patches, nodes, extent, seed):
     features = features_of(patches, nodes, extent, seed)
     logits = some_logits(features, 4, seed)
     image = some_image(seed)
-    got = refine(logits, features, image, refinement)
+    got = refine(logits, features, image, postprocess)
     assert got.shape == logits.shape and got.dtype == np.float32 and got.flags.c_contiguous
     turned = np.random.default_rng(seed).permutation(4)
-    again = refine(np.ascontiguousarray(logits[..., turned]), features, image, refinement)
+    again = refine(np.ascontiguousarray(logits[..., turned]), features, image, postprocess)
     np.testing.assert_allclose(again, got[..., turned], atol=1e-3)
     constant = np.full_like(logits, 2.0)
-    np.testing.assert_allclose(refine(constant, features, image, refinement), constant, atol=1e-2)
+    np.testing.assert_allclose(refine(constant, features, image, postprocess), constant, atol=1e-2)

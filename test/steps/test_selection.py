@@ -49,27 +49,20 @@ def equations_1_to_5(features, words, scale, options):
     patches = features.patches.reshape(-1, embeddings.shape[1]).astype(np.float64)
     of_patches = softmax(scale * patches @ embeddings.T)
     of_image = softmax(scale * embeddings @ features.image.astype(np.float64))
-    if options.suppression == "multiplicative":
-        votes = of_patches * (1 - of_image)
-    elif options.suppression == "redundancy":
-        weighted = of_patches * (of_image / of_image.mean())
-        votes = weighted - weighted.mean(axis=1, keepdims=True)
-    else:
-        votes = of_patches
+    votes = of_patches * (1 - of_image)
     count = len(words.ids)
     elected = set(votes.argmax(axis=1).tolist()) | set(np.flatnonzero(of_image > options.theta).tolist())
     return sorted(column for column in elected if column < count)
 
 
-@pytest.mark.parametrize("suppression", ["multiplicative", "redundancy", "none"])
 @given(seed=st.integers(0, 2**32 - 1), count=st.integers(1, 40), negatives=st.integers(0, 4))
 @settings(max_examples=25, deadline=None)
-def test_equals_the_equations(suppression, seed, count, negatives):
+def test_equals_the_equations(seed, count, negatives):
     rng = np.random.default_rng(seed)
     patches = unit(rng.normal(size=(5, 6, 16)))
     given_words = words(unit(rng.normal(size=(count + negatives, 16))), negatives)
     of_image = features(unit(patches.mean(axis=(0, 1))), patches)
-    options = SegmenterOptions(suppression=suppression, theta=0.2, max_categories=1000)
+    options = SegmenterOptions(theta=0.2, max_categories=1000)
     selection = select(of_image, given_words, 8.0, options)
     assert selection.columns.tolist() == equations_1_to_5(of_image, given_words, 8.0, options)
     assert ((selection.scores >= 0) & (selection.scores <= 1)).all()
@@ -99,7 +92,7 @@ def test_theta_brings_a_dominant_category_back():
 
 
 def equations_1_to_3(features, words, scale):
-    """Which column each patch elects, with the multiplicative reading, in float64."""
+    """Which column each patch elects, in float64."""
     embeddings = words.embeddings.astype(np.float64)
     logits = scale * features.patches.reshape(-1, embeddings.shape[1]).astype(np.float64) @ embeddings.T
     of_patches = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
@@ -134,7 +127,7 @@ def test_negatives_take_part_but_are_not_elected():
 
 
 def test_an_image_of_negatives_alone_selects_nothing():
-    options = SegmenterOptions(suppression="none")
+    options = SegmenterOptions(rule="top_n")
     selection = select(color_features([["yellow"]]), color_words(["red"], ["yellow"]), 20.0, options)
     assert selection.columns.tolist() == [] and selection.scores.shape == (0,)
     assert selection.rows.tolist() == [1]
@@ -144,7 +137,7 @@ def test_padding_elects_nobody():
     plain = [color_features([[name]]).patches[0, 0] for name in ("red", "blue")]
     patches = np.stack(plain)[None]  # (1, 2, D)
     of_image = features(patches[0, 0], patches, extent=(1.0, 0.5))
-    options = SegmenterOptions(suppression="none")
+    options = SegmenterOptions(rule="top_n")
     assert select(of_image, color_words(["red", "blue"]), 20.0, options).columns.tolist() == [0]
 
 

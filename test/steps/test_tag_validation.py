@@ -90,13 +90,6 @@ def test_a_name_that_comes_in_keeps_the_order_of_the_columns():
     assert columns == [[0, 2]] and grown.columns.tolist() == [0, 1, 2]
 
 
-def test_a_class_is_one_region_where_asked():
-    shown, claimed = [["blue", "red", "green", "green"]], [["green", "red", "green", "green"]]
-    assert check(shown, claimed, NAMES, ["red", "green"], REJECT)[0] == [[2, 0, 1, 1]]
-    by_class = replace(REJECT, validation_region="class")
-    assert check(shown, claimed, NAMES, ["red", "green"], by_class)[0] == [[1, 0, 1, 1]]
-
-
 def test_names_of_the_training_are_spared_unless_asked():
     shown, claimed = [["blue", "red"]], [["green", "red"]]
     assert check(shown, claimed, NAMES, ["red", "green"], REJECT, seen=["green"])[0] == [[1, 0]]

@@ -12,7 +12,7 @@ from ovs_ros.geometry.points import Intrinsics
 from ovs_ros.geometry.reprojection import Sight
 from ovs_ros.geometry.warp import Warp
 from ovs_ros.steps.segmentation import Segmentation
-from ovs_ros.steps.temporal_filter import TemporalSmoother, flow_smoother, pose_smoother
+from ovs_ros.steps.temporal_filter import TemporalFilter, flow_filter, pose_filter
 from ovs_ros.vocabulary.vocabulary import Vocabulary
 
 HEIGHT, WIDTH, STEP = 96, 128, 2  # The camera pans by STEP pixels a frame.
@@ -77,7 +77,7 @@ def still(now, before):
 
 
 def show(smoother, labels, stamp, **changes):
-    return smoother.smooth(segmentation(labels, **changes), stamp, labels.shape)
+    return smoother.apply(segmentation(labels, **changes), stamp, labels.shape)
 
 
 def plain(name, size=(4, 6), dtype=np.uint8):
@@ -86,11 +86,11 @@ def plain(name, size=(4, 6), dtype=np.uint8):
 
 @pytest.mark.parametrize("way", ["flow", "pose"])
 def test_flicker_falls_by_more_than_half_and_labels_come_nearer_to_the_truth(way):
-    smoother = flow_smoother() if way == "flow" else pose_smoother()
+    smoother = flow_filter() if way == "flow" else pose_filter()
     before, after = Flicker(), Flicker()
     wrong_before = wrong_after = 0
     for frame in pan():
-        smoothed = smoother.smooth(frame.result, frame.stamp, frame.glance if way == "flow" else frame.sight)
+        smoothed = smoother.apply(frame.result, frame.stamp, frame.glance if way == "flow" else frame.sight)
         before.add(frame.result.labels, frame.sight)
         after.add(smoothed.labels, frame.sight)
         wrong_before += (frame.result.labels != frame.truth).mean()
@@ -102,10 +102,10 @@ def test_flicker_falls_by_more_than_half_and_labels_come_nearer_to_the_truth(way
 
 @pytest.mark.parametrize("way", ["flow", "pose"])
 def test_what_really_changes_is_adopted_within_a_second(way):
-    smoother = flow_smoother() if way == "flow" else pose_smoother()
+    smoother = flow_filter() if way == "flow" else pose_filter()
     shown = {}
     for number, frame in enumerate(pan(frames=35, appears=15)):
-        smoothed = smoother.smooth(frame.result, frame.stamp, frame.glance if way == "flow" else frame.sight)
+        smoothed = smoother.apply(frame.result, frame.stamp, frame.glance if way == "flow" else frame.sight)
         cup = frame.truth == CUP
         if cup.any():
             shown[number - 15] = (smoothed.labels[cup] == CUP).mean()
@@ -116,7 +116,7 @@ def test_what_really_changes_is_adopted_within_a_second(way):
 @pytest.mark.parametrize("hz", [5.0, 15.0, 60.0])
 @pytest.mark.parametrize(("old", "new"), [(150, 150), (200, 50)])
 def test_a_change_is_adopted_after_the_time_that_the_formula_tells(hz, old, new):
-    smoother = TemporalSmoother(still, time_constant=0.5)
+    smoother = TemporalFilter(still, time_constant=0.5)
     settled = int(4 * hz)
     for number in range(settled):
         show(smoother, plain(WALL), number / hz, confidence=old)
@@ -128,7 +128,7 @@ def test_a_change_is_adopted_after_the_time_that_the_formula_tells(hz, old, new)
 
 
 def test_one_frames_slip_does_not_show_and_costs_confidence():
-    smoother = TemporalSmoother(still)
+    smoother = TemporalFilter(still)
     for number in range(10):
         steady = show(smoother, plain(WALL), number / HZ)
     assert (steady.confidence == 128).all()
@@ -140,7 +140,7 @@ def test_one_frames_slip_does_not_show_and_costs_confidence():
 
 
 def test_a_vote_for_unknown_weighs_half():
-    smoother = TemporalSmoother(still)
+    smoother = TemporalFilter(still)
     show(smoother, plain(WALL), 0.0, confidence=100)
     assert (show(smoother, plain(UNKNOWN), 0.01, confidence=180).labels == WALL).all()
     smoother.reset()
@@ -149,23 +149,23 @@ def test_a_vote_for_unknown_weighs_half():
 
 
 def test_shares_and_names_fit_the_labels_and_the_rest_stays():
-    smoother = TemporalSmoother(still)
+    smoother = TemporalFilter(still)
     show(smoother, plain(DOOR), 0.0, confidence=250)
     labels = plain(UNKNOWN)
     labels[:2] = CUP
     raw = segmentation(labels, confidence=100)
-    smoothed = smoother.smooth(raw, 0.01, labels.shape)
+    smoothed = smoother.apply(raw, 0.01, labels.shape)
     assert (smoothed.labels == DOOR).all() and smoothed.labels.flags.c_contiguous
     assert smoothed.selected_names == ("door", "cup")
     assert smoothed.selected_ids.tolist() == [DOOR, CUP] and smoothed.selected_ids.dtype == np.uint16
     assert smoothed.scores.tolist() == [0, 0.5]
     assert smoothed.shares.tolist() == [1, 0] and smoothed.unknown_share == 0
-    assert list(smoothed.stages_ms) == ["decode", "smooth"]
+    assert list(smoothed.stages_ms) == ["decode", "temporal_filter"]
     assert (raw.labels == labels).all() and (raw.confidence == 100).all()
 
 
 def test_what_its_user_draws_into_a_result_is_not_remembered():
-    smoother = TemporalSmoother(still)
+    smoother = TemporalFilter(still)
     for number in range(3):
         result = show(smoother, plain(WALL), number / HZ)
         result.labels[:] = CUP
@@ -174,7 +174,7 @@ def test_what_its_user_draws_into_a_result_is_not_remembered():
 
 def settled(vocabulary=WORDS, dtype=np.uint8, name=DOOR):
     """A smoother that has seen one name for long."""
-    smoother = TemporalSmoother(still)
+    smoother = TemporalFilter(still)
     for number in range(30):
         show(smoother, plain(name, dtype=dtype), number / HZ, vocabulary=vocabulary)
     return smoother
@@ -238,7 +238,7 @@ def test_reset_and_a_long_pause_forget():
 
 
 def test_pixels_that_were_not_in_the_picture_get_the_frames_name():
-    smoother = TemporalSmoother(lambda now, before: Warp(still(now, before).x + 2, still(now, before).y))
+    smoother = TemporalFilter(lambda now, before: Warp(still(now, before).x + 2, still(now, before).y))
     for number in range(5):
         show(smoother, plain(DOOR), number / HZ)
     smoothed = show(smoother, plain(WALL), 5 / HZ, confidence=1)
@@ -247,4 +247,4 @@ def test_pixels_that_were_not_in_the_picture_get_the_frames_name():
 
 def test_a_time_constant_of_nothing_is_refused():
     with pytest.raises(ValueError, match="expected a time constant above 0"):
-        TemporalSmoother(still, time_constant=0.0)
+        TemporalFilter(still, time_constant=0.0)

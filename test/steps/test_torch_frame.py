@@ -63,8 +63,6 @@ def assert_same(own: Segmentation, device: Segmentation) -> None:
         {"select": False},
         {"rule": "top_n", "top_n": 2},
         {"rule": "top_n", "top_n": 500},
-        {"suppression": "none"},
-        {"suppression": "redundancy"},
         {"theta": 0.01},
         {"max_categories": 3},
         {"max_categories": 1},
@@ -138,7 +136,7 @@ def test_graphs_are_dropped_when_memory_was_full_in_the_usual_way() -> None:
     device = pair()[1]
     image, words = noise_image(120, 160), embedded(30)
     device.segment(image, words)
-    device.options = SegmenterOptions(refinement="pamr")
+    device.options = SegmenterOptions(postprocess="pamr")
     device.segment(image, words)
     assert device._frame is not None
     assert device.image_encoder.make_do(1)
@@ -157,7 +155,7 @@ def test_frames_do_not_share_memory() -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"select": False}, {"rule": "top_n"}, {"suppression": "redundancy"}, {"shortlist": 20}],
+    [{}, {"select": False}, {"rule": "top_n"}, {"theta": 0.01}, {"shortlist": 20}],
     ids=str,
 )
 def test_nothing_in_a_frame_depends_on_values_so_that_it_can_be_a_graph(options: dict[str, Any]) -> None:

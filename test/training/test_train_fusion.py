@@ -156,7 +156,7 @@ def test_the_command_writes_what_run_time_takes(
     labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save_encoder(tmp_path / "e.onnx", size=("height", "width"), channels=CHANNELS)
-    monkeypatch.setattr(embedded, "load", lambda preset, models: (ColorImageEncoder(), ColorTextEncoder()))
+    monkeypatch.setattr(embedded, "load", lambda name, models: (ColorImageEncoder(), ColorTextEncoder()))
     monkeypatch.setattr(train, "find_spec", lambda name: object())
     arguments = ["fusion", labelled, "--second", tmp_path / "e.onnx", "-o", tmp_path / "weights"]
     more = ["--size", 32, 64, "--steps", 2, "--batch", 1, "--per-channel", "--mean", 0, 0, 0]

@@ -38,7 +38,7 @@ def test_the_shipped_file_says_colour_shape_and_texture_of_many_categories(shipp
     assert len(shipped.entries) >= 500
     for entry in shipped.entries:
         assert entry.color and entry.shape and entry.texture, entry.name
-    prompts = AttributePrompts(shipped, "sentence", 0.5)
+    prompts = AttributePrompts(shipped, 0.5)
     assert max(len(text) for e in shipped.entries for text in prompts.texts(e.name)) <= MAX_PROMPT_LENGTH
 
 

@@ -13,7 +13,6 @@ from ovs_ros.vocabulary.cache import EmbeddingCache
 from ovs_ros.vocabulary.prompts import (
     WORDS_A_BATCH,
     AttributePrompts,
-    AttributeReading,
     embed,
     texts_for,
 )
@@ -108,33 +107,30 @@ CHAIR = CategoryAttributes(
 )
 
 
-@pytest.mark.parametrize(
-    ("reading", "texts"),
-    [
-        ("average", ("a seat at a table: brown", "a seat at a table: four legs")),
-        ("sentence", ("a seat at a table: brown; four legs",)),
-    ],
-)
-def test_texts_about_looks(reading: AttributeReading, texts: tuple[str, ...]) -> None:
-    prompts = AttributePrompts(Attributes([CHAIR]), reading, 0.5)
-    assert prompts.texts("seat") == texts
+def test_one_text_says_what_a_thing_looks_like() -> None:
+    prompts = AttributePrompts(Attributes([CHAIR]), 0.5)
+    assert prompts.texts("seat") == ("a seat at a table: brown; four legs",)
     assert prompts.texts("spaceship") == ()
-    assert AttributePrompts(Attributes([CHAIR]), reading, 0.0).texts("seat") == ()
+    assert AttributePrompts(Attributes([CHAIR]), 0.0).texts("seat") == ()
 
 
 class LooksEncoder(AxisEncoder):
     """Knows a chair and its looks."""
 
-    axes = {"chair": [1, 0, 0], "a chair: brown": [0, 1, 0], "a chair: tall": [0, 0, 1], "desk": [1, 0, 0]}
+    axes = {
+        "chair": [1, 0, 0],
+        "a chair: brown": [0, 1, 0],
+        "a chair: brown; tall": [0, 0, 1],
+        "desk": [1, 0, 0],
+    }
 
 
 @pytest.mark.parametrize("weight", [0.25, 0.5, 1.0])
 def test_looks_are_mixed_in_by_their_weight(weight: float, tmp_path: Path) -> None:
     known = Attributes([CategoryAttributes("chair", color="brown", texture="tall")])
     vocabulary = Vocabulary.from_specs(["chair", "desk", CategorySpec("Chair 2", ("chair",))])
-    prompts = AttributePrompts(known, "average", weight)
-    looks = np.array([0, 1, 1]) / 2**0.5
-    mixed = (1 - weight) * np.array([1, 0, 0]) + weight * looks
+    prompts = AttributePrompts(known, weight)
+    mixed = (1 - weight) * np.array([1, 0, 0]) + weight * np.array([0, 0, 1])
     cache = EmbeddingCache(tmp_path)
     for _ in range(2):  # Encoded, then from the cache.
         got = embed(vocabulary, LooksEncoder(), cache, attributes=prompts).embeddings
@@ -147,17 +143,15 @@ def test_looks_are_mixed_in_by_their_weight(weight: float, tmp_path: Path) -> No
 def test_a_category_with_prompts_of_its_own_keeps_to_them() -> None:
     known = Attributes([CategoryAttributes("chair", color="brown")])
     vocabulary = Vocabulary.from_specs([CategorySpec("chair", ("desk",))], ["chair"])
-    got = embed(vocabulary, LooksEncoder(), attributes=AttributePrompts(known, "sentence", 1.0)).embeddings
+    got = embed(vocabulary, LooksEncoder(), attributes=AttributePrompts(known, 1.0)).embeddings
     np.testing.assert_allclose(got, [[1, 0, 0], [0, 1, 0]], atol=1e-6)
 
 
 def test_attribute_settings_are_checked_even_when_they_are_off() -> None:
-    assert AttributePrompts.load("off") is None
-    with pytest.raises(ValueError, match="expected the reading of attributes to be one of average, sentence"):
-        AttributePrompts.load("off", "mean")
+    assert AttributePrompts.load("off", 0.1) is None
     for weight in (-0.1, 1.1, float("nan")):
         with pytest.raises(ValueError, match="expected a weight of attributes from 0 to 1"):
-            AttributePrompts.load("off", weight=weight)
+            AttributePrompts.load("off", weight)
 
 
 class KeepingEncoder(ColorTextEncoder):
@@ -215,10 +209,10 @@ def test_prompts_kept_apart_take_the_looks_too() -> None:
 
     known = Attributes([CategoryAttributes("chair", color="brown", texture="tall")])
     vocabulary = Vocabulary.from_specs(["chair", CategorySpec("Chair 2", ("chair",))])
-    words = embed(vocabulary, Keeping(), attributes=AttributePrompts(known, "average", 0.5))
+    words = embed(vocabulary, Keeping(), attributes=AttributePrompts(known, 0.5))
     assert words.prompts is not None
     np.testing.assert_allclose(words.prompts[:, 0], words.embeddings, atol=1e-3)
-    np.testing.assert_allclose(words.embeddings[0], np.array([1, 0.5**0.5, 0.5**0.5]) / 2**0.5, atol=1e-6)
+    np.testing.assert_allclose(words.embeddings[0], np.array([1, 0, 1]) / 2**0.5, atol=1e-6)
 
 
 def test_prompts_apart_that_cancel_out_are_refused() -> None:

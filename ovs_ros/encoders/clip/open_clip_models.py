@@ -75,7 +75,7 @@ def dense_clip(clip: Any, file: ModelFile, *, name: str, tokenizer: Any = None) 
         from ovs_ros.encoders.clip.timm_vit import TimmViT
 
         return TimmViT(clip, name=name, dim=dim, attention=file.attention, tokenizer=tokenizer)
-    from ovs_ros.encoders.clip.dinoiser import load_heads
+    from ovs_ros.encoders.clip.dinoiser import load_head
     from ovs_ros.encoders.clip.proxy import open_proxy
     from ovs_ros.encoders.clip.vit import OpenClipViT
 
@@ -86,7 +86,7 @@ def dense_clip(clip: Any, file: ModelFile, *, name: str, tokenizer: Any = None) 
         attention=file.attention,
         outliers=file.outliers,
         proxy=open_proxy(file.proxy) if file.attention == "proxyclip" else None,
-        heads=load_heads(Path(heads), clip.visual.conv1.out_channels) if heads else None,
+        heads=load_head(Path(heads), clip.visual.conv1.out_channels) if heads else None,
         tokenizer=tokenizer,
     )
 

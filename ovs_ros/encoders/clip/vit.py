@@ -19,7 +19,7 @@ from ovs_ros.encoders.clip.attention import (
 )
 from ovs_ros.encoders.clip.clip_model import ClipModel, unit
 from ovs_ros.encoders.clip.dense_model import TorchFeatures
-from ovs_ros.encoders.clip.dinoiser import LAYER, DinoiserHeads
+from ovs_ros.encoders.clip.dinoiser import LAYER, DinoiserHead
 from ovs_ros.encoders.clip.grid_cache import GridCache
 from ovs_ros.encoders.clip.imports import import_open_clip
 from ovs_ros.encoders.clip.outliers import find_outliers, repair
@@ -41,7 +41,7 @@ class OpenClipViT(ClipModel):
         attention: how the last layer's patches see each other (see attention.py).
         outliers: repair outlier patches before the last layer (see outliers.py); 'scclip' always does.
         proxy: for 'proxyclip'.
-        heads: for 'dinoiser'; `decoding` then holds how likely each patch is foreground, (B, h, w).
+        heads: for 'dinoiser'.
         tokenizer: gives token ids (T, context length) for a list of T texts; None for CLIP's own.
 
     Raises:
@@ -56,7 +56,7 @@ class OpenClipViT(ClipModel):
         attention: Attention = "naclip",
         outliers: bool = False,
         proxy: Proxy | None = None,
-        heads: DinoiserHeads | None = None,
+        heads: DinoiserHead | None = None,
         tokenizer: Callable[[Sequence[str]], Tensor] | None = None,
     ) -> None:
         visual = clip.visual
@@ -109,7 +109,7 @@ class OpenClipViT(ClipModel):
         if self.heads is None or hidden is None:
             return TorchFeatures(unit(patches).unflatten(1, grid), image)
         pooled = self.heads.pooled(hidden, patches)
-        return TorchFeatures(unit(pooled).unflatten(1, grid), image, (self.heads.foreground(hidden),))
+        return TorchFeatures(unit(pooled).unflatten(1, grid), image)
 
     def embed(self, images: Tensor, grid: tuple[int, int]) -> Tensor:
         """What goes into the first block: (B, 3, H, W) normalised to (B, 1 + N, C), the class token first."""
@@ -191,7 +191,7 @@ def _check_tower(visual: Any) -> None:
         raise ValueError(f"{asked} with its usual blocks, got {', '.join(sorted(others))}; choose another")
 
 
-def _check_variant(attention: str, proxy: Proxy | None, heads: DinoiserHeads | None, width: int) -> None:
+def _check_variant(attention: str, proxy: Proxy | None, heads: DinoiserHead | None, width: int) -> None:
     known = [variant for variant in get_args(Attention) if variant != "radseg"]  # RADIO's alone
     if attention not in known:
         raise ValueError(f"expected attention to be one of {', '.join(known)}, got {attention!r}")

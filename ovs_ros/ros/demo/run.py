@@ -118,9 +118,7 @@ def first_to_end(processes: Sequence[Process], timeout: float | None = None) -> 
         return ended
 
 
-def run(
-    source: str, words: Vocabulary, then: str, output: Path, frames: int, rate: float, preset: str
-) -> int:
+def run(source: str, words: Vocabulary, then: str, output: Path, frames: int, rate: float, model: str) -> int:
     """Run the three processes until the viewer has what it wants.
 
     Returns:
@@ -134,7 +132,7 @@ def run(
     warning = shared_memory_warning(shutil.disk_usage(SHARED_MEMORY).free, processes=3)
     if warning:
         print(warning, file=sys.stderr)
-    node_parameters = {"autostart": "true", "vocabulary": str(vocabulary), "preset": preset}
+    node_parameters = {"autostart": "true", "vocabulary": str(vocabulary), "model": model}
     processes: list[Process] = []
     try:
         processes.append(
@@ -186,7 +184,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("demo_output"), help="folder for what is saved")
     parser.add_argument("--frames", type=int, default=120, help="how many frames to wait for")
     parser.add_argument("--rate", type=float, default=15.0, help="the camera's frames a second")
-    parser.add_argument("--preset", default="stream", help="stream or quality")
+    parser.add_argument("--model", default="stream", help="stream or quality")
     arguments = parser.parse_args()
     if arguments.frames < 2:
         parser.error(f"--frames must be at least 2, one for each vocabulary, not {arguments.frames}")
@@ -204,7 +202,7 @@ def main() -> None:
             arguments.output,
             arguments.frames,
             arguments.rate,
-            arguments.preset,
+            arguments.model,
         )
     )
 

@@ -6,13 +6,11 @@ open_clip_or_skip()
 import torch  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 
-from ovs_ros.encoders.clip.dinoiser import DinoiserHeads, load_heads  # noqa: E402
+from ovs_ros.encoders.clip.dinoiser import DinoiserHead, load_head  # noqa: E402
 
 KEYS = {
     "obj_proj.weight": (256, 64, 3, 3),
     "obj_proj.bias": (256,),
-    "bkg_decoder.weight": (1, 64, 1, 1),
-    "bkg_decoder.bias": (1,),
 }
 
 
@@ -24,24 +22,28 @@ def weights():
 
 def test_reads_the_published_form(tmp_path, weights):
     torch.save({"epoch": 3, "model_state_dict": weights}, tmp_path / "last.pt")
-    state = load_heads(tmp_path / "last.pt", 64).state_dict()
+    state = load_head(tmp_path / "last.pt", 64).state_dict()
     assert state.keys() == KEYS.keys()
     assert all(torch.equal(state[key], weights[key]) for key in KEYS)
 
 
-def test_leaves_clip_and_teachers_in_a_checkpoint_of_the_whole_model(tmp_path, weights):
-    whole = {**weights, "clip_backbone.backbone.logit_scale": torch.ones(())}
+def test_leaves_the_other_head_clip_and_teachers_in_a_checkpoint_of_the_whole_model(tmp_path, weights):
+    whole = {
+        **weights,
+        "bkg_decoder.bias": torch.ones(1),
+        "clip_backbone.backbone.logit_scale": torch.ones(()),
+    }
     save_file(whole, tmp_path / "model.safetensors")
-    heads = load_heads(tmp_path / "model.safetensors", 64)
+    heads = load_head(tmp_path / "model.safetensors", 64)
     assert torch.equal(heads.obj_proj.weight, weights["obj_proj.weight"])
 
 
 def test_says_what_is_missing_foreign_and_of_another_shape(tmp_path, weights):
-    weights["other.weight"] = weights.pop("bkg_decoder.bias")
+    weights["other.weight"] = weights.pop("obj_proj.bias")
     torch.save({"model_state_dict": weights}, tmp_path / "last.pt")
     with pytest.raises(ValueError) as error:
-        load_heads(tmp_path / "last.pt", 32)
-    for part in ("missing: bkg_decoder.bias", "foreign: other.weight", "expected (256, 32, 3, 3)"):
+        load_head(tmp_path / "last.pt", 32)
+    for part in ("missing: obj_proj.bias", "foreign: other.weight", "expected (256, 32, 3, 3)"):
         assert part in str(error.value)
 
 
@@ -52,11 +54,11 @@ def test_never_runs_code(tmp_path, weights):
 
     torch.save({"model_state_dict": weights, "args": Harm()}, tmp_path / "last.pt")
     with pytest.raises(ValueError, match="refused"):
-        load_heads(tmp_path / "last.pt", 64)
+        load_head(tmp_path / "last.pt", 64)
 
 
 def make_heads(weights):
-    heads = DinoiserHeads(64)
+    heads = DinoiserHead(64)
     heads.load_state_dict(weights)
     return heads.requires_grad_(False)
 
@@ -80,13 +82,3 @@ def test_pooling_is_its_formula(weights, grid):
                 seen.append(total)
         expected = slow_pool(features[index], slow_cosines(torch.stack(seen)), 0.2)
         torch.testing.assert_close(pooled[index].double(), expected, atol=1e-5, rtol=1e-4)
-
-
-def test_foreground_is_a_sigmoid_of_each_patchs_direction(weights):
-    heads = make_heads(weights)
-    hidden = torch.randn(1, 2, 3, 64, generator=torch.Generator().manual_seed(2))
-    foreground = heads.foreground(hidden)
-    patch = hidden[0, 1, 2]
-    logit = weights["bkg_decoder.weight"].flatten() @ (patch / patch.norm()) + weights["bkg_decoder.bias"][0]
-    assert foreground[0, 1, 2] == pytest.approx(1 / (1 + float(torch.exp(-logit))), abs=1e-6)
-    torch.testing.assert_close(heads.foreground(5 * hidden), foreground)

@@ -1,4 +1,4 @@
-"""One node over DDS with temporal smoothing. A slip is a frame in which the left third is brown, not red."""
+"""One node over DDS with the temporal filter. A slip is a frame in which the left third is brown, not red."""
 
 import numpy as np
 import pytest
@@ -40,7 +40,7 @@ def settle(robot, start, measured):
 
 @pytest.fixture(params=["flow", "pose"])
 def robot(request, words):
-    with running(words, smoothing=request.param, sync_slop=0.001) as robot:
+    with running(words, temporal_filter=request.param, sync_slop=0.001) as robot:
         robot.measured = request.param == "pose"
         robot.send("camera_info", info_message(1))
         robot.until(lambda: robot.node._camera_info, "the calibration")
@@ -51,7 +51,7 @@ def test_a_slip_of_one_frame_does_not_show_and_a_change_does(robot):
     slip = settle(robot, 1000, robot.measured)
     assert left(slip) == RED
     categories = robot.of_stamp("semantic/categories", 1400)
-    assert "smooth" in categories.stages
+    assert "temporal_filter" in categories.stages
     assert dict(zip(categories.names, categories.shares, strict=True))["red"] == pytest.approx(
         1 / 3, abs=0.05
     )
@@ -95,13 +95,13 @@ def test_memory_ends_when_stamps_go_back(robot):
     assert left(settle(robot, 1100, robot.measured)) == RED
 
 
-def test_smoothing_is_off_by_default_and_can_be_switched(words):
+def test_the_filter_is_off_by_default_and_can_be_switched(words):
     with running(words) as robot:
         assert left(settle(robot, 1000, measured=False)) == BROWN
-        assert set_parameter(robot, "smoothing", "flow").successful
+        assert set_parameter(robot, "temporal_filter", "flow").successful
         assert left(settle(robot, 2000, measured=False)) == RED
-        assert not set_parameter(robot, "smoothing", "median").successful
-        assert set_parameter(robot, "smoothing", "off").successful
+        assert not set_parameter(robot, "temporal_filter", "median").successful
+        assert set_parameter(robot, "temporal_filter", "off").successful
         assert left(settle(robot, 3000, measured=False)) == BROWN
 
 
@@ -114,8 +114,8 @@ def test_smoothing_is_off_by_default_and_can_be_switched(words):
         ("unit pose", "a unit quaternion"),
     ],
 )
-def test_frames_that_lack_something_come_out_unsmoothed_with_one_warning(words, lacks, text):
-    with running(words, smoothing="pose") as robot:
+def test_frames_that_lack_something_come_out_as_they_are_with_one_warning(words, lacks, text):
+    with running(words, temporal_filter="pose") as robot:
         warnings = []
         robot.node._throttle._log = warnings.append
         if lacks != "camera_info":
@@ -134,7 +134,7 @@ def test_frames_that_lack_something_come_out_unsmoothed_with_one_warning(words, 
 
 
 def test_one_frame_without_a_pose_does_not_end_the_memory(words):
-    with running(words, smoothing="pose", sync_slop=0.001) as robot:
+    with running(words, temporal_filter="pose", sync_slop=0.001) as robot:
         robot.send("camera_info", info_message(1))
         robot.until(lambda: robot.node._camera_info, "the calibration")
         settle(robot, 1000, measured=True)
@@ -145,7 +145,7 @@ def test_one_frame_without_a_pose_does_not_end_the_memory(words):
 
 
 def test_poses_of_another_frame_start_anew(words):
-    with running(words, smoothing="pose") as robot:
+    with running(words, temporal_filter="pose") as robot:
         robot.send("camera_info", info_message(1))
         robot.until(lambda: robot.node._camera_info, "the calibration")
         settle(robot, 1000, measured=True)

@@ -1,0 +1,56 @@
+"""Flags of the command line, made from the declared options."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import is_dataclass
+from inspect import Parameter, Signature, signature
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from ovs_ros.cli.common import user_errors
+from ovs_ros.options import Option, declared
+
+
+def with_flags(leave_out: Iterable[str] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command a flag for each option of its parameters that are dataclasses of options.
+
+    A command with the parameter `options: SegmenterOptions` gets `--threshold`, `--select/--no-select` and so
+    on, and is called with the dataclass. Values are checked as everywhere else (`Option.checked`).
+
+    Args:
+        leave_out: options that get no flag, and keep their defaults.
+    """
+
+    def equip(command: Callable[..., None]) -> Callable[..., None]:
+        hints = get_type_hints(command, include_extras=True)
+        groups = {
+            name: {n: option for n, option in declared(hint).items() if n not in leave_out}
+            for name, hint in hints.items()
+            if isinstance(hint, type) and is_dataclass(hint)
+        }
+
+        def run(**given: Any) -> None:
+            with user_errors():
+                for name, options in groups.items():
+                    given[name] = hints[name](**{option: given.pop(option) for option in options})
+            command(**given)
+
+        parameters: list[Parameter] = []
+        for parameter in signature(command).parameters.values():
+            if parameter.name in groups:
+                parameters += [_flag(option) for option in groups[parameter.name].values()]
+            else:
+                parameters.append(
+                    parameter.replace(kind=Parameter.KEYWORD_ONLY, annotation=hints[parameter.name])
+                )
+        run.__name__, run.__doc__ = command.__name__, command.__doc__
+        run.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return run
+
+    return equip
+
+
+def _flag(option: Option) -> Parameter:
+    annotation = Annotated[option.kind, typer.Option(help=option.text)]  # type: ignore[name-defined]
+    return Parameter(option.name, Parameter.KEYWORD_ONLY, default=option.default, annotation=annotation)

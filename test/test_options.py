@@ -1,0 +1,84 @@
+"""What is declared once is the same everywhere."""
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ovs_ros.options import (
+    LoadOptions,
+    NodeOptions,
+    SegmenterOptions,
+    declared,
+    node_options,
+    with_table,
+    written,
+)
+
+CHECKOUT = Path(__file__).parents[1]
+GROUPS = (LoadOptions, SegmenterOptions, NodeOptions)
+
+
+def test_the_parameter_file_and_the_docs_are_what_the_declarations_say():
+    files = written(CHECKOUT)
+    assert {path.suffix for path in files} == {".yaml", ".md"}
+    for path, text in files.items():
+        assert path.read_text() == text, f"{path} is out of date: run python -m ovs_ros.options"
+
+
+def test_the_parameter_file_gives_every_parameter_its_default():
+    file = yaml.safe_load((CHECKOUT / "config" / "ovs.yaml").read_text())
+    assert file["/**"]["ros__parameters"] == {name: o.default for name, o in node_options().items()}
+
+
+def test_a_robot_has_at_most_eighteen_parameters_and_no_name_means_two_things():
+    assert 14 <= len(node_options()) <= 18
+    names = [one.name for group in GROUPS for one in fields(group)]
+    assert len(names) == len(set(names))
+
+
+def test_only_what_is_between_the_markers_changes():
+    page = with_table("before\n<!-- parameters: begin -->\nold\n<!-- parameters: end -->\nafter\n")
+    assert page.startswith("before\n") and page.endswith("\nafter\n") and "old" not in page
+    assert with_table(page) == page
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_every_option_says_what_it_does_and_takes_its_default(group):
+    for option in declared(group).values():
+        assert option.help.endswith(".") and option.help in option.text
+        assert option.checked(option.default) == option.default
+        if option.kind in (int, float):
+            assert option.low <= option.default <= option.high
+
+
+NUMBERS = [o for group in GROUPS for o in declared(group).values() if o.kind in (int, float)]
+
+
+@given(st.sampled_from(NUMBERS), st.integers(-10, 10**6))
+def test_whole_numbers_are_taken_for_every_number_in_its_range(option, value):
+    if option.low <= value <= option.high:
+        taken = option.checked(value)
+        assert taken == value and type(taken) is option.kind
+    else:
+        with pytest.raises(ValueError, match=f"expected {option.name} from"):
+            option.checked(value)
+
+
+@pytest.mark.parametrize("value", [True, "1", None, [1], float("nan"), float("inf")])
+@pytest.mark.parametrize("option", NUMBERS, ids=lambda option: option.name)
+def test_what_is_no_number_is_refused_by_name(option, value):
+    with pytest.raises((TypeError, ValueError), match=f"expected {option.name} "):
+        option.checked(value)
+
+
+def test_yamls_false_is_taken_for_off_where_that_is_a_choice():
+    assert NodeOptions(temporal_filter=False).temporal_filter == "off"
+    assert SegmenterOptions(validation=False).validation == "off"
+    with pytest.raises(ValueError, match="expected points to be one of auto, always, never, got False"):
+        NodeOptions(points=False)
+    with pytest.raises(ValueError, match="expected temporal_filter to be one of off, flow, pose, got True"):
+        NodeOptions(temporal_filter=True)
