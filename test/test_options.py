@@ -41,8 +41,8 @@ def test_a_robot_has_at_most_eighteen_parameters_and_no_name_means_two_things():
 
 
 def test_only_what_is_between_the_markers_changes():
-    page = with_table("before\n<!-- parameters: begin -->\nold\n<!-- parameters: end -->\nafter\n")
-    assert page.startswith("before\n") and page.endswith("\nafter\n") and "old" not in page
+    page = with_table("before\n<!-- parameters: begin -->\nstale words\n<!-- parameters: end -->\nafter\n")
+    assert page.startswith("before\n") and page.endswith("\nafter\n") and "stale words" not in page
     assert with_table(page) == page
 
 
