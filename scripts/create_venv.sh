@@ -1,5 +1,5 @@
 #!/bin/sh
-# Create the virtual environment $1 with a Python that ROS 2's wheels exist for.
+# Create the virtual environment $1 with a Python that ROS 2's wheels exist for, if possible with version $2.
 # PYTHON=... in the environment names one; otherwise the first suitable one on PATH is taken.
 set -eu
 venv=$1
@@ -25,7 +25,8 @@ for tool in g++ make; do
 done
 
 tried=
-for python in ${PYTHON:-python3.12 python3.11 python3.10 python3 "$HOME"/.pyenv/versions/3.1[0-2].*/bin/python}; do
+preferred=${2:+python$2 $HOME/.pyenv/versions/$2.*/bin/python}
+for python in ${PYTHON:-$preferred python3.12 python3.11 python3.10 python3 "$HOME"/.pyenv/versions/3.1[0-2].*/bin/python}; do
     command -v "$python" >/dev/null || continue
     if reason=$("$python" -c "$suitable" 2>&1); then
         echo "==> Creating $venv with $("$python" --version) ($(command -v "$python"))"

@@ -6,6 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import cycle, islice
 
+import rclpy
+from rclpy.context import Context
+
 from ovs_ros.ros.demo.run import HIGHEST_DOMAIN
 
 # In turn, because a participant that has left is still heard in its domain for a while: about one new node in
@@ -29,3 +32,15 @@ def own_domain() -> Iterator[int]:
             yield domain
             return
     raise RuntimeError(f"test runs on this machine hold all {HIGHEST_DOMAIN} ROS domains")
+
+
+@contextmanager
+def own_context() -> Iterator[Context]:
+    """An initialised context in a domain of its own; `domain_id` is the context's `get_domain_id()`."""
+    context = Context()
+    with own_domain() as domain:
+        rclpy.init(context=context, domain_id=domain)
+        try:
+            yield context
+        finally:
+            context.try_shutdown()

@@ -15,7 +15,6 @@ from typing import Any
 import rclpy
 from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
 from geometry_msgs.msg import PoseStamped
-from rclpy.event_handler import QoSMessageLostInfo, SubscriptionEventCallbacks, UnsupportedEventTypeError
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
@@ -24,6 +23,11 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+try:
+    from rclpy.event_handler import QoSMessageLostInfo, SubscriptionEventCallbacks, UnsupportedEventTypeError
+except ImportError:  # Humble
+    from rclpy.qos_event import QoSMessageLostInfo, SubscriptionEventCallbacks, UnsupportedEventTypeError
 
 import ovs_ros
 from ovs_ros.options import LoadOptions
@@ -296,22 +300,23 @@ def _shipped_vocabularies() -> Path:
 
 def main() -> None:
     """Run the node until it is interrupted."""
-    with rclpy.init():
-        try:
-            node = OvsNode()
-        except (InvalidParameterValueException, InvalidParameterTypeException) as error:
-            sys.exit(f"ovs_node: {error}")
-        executor = SingleThreadedExecutor()
-        executor.add_node(node)
-        try:
-            executor.spin()
-        except (KeyboardInterrupt, ExternalShutdownException):
-            pass
-        finally:
-            # ros2 launch passes on a Ctrl-C that the terminal has already sent: once is enough.
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-            node.destroy_node()
-            executor.shutdown()
+    rclpy.init()
+    try:
+        node = OvsNode()
+    except (InvalidParameterValueException, InvalidParameterTypeException) as error:
+        sys.exit(f"ovs_node: {error}")
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    try:
+        executor.spin()
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    finally:
+        # ros2 launch passes on a Ctrl-C that the terminal has already sent: once is enough.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        node.destroy_node()
+        executor.shutdown()
+        rclpy.try_shutdown()
 
 
 if __name__ == "__main__":

@@ -9,12 +9,12 @@ from time import monotonic
 from typing import Any
 
 import numpy as np
-import rclpy
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray
-from domain import own_domain
+from domain import own_context
 from fakes import color_image, color_segmenter
 from geometry_msgs.msg import Point, Pose, PoseStamped, Quaternion
+from rclpy.context import Context
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
@@ -57,7 +57,7 @@ class Robot:
         log: what the node logged as a warning or worse.
     """
 
-    def __init__(self, node: OvsNode, context: rclpy.Context) -> None:
+    def __init__(self, node: OvsNode, context: Context) -> None:
         self.node = node
         self.helper = Node("robot", context=context)
         self.got: dict[str, list[Any]] = defaultdict(list)
@@ -208,8 +208,7 @@ def running(
 ) -> Iterator[Robot]:
     """A node with its executor in a thread, and a robot. It starts by itself unless `autostart=False`."""
     given = {"vocabulary": vocabulary, **parameters}
-    context = rclpy.Context()
-    with own_domain() as domain, rclpy.init(context=context, domain_id=domain):
+    with own_context() as context:
         node = OvsNode(
             make_segmenter or (lambda load: color_segmenter(on_backbone)),
             parameters=[Parameter(name, value=value) for name, value in given.items()],

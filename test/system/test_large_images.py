@@ -6,8 +6,7 @@ import sys
 from time import monotonic
 
 import rclpy
-from domain import own_domain
-from rclpy.context import Context
+from domain import own_context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo, Image
@@ -17,7 +16,6 @@ DEADLINE_S = 60.0
 
 
 def test_every_image_arrives():
-    context = Context()
     images: dict[int, int] = {}
     infos: set[int] = set()
 
@@ -27,14 +25,14 @@ def test_every_image_arrives():
     def on_image(message):
         images[stamp(message)] = len(message.data)
 
-    with own_domain() as domain, rclpy.init(context=context, domain_id=domain):
+    with own_context() as context:
         node = rclpy.create_node("listener", context=context)
         executor = SingleThreadedExecutor(context=context)
         executor.add_node(node)
         node.create_subscription(Image, "image", on_image, qos_profile_sensor_data)
         node.create_subscription(CameraInfo, "camera_info", lambda m: infos.add(stamp(m)), 100)
         command = [sys.executable, "-m", "ovs_ros.ros.demo.camera", "--rate", "30", "--frames", str(FRAMES)]
-        camera = subprocess.Popen(command, env={**os.environ, "ROS_DOMAIN_ID": str(domain)})
+        camera = subprocess.Popen(command, env={**os.environ, "ROS_DOMAIN_ID": str(context.get_domain_id())})
         try:
             deadline = monotonic() + DEADLINE_S
             while camera.poll() is None and monotonic() < deadline:

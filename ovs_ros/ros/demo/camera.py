@@ -106,14 +106,16 @@ def main() -> None:
     arguments = parser.parse_args(remove_ros_args(sys.argv)[1:])
     if not 0 < arguments.rate <= 1000:
         parser.error(f"--rate must lie above 0 and up to 1000 frames a second, not {arguments.rate}")
-    with rclpy.init():
-        try:
-            camera = Camera(open_source(arguments.source), arguments.rate, arguments.frames)
-            rclpy.spin_until_future_complete(camera, camera.done)
-        except SourceError as error:
-            sys.exit(f"camera: {error}")
-        except (KeyboardInterrupt, ExternalShutdownException):
-            pass
+    rclpy.init()
+    try:
+        camera = Camera(open_source(arguments.source), arguments.rate, arguments.frames)
+        rclpy.spin_until_future_complete(camera, camera.done)
+    except SourceError as error:
+        sys.exit(f"camera: {error}")
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    finally:
+        rclpy.try_shutdown()
 
 
 if __name__ == "__main__":

@@ -237,14 +237,16 @@ def main() -> None:
             parser.error(f"--{name} must be at least 1, not {getattr(arguments, name)}")
     words = [word.strip() for word in arguments.words.split(",") if word.strip()]
     console = Console()
-    with rclpy.init():
+    rclpy.init()
+    try:
         viewer = Viewer(arguments.node, words, arguments.frames, arguments.every)
-        try:
-            watch(viewer, arguments.frames, arguments.patience, console)
-        except ViewerError as error:
-            sys.exit(f"viewer: {error}")
-        except (KeyboardInterrupt, ExternalShutdownException):
-            sys.exit("viewer: interrupted")
+        watch(viewer, arguments.frames, arguments.patience, console)
+    except ViewerError as error:
+        sys.exit(f"viewer: {error}")
+    except (KeyboardInterrupt, ExternalShutdownException):
+        sys.exit("viewer: interrupted")
+    finally:
+        rclpy.try_shutdown()
     gallery = Gallery(arguments.output, viewer.names)
     clouds = {version: cloud_array(cloud) for version, cloud in viewer.clouds.items()}
     for path in gallery.save(viewer.shots, clouds):

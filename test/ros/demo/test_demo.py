@@ -33,7 +33,7 @@ def test_the_first_process_to_end_is_found():
 
 def test_a_module_that_fails_leaves_its_last_words(tmp_path):
     log = tmp_path / "camera.log"
-    process = start("camera", ["--rate", "0"], dict(os.environ), log)
+    process = start("demo.camera", ["--rate", "0"], dict(os.environ), log)
     assert first_to_end([process], timeout=60) is process
     assert process.popen.returncode == 2
     assert "--rate must lie above 0" in process.last_words()
