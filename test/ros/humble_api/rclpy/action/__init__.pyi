@@ -1,0 +1,3 @@
+from .client import ActionClient as ActionClient
+from .graph import get_action_client_names_and_types_by_node as get_action_client_names_and_types_by_node, get_action_names_and_types as get_action_names_and_types, get_action_server_names_and_types_by_node as get_action_server_names_and_types_by_node
+from .server import ActionServer as ActionServer, CancelResponse as CancelResponse, GoalResponse as GoalResponse

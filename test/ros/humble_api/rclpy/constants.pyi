@@ -1,0 +1,3 @@
+from _typeshed import Incomplete
+
+S_TO_NS: Incomplete

@@ -1,0 +1,4 @@
+from _typeshed import Incomplete
+
+package: str
+rclpy_implementation: Incomplete

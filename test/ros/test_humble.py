@@ -1,0 +1,61 @@
+"""Humble has no wheels on PyPI: mypy holds the sources against its recorded API, humble_api/rclpy/*.pyi.
+
+The stubs give names and signatures of rclpy 3.3 without its private parts.
+"""
+
+from pathlib import Path
+
+import pytest
+from mypy import api
+
+HERE = Path(__file__).parent
+ROS_SOURCES = HERE.parents[1] / "ovs_ros" / "ros"
+CONFIG = f"""
+[mypy]
+mypy_path = {HERE / "humble_api"}
+python_version = 3.10
+check_untyped_defs = True
+follow_imports = silent
+ignore_missing_imports = True
+[mypy-rclpy,rclpy.*]
+ignore_missing_imports = False
+# Kilted and Jazzy have this module; where it is missing, the node imports rclpy.qos_event instead.
+[mypy-rclpy.event_handler]
+ignore_missing_imports = True
+# Nothing of these matters here, and they are large.
+[mypy-numpy.*,cv2.*,torch.*,timm.*,onnx.*,onnxruntime.*,open_clip.*,skimage.*,sensor_msgs.*]
+follow_imports = skip
+"""
+MISSING = ("[attr-defined]", "[call-arg]", "[import-not-found]", "[import-untyped]", "[union-attr]")
+
+
+def missing_on_humble(source: Path, folder: Path) -> list[str]:
+    """What mypy says about names, modules and keywords that `source` uses and Humble does not have."""
+    config = folder / "mypy.ini"
+    config.write_text(CONFIG)
+    options = ["--config-file", str(config), "--cache-dir", str(folder / "cache"), "--show-absolute-path"]
+    report, failure, _ = api.run([*options, str(source)])
+    assert not failure, failure
+    lines = [line for line in report.splitlines() if str(HERE / "humble_api") not in line]
+    return [line for line in lines if line.endswith(MISSING) and 'Item "None"' not in line]
+
+
+def test_humble_has_all_of_rclpy_that_the_package_uses(tmp_path):
+    assert missing_on_humble(ROS_SOURCES, tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import rclpy.events",
+        "from rclpy.lifecycle import LifecyclePublisherEvents",
+        "Node('a').add_post_set_parameters_callback(print)",
+        "Node('a').create_subscription(str, 'topic', print, 1, content_filter_options=None)",
+        "Node('a').create_timer(1.0, print, autostart=False)",
+        "Node('a').executor.create_future()",
+    ],
+)
+def test_what_humble_lacks_is_found(tmp_path, line):
+    source = tmp_path / "later.py"
+    source.write_text(f"from rclpy.node import Node\n{line}\n")
+    assert len(missing_on_humble(source, tmp_path)) == 1
