@@ -57,7 +57,7 @@ setup(
         # The demonstration's stereo pair comes with scikit-image, its animation is written by Pillow.
         "demo": ["scikit-image>=0.22", "pillow>=10"],
         # Builds the pages of docs/ ('make docs').
-        "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.26"],
+        "docs": ["mkdocs>=1.6,<2", "mkdocstrings[python]>=0.26"],
         "dev": [
             "pytest>=8",
             "hypothesis>=6.100",
