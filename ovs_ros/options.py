@@ -127,6 +127,13 @@ class LoadOptions(_Checked):
         "stream",
         "The model: 'stream' (fast), 'quality' (detailed), or a model file (see the guide on models).",
     )
+    threads: int = _option(
+        0,
+        "How many threads of the CPU the process computes with; 0: one for each core that it may use, by its "
+        "affinity, its container's CPU quota and OMP_NUM_THREADS.",
+        low=0,
+        high=1024,
+    )
     attributes: str = _option(
         OFF,
         "What words look like (LMSeg), mixed into their embeddings: 'off', 'shipped', or a YAML file laid "

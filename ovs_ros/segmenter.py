@@ -15,6 +15,7 @@ from ovs_ros.encoders.protocols import DenseFeatures, ImageEncoder, TextEncoder
 from ovs_ros.evaluation.temperature_scaling import load_temperature
 from ovs_ros.load import load_model
 from ovs_ros.options import SegmenterOptions
+from ovs_ros.runtime.threads import use_threads
 from ovs_ros.steps.alignment import align
 from ovs_ros.steps.decoder import decode
 from ovs_ros.steps.labels import validate
@@ -103,13 +104,17 @@ class Segmenter:
         self.seen_names = seen_names
 
     @classmethod
-    def load(cls, model: str = "stream", *, models: Path | None = None, **options: object) -> "Segmenter":
+    def load(
+        cls, model: str = "stream", *, models: Path | None = None, threads: int = 0, **options: object
+    ) -> "Segmenter":
         """A model, with embeddings cached on disk.
 
         Args:
             model: 'stream' for speed or 'quality' for detail: the embedded model; or a model file, or the
                 name of one that comes with the package (see encoders/model_file.py).
             models: the folder with the embedded model's files; None: those that come with the package.
+            threads: how many threads of the CPU the process computes with (see runtime/threads.py); 0: one
+                for each core that it may use.
             options: fields of SegmenterOptions that shall differ from their defaults.
 
         Raises:
@@ -121,6 +126,7 @@ class Segmenter:
         """
         from ovs_ros.encoders import embedded
 
+        use_threads(threads)
         checked = SegmenterOptions(**options)  # type: ignore[arg-type]  # checked at run time, field by field
         if model not in embedded.PRESETS:
             file = read_model_file(find_model_file(model))

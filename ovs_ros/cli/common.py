@@ -47,7 +47,7 @@ def load_segmenter(
 ) -> Segmenter:
     """The segmenter of a model, with a note while it loads."""
     with console.status(f"Loading the model {load.model}"):
-        segmenter = Segmenter.load(load.model, models=models, **asdict(options))
+        segmenter = Segmenter.load(load.model, models=models, threads=load.threads, **asdict(options))
         segmenter.attributes = AttributePrompts.load(load.attributes, load.attribute_weight)
         segmenter.image_encoder = with_second(segmenter.image_encoder, load.second_encoder, load.fusion)
     return segmenter

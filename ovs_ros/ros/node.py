@@ -79,7 +79,9 @@ class OvsNode(LifecycleNode):
 
     def __init__(
         self,
-        make_segmenter: Callable[[LoadOptions], Segmenter] = lambda options: Segmenter.load(options.model),
+        make_segmenter: Callable[[LoadOptions], Segmenter] = lambda options: Segmenter.load(
+            options.model, threads=options.threads
+        ),
         parameters: Sequence[Parameter] = (),
         **node_options: Any,
     ) -> None:

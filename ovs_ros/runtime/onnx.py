@@ -21,6 +21,7 @@ from ovs_ros.runtime.engine_cache import (
     tensorrt_version,
 )
 from ovs_ros.runtime.parity import LEAST, ParityError, fixed_inputs, require, session_parity
+from ovs_ros.runtime.threads import thread_count
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +89,7 @@ def open_session(
 
     Args:
         path: an .onnx file.
-        threads: how many threads one call may use on the CPU; 0 means one for each core.
+        threads: how many threads one call may use on the CPU; 0: as `thread_count()` says.
         device: 'cpu', 'auto', 'cuda' or 'cuda:N'.
         precision: 'fp16' lets TensorRT compute in it; else the file's own counts.
         reference: the same model in float32, which an engine must agree with, and which runs in place of one
@@ -103,7 +104,7 @@ def open_session(
             f"expected a model at {path}, found none; reinstall ovs_ros or rebuild it with 'ovs train'"
         )
     options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = threads or thread_count()
     # Threads that spin between two frames take the cores from the camera driver and from DDS.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     *faster, _ = providers_for(device, ort.get_available_providers())

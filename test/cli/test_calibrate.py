@@ -16,7 +16,9 @@ from ovs_ros.vocabulary.yaml_io import load_vocabulary
 
 @pytest.fixture(autouse=True)
 def fake_model(monkeypatch):
-    monkeypatch.setattr(Segmenter, "load", lambda model, models=None, **options: color_segmenter(**options))
+    monkeypatch.setattr(
+        Segmenter, "load", lambda model, models=None, threads=0, **options: color_segmenter(**options)
+    )
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ STRIPES = color_image([["red", "blue"]])
 def fake_model(monkeypatch):
     """Commands run with encoders that know colours; models are refused as the real ones are."""
 
-    def load(model, models=None, **options):
+    def load(model, models=None, threads=0, **options):
         if model != "stream":
             raise ValueError(f"expected the model to be one of stream, quality, got {model!r}")
         return color_segmenter(**options)
@@ -337,7 +337,7 @@ def test_evaluate_hands_all_options_on(labelled, option, message):
 def test_evaluate_takes_held_out_words_as_unseen(labelled, tmp_path, monkeypatch):
     segmenter = color_segmenter()
     segmenter.seen_names = frozenset({"red", "blue"})
-    monkeypatch.setattr(Segmenter, "load", lambda model, models=None, **options: segmenter)
+    monkeypatch.setattr(Segmenter, "load", lambda model, models=None, threads=0, **options: segmenter)
     (tmp_path / "held.txt").write_text("Blue\n")
     result = run(
         "evaluate", labelled, "--split-words", tmp_path / "held.txt", "--validate-seen", "--no-network"

@@ -15,7 +15,9 @@ SLIP = color_image([["red", "green", "red"]])
 
 @pytest.fixture(autouse=True)
 def fake_model(monkeypatch):
-    monkeypatch.setattr(Segmenter, "load", lambda model, models=None, **options: color_segmenter(**options))
+    monkeypatch.setattr(
+        Segmenter, "load", lambda model, models=None, threads=0, **options: color_segmenter(**options)
+    )
 
 
 def run(*arguments):

@@ -15,7 +15,7 @@ from ovs_ros.segmenter import Segmenter
 
 @pytest.fixture(autouse=True)
 def fake_model(monkeypatch):
-    def load(model, models=None, **options):
+    def load(model, models=None, threads=0, **options):
         segmenter = color_segmenter()
         segmenter.calibration = 7.0  # must not matter
         return segmenter

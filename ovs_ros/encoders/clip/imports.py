@@ -4,6 +4,8 @@ import importlib
 from importlib.util import find_spec
 from types import ModuleType
 
+from ovs_ros.runtime.threads import limit_torch
+
 _MISSING = "operator torchvision::nms does not exist"
 _OPERATORS = (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
@@ -29,6 +31,7 @@ def import_open_clip() -> ModuleType:
                 name=package,
             )
     _import_torchvision()
+    limit_torch()
     return importlib.import_module("open_clip")
 
 
