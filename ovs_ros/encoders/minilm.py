@@ -30,7 +30,7 @@ class SentenceEncoder:
         self._session = open_session(models / "text_encoder.onnx", threads=threads)
         self._tokenizer = Tokenizer.from_file(str(models / "tokenizer.json"))
         self._tokenizer.enable_truncation(LONGEST)
-        self._tokenizer.no_padding()
+        self._tokenizer.enable_padding()
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Embed texts: (len(texts), 384) float32, rows of unit L2 norm; only the first 64 tokens count."""
@@ -39,11 +39,7 @@ class SentenceEncoder:
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         for start in range(0, len(order), BATCH):
             batch = order[start : start + BATCH]
-            # One by one: a batch would start threads of its own, for milliseconds.
-            encoded = [self._tokenizer.encode(texts[i]) for i in batch]
-            longest = max(len(e) for e in encoded)
-            for e in encoded:
-                e.pad(longest)
+            encoded = self._tokenizer.encode_batch([texts[i] for i in batch])
             ids = np.array([e.ids for e in encoded], np.int64)  # (B, L)
             mask = np.array([e.attention_mask for e in encoded], np.int32)  # (B, L)
             out[batch] = self._session.run(None, {"ids": ids, "mask": mask})[0]

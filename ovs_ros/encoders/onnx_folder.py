@@ -266,7 +266,7 @@ class ExportedTextEncoder:
         embeddings = np.empty((len(texts), self.dim), np.float32)
         for start in range(0, len(texts), BATCH):
             cleaned = [self._clean(text) for text in texts[start : start + BATCH]]
-            tokens = np.array([one.ids for one in map(self._tokenizer.encode, cleaned)], np.int64)
+            tokens = np.array([one.ids for one in self._tokenizer.encode_batch(cleaned)], np.int64)
             embeddings[start : start + BATCH] = self._session.run(None, {"tokens": tokens})[0]
         return embeddings
 

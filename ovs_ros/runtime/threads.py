@@ -34,6 +34,8 @@ def use_threads(threads: int) -> None:
     _chosen = threads
     count = thread_count()
     cv2.setNumThreads(count)
+    # The package tokenizers would start threads of its own, for milliseconds.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     ThreadpoolController().limit(limits=count, user_api="blas")
     limit_torch()
 

@@ -7,6 +7,7 @@ import sys
 import cv2
 import pytest
 
+from ovs_ros.encoders.clip.imports import import_open_clip
 from ovs_ros.runtime.threads import thread_count, usable_cores, use_threads
 
 
@@ -102,6 +103,9 @@ def test_a_number_holds_for_opencv_and_for_sessions_that_open():
 def test_torch_takes_the_number_before_and_after_its_import():
     torch = pytest.importorskip("torch")
     use_threads(1)
+    assert torch.get_num_threads() == 1
+    torch.set_num_threads(2)  # As if it had been imported only now.
+    import_open_clip()
     assert torch.get_num_threads() == 1
 
 

@@ -63,5 +63,5 @@ class HubTokenizer:
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
         """Token ids, (len(texts), context length) int64."""
-        encoded = [self.tokenizer.encode(self.clean(text)) for text in texts]
+        encoded = self.tokenizer.encode_batch([self.clean(text) for text in texts])
         return torch.tensor([one.ids for one in encoded])
