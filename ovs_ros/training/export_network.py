@@ -1,7 +1,6 @@
 """Write a trained network down as an ONNX file for the run time."""
 
 import copy
-import warnings
 from pathlib import Path
 
 import onnx
@@ -9,9 +8,9 @@ import torch
 from onnx import TensorProto, helper
 from torch import Tensor, nn
 
+from ovs_ros.runtime.torch_to_onnx import write_free
 from ovs_ros.training.networks.coarse_to_fine import CoarseToFine
 from ovs_ros.training.networks.network_inputs import ImageFeatures
-from ovs_ros.training.onnx_graph import OPSET
 
 
 class _OneImage(nn.Module):
@@ -64,20 +63,8 @@ def export_network(network: CoarseToFine, path: Path, strength: float = 1.0) -> 
     inputs["words"] = torch.ones(m, config.prompts, config.dim)
     axes["logits"] = {0: "fine rows", 1: "fine columns", 2: "categories"}
     training = network.training
-    with warnings.catch_warnings(), torch.no_grad():
-        # The tracing exporter is old, but needs no package beside torch, and keeps sizes free unguarded.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        warnings.simplefilter("ignore", torch.jit.TracerWarning)
-        torch.onnx.export(
-            _OneImage(network).eval(),
-            tuple(inputs.values()),
-            str(path),
-            input_names=list(inputs),
-            output_names=["logits"],
-            dynamic_axes=axes,
-            opset_version=OPSET,
-            dynamo=False,
-        )
+    graph = _OneImage(network).eval()
+    write_free(graph, tuple(inputs.values()), path, list(inputs), ["logits"], axes)
     network.train(training)
     model = onnx.load(path)
     there = {value.name for value in model.graph.input}

@@ -14,6 +14,7 @@ from clip_models import open_clip_or_skip, small_clip
 open_clip_or_skip()
 pytest.importorskip("onnx", reason="writes ONNX files")
 
+import onnx  # noqa: E402
 import torch  # noqa: E402
 from cat_seg_checkpoint import small_cat_seg  # noqa: E402
 from hypothesis import given  # noqa: E402
@@ -24,7 +25,6 @@ from ovs_ros.encoders.clip.dense_model import TorchFeatures  # noqa: E402
 from ovs_ros.encoders.clip.export import eager_tower, export_model  # noqa: E402
 from ovs_ros.encoders.clip.image_encoder import TorchImageEncoder  # noqa: E402
 from ovs_ros.encoders.clip.text_encoder import ClipTextEncoder  # noqa: E402
-from ovs_ros.encoders.clip.torch_to_onnx import write_static  # noqa: E402
 from ovs_ros.encoders.clip.vit import OpenClipViT  # noqa: E402
 from ovs_ros.encoders.manifest import read_manifest  # noqa: E402
 from ovs_ros.encoders.model_file import ModelFile  # noqa: E402
@@ -33,6 +33,8 @@ from ovs_ros.encoders.patches import fit_grid  # noqa: E402
 from ovs_ros.load import load_model  # noqa: E402
 from ovs_ros.runtime.onnx import CPU, CUDA  # noqa: E402
 from ovs_ros.runtime.parity import LEAST, ParityError, compare, fixed_picture  # noqa: E402
+from ovs_ros.runtime.quantisation import saturating_products  # noqa: E402
+from ovs_ros.runtime.torch_to_onnx import write_static  # noqa: E402
 from ovs_ros.segmenter import Segmenter  # noqa: E402
 from ovs_ros.vocabulary.vocabulary import Vocabulary  # noqa: E402
 from ovs_ros.zoo.cat_seg import load_cat_seg  # noqa: E402
@@ -111,6 +113,12 @@ def encode(encoder: Any, image: Any) -> Any:
 def change(folder: Path, **values: Any) -> None:
     path = folder / "manifest.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+def test_no_product_in_8_bits_saturates(exported: Path) -> None:
+    network = onnx.load(exported / "image.int8.onnx")
+    assert sum(node.op_type == "DynamicQuantizeMatMul" for node in network.graph.node) >= 4 * 4
+    assert saturating_products(network) == []
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])

@@ -349,7 +349,7 @@ def test_it_can_be_written_as_onnx(tmp_path, text, attention):
     import onnxruntime
 
     from ovs_ros.encoders.clip.export import ImageGraph
-    from ovs_ros.encoders.clip.torch_to_onnx import write_static
+    from ovs_ros.runtime.torch_to_onnx import write_static
 
     graph = ImageGraph(build(write_pth(tmp_path / "radio.pth.tar", radio_tensors()), text, attention)).eval()
     image = torch.randint(0, 256, (1, 32, 48, 3), dtype=torch.uint8)

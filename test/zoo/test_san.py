@@ -585,7 +585,7 @@ def test_a_grid_that_does_not_divide_can_be_exported(tmp_path: Path) -> None:
     pytest.importorskip("onnx", reason="writes ONNX")
     import onnxruntime
 
-    from ovs_ros.encoders.clip.torch_to_onnx import write_static
+    from ovs_ros.runtime.torch_to_onnx import write_static
 
     with torch.inference_mode(False):
         encoder, picture, path = Encoder(new_san(bias=2.0)), images(144, 176), tmp_path / "san.onnx"

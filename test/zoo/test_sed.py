@@ -442,7 +442,7 @@ def test_the_decoder_can_be_exported(model: Sed, words: torch.Tensor, tmp_path: 
     import onnxruntime
 
     from ovs_ros.encoders.clip.export import DecoderGraph
-    from ovs_ros.encoders.clip.torch_to_onnx import write_static
+    from ovs_ros.runtime.torch_to_onnx import write_static
 
     features, path = model.dense(images(32, 64)), tmp_path / "decoder.onnx"
     given = (words, features.patches, features.image, *features.decoding)

@@ -5,6 +5,7 @@ from copy import copy
 from pathlib import Path
 from typing import Any
 
+import onnx
 import onnxruntime as ort
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,6 @@ from ovs_ros.encoders.clip.dense_model import DenseModel, TorchFeatures
 from ovs_ros.encoders.clip.imports import import_open_clip
 from ovs_ros.encoders.clip.text_encoder import imagenet_templates
 from ovs_ros.encoders.clip.tokenizer_export import export_tokenizer
-from ovs_ros.encoders.clip.torch_to_onnx import write_batched, write_static
 from ovs_ros.encoders.manifest import (
     TOKENIZER,
     Manifest,
@@ -28,6 +28,8 @@ from ovs_ros.encoders.text_cleaning import CLEANERS
 from ovs_ros.runtime.engine_cache import file_digest
 from ovs_ros.runtime.onnx import FAILURES
 from ovs_ros.runtime.parity import LEAST, Parity, compare, fixed_picture, require, rows_of
+from ovs_ros.runtime.quantisation import quantise_products
+from ovs_ros.runtime.torch_to_onnx import write_free, write_static
 
 BUCKETS = (8, 16, 32, 64, 128)
 """For how many words there are decoders; a frame takes the smallest that holds its words."""
@@ -253,7 +255,14 @@ class _Writer:
         tokenizer.save(str(self.folder / TOKENIZER))
         encoded = tokenizer.encode_batch([CLEANERS[cleaning](text) for text in _TEXTS])
         tokens = torch.tensor([one.ids for one in encoded])
-        write_batched(TextGraph(self.model).eval(), tokens, self.folder / text_file(), "tokens", "embeddings")
+        write_free(
+            TextGraph(self.model).eval(),
+            (tokens,),
+            self.folder / text_file(),
+            ["tokens"],
+            ["embeddings"],
+            {"tokens": {0: "count"}, "embeddings": {0: "count"}},
+        )
         with torch.no_grad():
             expected = self.model.embed_texts(_TEXTS)
         self._check(text_file(), "fp32", {"tokens": tokens}, {"embeddings": expected})
@@ -273,7 +282,7 @@ class _Writer:
             _write_half(path, self.folder / name("fp16"))
             self._check(name("fp16"), "fp16", given, expected)
         if "int8" in precisions:
-            _write_int8(path, self.folder / name("int8"))
+            onnx.save(quantise_products(onnx.load(path)), self.folder / name("int8"))
             self._check(name("int8"), "int8", given, expected)
 
     def _check(
@@ -322,7 +331,6 @@ def _write_half(source: Path, path: Path) -> None:
 
     Norms and softmaxes stay in float32: their sums are what overflows first.
     """
-    import onnx
     from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 
     kept = [*DEFAULT_OP_BLOCK_LIST, "LayerNormalization", "Softmax", "ReduceL2"]
@@ -334,22 +342,3 @@ def _write_half(source: Path, path: Path) -> None:
     del half.graph.node[:]
     half.graph.node.extend(distinct)
     onnx.save(half, path)
-
-
-def _write_int8(source: Path, path: Path) -> None:
-    """Weights of matrix products in int8 with one scale a column; activations are quantised as they come."""
-    import onnx
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-    from onnxruntime.quantization.quant_utils import add_pre_process_metadata
-
-    network = onnx.load(source)
-    # What the preparation that it asks for does is done: constants are folded, all shapes are known.
-    add_pre_process_metadata(network)
-    quantize_dynamic(
-        network,
-        path,
-        op_types_to_quantize=["MatMul"],
-        per_channel=True,
-        weight_type=QuantType.QInt8,
-        extra_options={"MatMulConstBOnly": True, "DefaultTensorType": onnx.TensorProto.FLOAT},
-    )

@@ -1,4 +1,4 @@
-"""From a torch module to an ONNX graph in which every shape is a number."""
+"""From a torch module to an ONNX file: with every shape a number, or with free axes."""
 
 import os
 import sys
@@ -6,12 +6,14 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import onnxruntime as ort
 import torch
 from torch import Tensor, nn
 from torch.export import export
 from torch.fx import GraphModule
+from torch.nn import functional as F
 
 OPSET = 18
 _LARGEST = 2_000_000_000
@@ -52,14 +54,69 @@ def write_static(
     _fold(path)
 
 
-def write_batched(module: nn.Module, argument: Tensor, path: Path, given: str, output: str) -> None:
-    """Write a module of one input and one output whose first axis is free.
+def write_free(
+    module: nn.Module,
+    arguments: tuple[Tensor, ...],
+    path: Path,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    free: dict[str, dict[int, str]],
+) -> None:
+    """Write a module some of whose axes may have any length.
+
+    The module is traced: what it computes from sizes must stay a tensor, and the arguments must not have the
+    length 1 along free axes.
+
+    Args:
+        module: in evaluation mode.
+        arguments: examples.
+        path: gets the file.
+        inputs, outputs: their names, in order.
+        free: by input or output, axis to name.
 
     Raises:
         ValueError: as `write_static`.
     """
     with torch.no_grad():
-        _write(module, (argument,), path, (given,), (output,), {given: {0: "count"}, output: {0: "count"}})
+        _write(module, arguments, path, inputs, outputs, free)
+
+
+def attention(query: Tensor, key: Tensor, value: Tensor, heads: int, mask: Tensor | None = None) -> Tensor:
+    """Scaled dot-product attention; in an ONNX file one operator, which ONNX Runtime need not recognise.
+
+    Args:
+        query, key, value: (B, N, C).
+        heads: C is split among so many.
+        mask: (B, N) int32, 0 for keys that nothing attends to.
+
+    Returns:
+        (B, N, C).
+    """
+    if torch.onnx.is_in_onnx_export():
+        mixed: Tensor = _Attention.apply(query, key, value, heads, mask)
+        return mixed
+    q, k, v = (tensor.unflatten(2, (heads, -1)).transpose(1, 2) for tensor in (query, key, value))
+    shown = None if mask is None else (mask != 0)[:, None, None]
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=shown).transpose(1, 2).flatten(2)
+
+
+class _Attention(torch.autograd.Function):
+    """ONNX Runtime's MultiHeadAttention, for the exporter alone."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, heads: int, mask: Tensor | None
+    ) -> Tensor:
+        return torch.empty_like(query)
+
+    @staticmethod
+    def symbolic(g: Any, query: Any, key: Any, value: Any, heads: int, mask: Any) -> Any:
+        inputs = [query, key, value]
+        if mask is not None and mask.node().kind() != "prim::Constant":
+            no_bias = g.op("prim::Constant")
+            no_bias.setType(torch._C.OptionalType.ofTensor())
+            inputs += [no_bias, mask]
+        return g.op("com.microsoft::MultiHeadAttention", *inputs, num_heads_i=heads).setType(query.type())
 
 
 def _write(

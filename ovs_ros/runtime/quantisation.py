@@ -1,0 +1,202 @@
+"""8-bit weights for ONNX networks, such that no processor's arithmetic saturates.
+
+Matrix products take unsigned 8-bit activations and signed 8-bit weights. Processors with VNNI, AMX or NEON
+add the products in 32 bits. Those with AVX2 or AVX-512 alone (`vpmaddubsw`) first add two adjacent products,
+of the inputs 2 i and 2 i + 1, in 16 bits, and saturate. `quantise_columns` keeps two such weights of one sign
+small enough together: they add up to at most 128, and 255 * 128 < 2**15. That costs far less precision than
+weights of 7 bits, and is as fast as any signed weights. Unsigned weights are slower on both kinds.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+MICROSOFT = "com.microsoft"
+PAIR = 128
+"""The most that two adjacent weights of one sign may add up to: 255 * 128 = 32,640 fits into 16 bits."""
+_LARGEST = 127
+_PRODUCTS = {"DynamicQuantizeMatMul": 1, "MatMulInteger": 1, "MatMulIntegerToFloat": 1, "QLinearMatMul": 3}
+"""Operators that multiply by an 8-bit matrix (inputs, outputs), and which of their inputs it is."""
+_OTHERS = frozenset({"ConvInteger", "QLinearConv", "QGemm", "QAttention", "QEmbedLayerNormalization"})
+"""Further 8-bit operators, for which the bound is not checked here."""
+
+Float = NDArray[np.float32]
+
+
+def quantise_columns(weight: Float) -> tuple[NDArray[np.int8], Float]:
+    """Symmetric int8 with one scale a column, safe for 16-bit sums of two products.
+
+    Args:
+        weight: (I, O).
+
+    Returns:
+        (I, O) int8 and (O,) float32 such that quantised * scale approximates weight.
+    """
+    padded = np.pad(weight, ((0, len(weight) % 2), (0, 0)))
+    pairs = np.abs(padded[0::2] + padded[1::2])  # Larger than both weights only where these have one sign.
+    return _round_columns(weight, np.maximum(np.abs(weight).max(axis=0), pairs.max(axis=0)))
+
+
+def saturating_products(model: onnx.ModelProto) -> list[str]:
+    """Name the 8-bit matrix products of a network that may saturate on a processor without VNNI.
+
+    Raises:
+        ValueError: it has an 8-bit operator, or weights that come as an input, for which that is not known.
+    """
+    arrays = _arrays(model.graph)
+    found = []
+    for node in model.graph.node:
+        if node.op_type in _OTHERS:
+            raise ValueError(f"expected 8-bit operators out of {', '.join(_PRODUCTS)}, got {node.op_type}")
+        if node.op_type not in _PRODUCTS:
+            continue
+        name = node.input[_PRODUCTS[node.op_type]]
+        if name not in arrays or arrays[name].ndim != 2:
+            raise ValueError(f"expected {node.op_type} to have a constant matrix, got {name}")
+        if arrays[name].dtype == np.int8 and largest_pair(arrays[name]) > PAIR:
+            found.append(name)
+    return found
+
+
+def largest_pair(quantised: NDArray[np.int8]) -> int:
+    """The largest magnitude of the sum of two adjacent weights (rows 2 i and 2 i + 1) of one sign.
+
+    A weight alone counts too, with zero beside it.
+    """
+    wide = np.pad(quantised.astype(np.int32), ((0, len(quantised) % 2), (0, 0)))
+    pairs = wide.reshape(-1, 2, wide.shape[1])
+    # The other product of a pair may be zero, so that only weights of one sign make it worse.
+    return int(max(pairs.clip(min=0).sum(axis=1).max(), -pairs.clip(max=0).sum(axis=1).min()))
+
+
+def quantise_products(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Replace products with constant matrices by ONNX Runtime's DynamicQuantizeMatMul.
+
+    Activations are quantised as they come, one scale a tensor. A bias that is added goes into the operator.
+    """
+    arrays = _arrays(model.graph)
+    users: dict[str, list[onnx.NodeProto]] = {}
+    for node in model.graph.node:
+        for name in node.input:
+            users.setdefault(name, []).append(node)
+    outputs = {value.name for value in model.graph.output}
+    nodes: list[onnx.NodeProto] = []
+    merged: set[str] = set()  # Outputs of additions that a product has taken over.
+    names: dict[str, str] = {}  # Of quantised matrices, by what they were called.
+    for node in model.graph.node:
+        if node.output and node.output[0] in merged:
+            continue
+        if node.op_type != "MatMul" or arrays.get(node.input[1], np.zeros(())).ndim != 2:
+            nodes.append(node)
+            continue
+        weight, (result,) = arrays[node.input[1]], node.output
+        bias = ""
+        after = users.get(result, [])
+        if len(after) == 1 and after[0].op_type == "Add" and result not in outputs:
+            other = next((name for name in after[0].input if name != result), "")
+            if other in arrays and arrays[other].shape == (weight.shape[1],):
+                bias, result = other, after[0].output[0]
+                merged.add(result)
+        # Exporters transpose a Linear layer's matrix and forget its name. Equal biases are stored once.
+        name = f"{bias.removesuffix('bias')}weight"
+        if not bias.endswith(".bias") or name in names.values():
+            name = f"{node.input[1]}_8"
+        name = names.setdefault(node.input[1], name)
+        quantised, scale = quantise_columns(weight)
+        constants: dict[str, NDArray[Any]] = {
+            name: quantised,
+            f"{name}_scale": scale,
+            f"{name}_zero": np.zeros(len(scale), np.int8),
+        }
+        _add_constants(model.graph, constants)
+        inputs = [node.input[0], *constants, bias]
+        nodes.append(helper.make_node("DynamicQuantizeMatMul", inputs, [result], node.name, domain=MICROSOFT))
+    return _finish(model, nodes)
+
+
+def store_in_8_bits(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Store constant matrices and tables in int8, and compute with them in float32.
+
+    For networks whose result must not depend on what else shares a batch.
+    """
+    arrays = _arrays(model.graph)
+    nodes: list[onnx.NodeProto] = []
+
+    def add(kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
+        nodes.append(helper.make_node(kind, inputs, [output], **attributes))
+        return output
+
+    for node in model.graph.node:
+        place = {"MatMul": 1, "Gather": 0}.get(node.op_type)
+        name = "" if place is None else node.input[place]
+        array = arrays.get(name, np.zeros(()))
+        if array.ndim != 2 or array.dtype != np.float32:
+            nodes.append(node)
+        elif node.op_type == "MatMul":
+            quantised, scale = _round_columns(array, np.abs(array).max(axis=0))
+            _add_constants(model.graph, {f"{name}_8": quantised, f"{name}_scale": scale})
+            wide = add("DequantizeLinear", [f"{name}_8", f"{name}_scale"], f"{name}_wide", axis=1)
+            add("MatMul", [node.input[0], wide], node.output[0])
+        else:
+            quantised, scale = _round_columns(array.T, np.abs(array).max(axis=1))
+            _add_constants(model.graph, {f"{name}_8": quantised.T, f"{name}_scale": scale[:, None]})
+            rows = add("Gather", [f"{name}_8", node.input[1]], f"{name}_rows")
+            rows = add("Cast", [rows], f"{name}_wide", to=TensorProto.FLOAT)
+            scales = add("Gather", [f"{name}_scale", node.input[1]], f"{name}_scales")
+            add("Mul", [rows, scales], node.output[0])
+    return _finish(model, nodes)
+
+
+def read_weights(path: Path) -> dict[str, NDArray[Any]]:
+    """The constants of a network that `quantise_products` made, by the names they have in torch.
+
+    Matrices come dequantised and (outputs, inputs), as a Linear layer of torch has them.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    graph = onnx.load(path).graph
+    arrays = _arrays(graph)
+    weights = dict(arrays)
+    for node in graph.node:
+        if node.op_type == "DynamicQuantizeMatMul":
+            matrix, scale, zero = node.input[1:4]
+            weights[matrix] = (arrays[matrix].astype(np.float32) * arrays[scale]).T
+            del weights[scale], weights[zero]
+    return weights
+
+
+def _round_columns(weight: Float, largest: Float) -> tuple[NDArray[np.int8], Float]:
+    scale = (np.maximum(largest, 1e-12) / _LARGEST).astype(np.float32)
+    return np.round(weight / scale).astype(np.int8), scale
+
+
+def _arrays(graph: onnx.GraphProto) -> dict[str, NDArray[Any]]:
+    return {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+
+
+def _add_constants(graph: onnx.GraphProto, arrays: dict[str, NDArray[Any]]) -> None:
+    there = {tensor.name for tensor in graph.initializer}
+    graph.initializer.extend(
+        numpy_helper.from_array(np.ascontiguousarray(array), name)
+        for name, array in arrays.items()
+        if name not in there
+    )
+
+
+def _finish(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> onnx.ModelProto:
+    """Give a model its new nodes, and drop constants that none of them reads."""
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    read = {name for node in nodes for name in node.input} | {value.name for value in model.graph.output}
+    kept = [tensor for tensor in model.graph.initializer if tensor.name in read]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
+    if MICROSOFT not in {entry.domain for entry in model.opset_import}:
+        model.opset_import.append(helper.make_opsetid(MICROSOFT, 1))
+    onnx.checker.check_model(model)
+    return model
