@@ -1,17 +1,11 @@
 """One node over DDS: its life, its parameters, its diagnostics, and what it does under overload."""
 
-import subprocess
-import sys
 import threading
 from types import SimpleNamespace
 
-import pytest
 from fakes import color_segmenter
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
-from rcl_interfaces.msg import Parameter as ParameterMessage
-from rcl_interfaces.msg import ParameterType, ParameterValue
-from rcl_interfaces.srv import DescribeParameters, ListParameters, SetParameters
 from rig import DEADLINE_S, running, stamp_ms
 
 from ovs_ros.srv import SetVocabulary
@@ -24,20 +18,6 @@ def state(robot):
 def change(robot, transition):
     request = ChangeState.Request(transition=Transition(id=transition))
     return robot.call(ChangeState, "ovs/change_state", request).success
-
-
-def set_parameter(robot, name, value):
-    kinds = {
-        bool: (ParameterType.PARAMETER_BOOL, "bool_value"),
-        int: (ParameterType.PARAMETER_INTEGER, "integer_value"),
-        float: (ParameterType.PARAMETER_DOUBLE, "double_value"),
-        str: (ParameterType.PARAMETER_STRING, "string_value"),
-    }
-    kind, field = kinds[type(value)]
-    parameter = ParameterMessage(name=name, value=ParameterValue(type=kind, **{field: value}))
-    return robot.call(
-        SetParameters, "ovs/set_parameters", SetParameters.Request(parameters=[parameter])
-    ).results[0]
 
 
 def test_every_state_and_back(vocabulary):
@@ -115,74 +95,6 @@ def test_a_vocabulary_file_with_an_unknown_key(tmp_path, capfd):
         assert not change(robot, Transition.TRANSITION_CONFIGURE)
         said = capfd.readouterr().err
         assert "words.yaml" in said and "negatives" in said
-
-
-def test_every_parameter_is_described(vocabulary):
-    with running(vocabulary) as robot:
-        listed = robot.call(ListParameters, "ovs/list_parameters", ListParameters.Request()).result.names
-        names = [n for n in listed if not n.startswith(("qos_overrides", "use_sim", "start_type"))]
-        described = robot.call(
-            DescribeParameters, "ovs/describe_parameters", DescribeParameters.Request(names=names)
-        ).descriptors
-        assert {"threshold", "select", "max_categories", "model", "vocabulary"} <= set(names)
-        for descriptor in described:
-            assert len(descriptor.description) > 10, descriptor.name
-            if descriptor.type == ParameterType.PARAMETER_DOUBLE:
-                assert descriptor.floating_point_range, descriptor.name
-            if descriptor.type == ParameterType.PARAMETER_INTEGER:
-                assert descriptor.integer_range, descriptor.name
-        assert "qos_overrides./image.subscription.reliability" in listed
-
-
-def test_parameters_change_between_frames_and_bad_values_are_refused(vocabulary):
-    with running(vocabulary) as robot:
-        unsure = [["orange", "orange"]]  # A little red, as this vocabulary goes.
-        robot.segment(1, unsure)
-        assert robot.of_stamp("semantic/categories", 1).unknown_share == 0
-        assert set_parameter(robot, "threshold", 0.875).successful
-        robot.segment(2, unsure)
-        assert robot.of_stamp("semantic/categories", 2).unknown_share > 0.9
-        robot.until(
-            lambda: [info for info in robot.got["semantic/label_info"] if info.threshold == 0.875],
-            "the label_info of the new threshold",
-        )
-        for name, value in [
-            ("threshold", 1.5),
-            ("temperature", -0.1),
-            ("max_categories", 0),
-            ("points", "sometimes"),
-            ("postprocess", "hard"),
-            ("model", "quality"),
-            ("threshold", "high"),
-        ]:
-            result = set_parameter(robot, name, value)
-            assert not result.successful, name
-            assert result.reason
-        assert robot.node._config.settings.segmenter.threshold == 0.875
-        assert set_parameter(robot, "threshold", 0.0).successful
-        assert set_parameter(robot, "max_categories", 1).successful
-        robot.segment(3)
-        assert len(robot.of_stamp("semantic/categories", 3).ids) == 1
-
-
-@pytest.mark.parametrize(
-    ("argument", "text"),
-    [
-        ("temperature:=-7.0", "temperature"),
-        ("points:=perhaps", "auto, always, never"),
-        ("select:=3", "select"),
-    ],
-)
-def test_an_impossible_parameter_at_the_start_is_one_clear_line(argument, text):
-    command = [sys.executable, "-m", "ovs_ros.ros.node", "--ros-args", "-p", argument]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert result.returncode == 1
-    assert text in result.stderr and "Traceback" not in result.stderr
-
-
-def test_a_misspelt_parameter_is_told(vocabulary, capfd):
-    with running(vocabulary, treshold=0.5):
-        assert "'treshold' does not exist and is ignored; did you mean 'threshold'?" in capfd.readouterr().err
 
 
 def test_under_overload_the_newest_frame_is_next_and_the_others_are_counted(vocabulary):

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from lifecycle_msgs.msg import Transition
 from rig import depth_message, info_message, pixels, pose_message, running
-from test_node_lifecycle import change, set_parameter
+from test_node_lifecycle import change
+from test_node_parameters import set_parameter
 
 from ovs_ros.srv import SetVocabulary
 
