@@ -256,6 +256,9 @@ class NodeOptions(_Checked):
     """
 
     autostart: bool = _option(True, "Configure and activate at start, without a lifecycle manager.")
+    exit_on_failure: bool = _option(
+        False, "End the process with an error if the node cannot be configured or activated."
+    )
     vocabulary: str = _option(
         "office",
         "The words at the start and after reset_vocabulary: a YAML file, or the name of one that comes with "

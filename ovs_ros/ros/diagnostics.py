@@ -7,19 +7,16 @@ from dataclasses import dataclass
 from time import monotonic
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode
 
+from ovs_ros.ros import shared_memory
 from ovs_ros.ros.statistics import Statistics, Summary
 from ovs_ros.ros.throttle import Throttle
 
 PERIOD_S = 1.0
 SILENCE_S = 5.0
 LOST_SHARE = 0.1
-LARGE_MESSAGES = (
-    "Fast DDS as it comes loses large best-effort images between processes: start every process with "
-    "FASTDDS_DEFAULT_PROFILES_FILE=…/share/ovs_ros/config/fastdds_large_data.xml, or ask for reliable "
-    "transport with the parameter qos_overrides.<topic>.subscription.reliability"
-)
 
 
 @dataclass(frozen=True)
@@ -27,11 +24,13 @@ class Condition:
     """What the node knows of itself besides the statistics.
 
     Attributes:
-        state: 'inactive' or 'active'.
+        state: 'unconfigured', 'inactive' or 'active'.
         since: when it got into it, monotonic seconds.
         topic: the resolved name of the image topic.
         publishers: how many there are of that topic.
         best_effort: whether images come best effort.
+        clock_missing: time comes from /clock, and nothing has come.
+        failure: why the last transition failed, or empty.
         vocabulary_version, vocabulary_size: of the words that count.
         model, device: the image encoder's.
         degraded: what it has given up, since memory was full; one line for each step.
@@ -42,10 +41,12 @@ class Condition:
     topic: str
     publishers: int
     best_effort: bool
-    vocabulary_version: int
-    vocabulary_size: int
-    model: str
-    device: str
+    clock_missing: bool = False
+    failure: str = ""
+    vocabulary_version: int = 0
+    vocabulary_size: int = 0
+    model: str = ""
+    device: str = ""
     degraded: tuple[str, ...] = ()
 
 
@@ -71,7 +72,8 @@ class Diagnostics:
         self._condition = condition
         self._throttle = throttle
         self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        self._timer = node.create_timer(PERIOD_S, self._tick)
+        # Not the node's own clock: with use_sim_time it may stand still.
+        self._timer = node.create_timer(PERIOD_S, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def destroy(self) -> None:
         """Stop publishing."""
@@ -107,8 +109,18 @@ def judge(
         silence: seconds without an image.
         heard: whether one ever came.
     """
+    if condition.failure:
+        return DiagnosticStatus.ERROR, f"{condition.state}: {condition.failure}", None
     if condition.state != "active":
-        return DiagnosticStatus.OK, f"{condition.state}: activate the node to segment", None
+        step = "activate" if condition.state == "inactive" else "configure and activate"
+        return DiagnosticStatus.OK, f"{condition.state}: {step} the node to segment", None
+    if condition.clock_missing and silence > SILENCE_S:
+        return (
+            DiagnosticStatus.WARN,
+            "use_sim_time is true, but no time comes from /clock: start the simulation, play the recording "
+            "with 'ros2 bag play --clock', or set use_sim_time to false",
+            "clock",
+        )
     if summary.dropped_lately.get("failed"):
         return DiagnosticStatus.ERROR, "segmentation fails; the log has the reason", None
     if silence > SILENCE_S and condition.publishers == 0:
@@ -120,7 +132,7 @@ def judge(
     if silence > SILENCE_S:
         text = f"no image from {condition.topic} for {silence:.0f} s though it has a publisher"
         if condition.best_effort and not heard:
-            text = f"{text}. {LARGE_MESSAGES}"
+            text = f"{text}. {shared_memory.problem()}"
         return DiagnosticStatus.WARN, text, "silence"
     if summary.dropped_lately.get("malformed"):
         return DiagnosticStatus.WARN, "images cannot be read; the log has the reason", None
@@ -128,7 +140,7 @@ def judge(
         text = f"{summary.lost_share:.0%} of the images from {condition.topic} are lost on the way"
         return (
             DiagnosticStatus.WARN,
-            f"{text}, which this node's speed does not explain. {LARGE_MESSAGES}",
+            f"{text}, which this node's speed does not explain. {shared_memory.problem()}",
             "lost",
         )
     if condition.degraded:

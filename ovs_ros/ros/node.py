@@ -3,24 +3,34 @@
 ros2 run ovs_ros ovs_node, or python -m ovs_ros.ros.node
 """
 
-import signal
+import os
 import sys
+import tempfile
+import threading
 import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
+from ovs_ros.ros import interrupts, shared_memory
+
+if __name__ == "__main__":
+    interrupts.catch()  # The imports below take a second.
+
 import rclpy
 from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
 from geometry_msgs.msg import PoseStamped
+from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.signals import SignalHandlerOptions
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
@@ -49,20 +59,24 @@ from ovs_ros.vocabulary.yaml_io import load_vocabulary
 
 POSES = 100
 """How many poses wait for their image: they may come ten times as often as images."""
+REPLY_S = 0.2
+"""How long a node that ends because of a failure waits for the reply to whoever asked for the transition."""
 
 Transition = Callable[["OvsNode", LifecycleState], TransitionCallbackReturn]
 
 
 def _logged(transition: Transition) -> Transition:
-    """Log what a transition raises and let it fail: rclpy swallows exceptions there without a word."""
+    """Report what a transition raises and let it fail: rclpy swallows exceptions there without a word."""
 
     @wraps(transition)
     def guarded(self: "OvsNode", state: LifecycleState) -> TransitionCallbackReturn:
         try:
-            return transition(self, state)
+            result = transition(self, state)
         except Exception as error:
-            self.get_logger().error(f"{transition.__name__} failed: {error}\n{traceback.format_exc()}")
+            self.on_failure(transition.__name__.removeprefix("on_"), error)
             return TransitionCallbackReturn.FAILURE
+        self.failure = ""
+        return result
 
     return guarded
 
@@ -75,6 +89,10 @@ class OvsNode(LifecycleNode):
     Args:
         make_segmenter: loads a model and makes its segmenter; by default `Segmenter.load`.
         parameters: override those from the command line.
+
+    Attributes:
+        failure: why the last transition failed; empty if it did not.
+        has_given_up: a transition failed, and `exit_on_failure` is set.
     """
 
     def __init__(
@@ -93,7 +111,10 @@ class OvsNode(LifecycleNode):
         self._words: Words | None = None
         self._last_vocabulary: Vocabulary | None = None
         self._outputs: Outputs | None = None
-        self._diagnostics: Diagnostics | None = None
+        self.failure = ""
+        self.has_given_up = False
+        # Timers of the node's own clock stand still with use_sim_time and without a /clock.
+        self._steady_clock = Clock(clock_type=ClockType.STEADY_TIME)
         self._close_taps()
         self._vocabulary_services = VocabularyServices(self, lambda: self._words, self._wake)
         self._config = Parameters(self)
@@ -101,8 +122,9 @@ class OvsNode(LifecycleNode):
         # rclpy ignores parameters that nobody declares, and so a misspelt one would go unnoticed.
         for message in self._config.misspelt(list(self._parameter_overrides)):
             self.get_logger().error(message)
+        self._diagnostics = Diagnostics(self, self._statistics, self._condition, self._throttle)
         if self._config.settings.node.autostart:
-            self._starter = self.create_timer(0.0, self._autostart)
+            self._starter = self.create_timer(0.0, self._autostart, clock=self._steady_clock)
 
     def _close_taps(self) -> None:
         self._inputs: list[Subscription] = []
@@ -118,6 +140,16 @@ class OvsNode(LifecycleNode):
         if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
             self.trigger_activate()
 
+    def on_failure(self, transition: str, error: Exception) -> None:
+        """Say why a transition failed: in the log and in /diagnostics. Give up if that is wanted."""
+        self.failure = f"{transition} failed: {error}"
+        self.get_logger().error(f"{self.failure}\n{traceback.format_exc()}")
+        if self._config.settings.node.exit_on_failure:
+            self._ender = self.create_timer(REPLY_S, self._give_up, clock=self._steady_clock)
+
+    def _give_up(self) -> None:
+        self.has_given_up = True
+
     # Transitions
 
     @_logged
@@ -131,7 +163,6 @@ class OvsNode(LifecycleNode):
             self._segmenter = segmenter
             self._outputs = Outputs(self)
             self._since = monotonic()
-            self._diagnostics = Diagnostics(self, self._statistics, self._condition, self._throttle)
         except Exception:
             self._release()
             raise
@@ -199,6 +230,7 @@ class OvsNode(LifecycleNode):
         self._stop()
         self._release()
         self._vocabulary_services.close()
+        self._diagnostics.destroy()
         super().destroy_node()
 
     def _stop(self) -> None:
@@ -211,10 +243,9 @@ class OvsNode(LifecycleNode):
     def _release(self) -> None:
         if self._words is not None:
             self._last_vocabulary = self._words.close()
-        for part in (self._diagnostics, self._outputs):
-            if part is not None:
-                part.destroy()
-        self._diagnostics = self._outputs = None
+        if self._outputs is not None:
+            self._outputs.destroy()
+        self._outputs = None
         self._segmenter = self._words = None
 
     # Taps
@@ -270,22 +301,28 @@ class OvsNode(LifecycleNode):
             mailbox.wake()
 
     def _condition(self) -> Condition:
-        assert self._segmenter and self._words
-        vocabulary = self._words.current.vocabulary
-        active = bool(self._inputs)
-        images = self._inputs[0] if active else None
-        return Condition(
-            state="active" if active else "inactive",
+        images = self._inputs[0] if self._inputs else None
+        condition = Condition(
+            state="active" if images else "inactive" if self._words else "unconfigured",
             since=self._since,
             topic=images.topic_name if images else "",
             publishers=self.count_publishers(images.topic_name) if images else 0,
             best_effort=bool(images and images.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT),
+            clock_missing=self.get_parameter("use_sim_time").value
+            and self.get_clock().now().nanoseconds == 0,
+            failure=self.failure,
+        )
+        if self._segmenter is None or self._words is None:
+            return condition
+        vocabulary, encoder = self._words.current.vocabulary, self._segmenter.image_encoder
+        return replace(
+            condition,
             vocabulary_version=vocabulary.version,
             vocabulary_size=len(vocabulary),
-            model=self._segmenter.image_encoder.name,
-            device=self._segmenter.image_encoder.device,
+            model=encoder.name,
+            device=encoder.device,
             # Of encoders that can make do with less memory.
-            degraded=tuple(getattr(self._segmenter.image_encoder, "notices", ())),
+            degraded=tuple(getattr(encoder, "notices", ())),
         )
 
 
@@ -301,24 +338,44 @@ def _shipped_vocabularies() -> Path:
 
 
 def main() -> None:
-    """Run the node until it is interrupted."""
-    rclpy.init()
+    """Run the node until it is interrupted, or fails and `exit_on_failure` is set."""
+    _find_log_folder()
+    warning = shared_memory.use_profile()
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     try:
         node = OvsNode()
     except (InvalidParameterValueException, InvalidParameterTypeException) as error:
         sys.exit(f"ovs_node: {error}")
+    if warning:
+        node.get_logger().warning(warning)
     executor = SingleThreadedExecutor()
     executor.add_node(node)
+    interrupted = threading.Event()
+
+    def interrupt() -> None:
+        interrupted.set()
+        executor.create_task(lambda: None)  # Or the executor would wait for a message.
+
+    interrupts.then(interrupt)
     try:
-        executor.spin()
-    except (KeyboardInterrupt, ExternalShutdownException):
+        while not (interrupted.is_set() or node.has_given_up):
+            executor.spin_once()
+    except ExternalShutdownException:
         pass
     finally:
-        # ros2 launch passes on a Ctrl-C that the terminal has already sent: once is enough.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
         node.destroy_node()
         executor.shutdown()
         rclpy.try_shutdown()
+    if node.has_given_up:
+        sys.exit(f"ovs_node: {node.failure}")
+
+
+def _find_log_folder() -> None:
+    """Give ROS a temporary folder for its logs where it has none: rclpy.init fails without one."""
+    if not any(os.environ.get(name) for name in ("ROS_LOG_DIR", "ROS_HOME")):
+        home = os.path.expanduser("~")
+        if not os.access(home, os.W_OK):
+            os.environ["ROS_LOG_DIR"] = tempfile.mkdtemp(prefix="ovs_ros_log_")
 
 
 if __name__ == "__main__":

@@ -5,8 +5,10 @@ import json
 import logging
 import os
 import sqlite3
+import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +25,27 @@ _LOCK_SECONDS = 10.0
 
 
 def default_directory() -> Path:
-    """Where embeddings are kept: $OVS_ROS_CACHE, or the user's cache directory where that is not set."""
+    """Where embeddings are kept: $OVS_ROS_CACHE, or the user's cache directory where that is not set.
+
+    A user without a home directory gets a temporary one that is removed at exit.
+    """
     named = os.environ.get(CACHE_VARIABLE)
-    return Path(named).expanduser() if named else platformdirs.user_cache_path("ovs_ros")
+    try:
+        path = Path(named).expanduser() if named else platformdirs.user_cache_path("ovs_ros")
+    except RuntimeError:  # pathlib and new versions of platformdirs find no home directory.
+        return Path(_temporary().name)
+    # Old ones leave '~' as it is.
+    return Path(_temporary().name) if path.parts[:1] == ("~",) else path
+
+
+@cache
+def _temporary() -> "tempfile.TemporaryDirectory[str]":
+    logger.warning(
+        "There is no home directory (HOME is not set), so that nothing is cached beyond this process; set %s "
+        "to a directory that can be written",
+        CACHE_VARIABLE,
+    )
+    return tempfile.TemporaryDirectory(prefix="ovs_ros_cache_")
 
 
 def content_key(encoder_name: str, texts: Sequence[str]) -> bytes:

@@ -36,6 +36,10 @@ def statistics(frames=0, drops=(), lost=0):
     [
         ({}, (), 0, DiagnosticStatus.OK, "segmenting"),
         ({"state": "inactive"}, (), 99, DiagnosticStatus.OK, "inactive"),
+        ({"state": "unconfigured"}, (), 99, DiagnosticStatus.OK, "configure"),
+        ({"failure": "activate failed: no"}, (), 0, DiagnosticStatus.ERROR, "activate failed: no"),
+        ({"clock_missing": True, "publishers": 0}, (), 6, DiagnosticStatus.WARN, "/clock"),
+        ({"clock_missing": True}, (), 4, DiagnosticStatus.OK, "segmenting"),
         ({}, ("failed",), 0, DiagnosticStatus.ERROR, "fails"),
         ({"publishers": 0}, (), 6, DiagnosticStatus.WARN, "nobody publishes /camera/image"),
         ({}, (), 6, DiagnosticStatus.WARN, "FASTDDS_DEFAULT_PROFILES_FILE"),

@@ -62,11 +62,20 @@ def test_a_model_that_does_not_load_leaves_the_node_unconfigured_and_says_why(vo
         return color_segmenter()
 
     with running(vocabulary, make, autostart=False) as robot:
+        robot.listen("/diagnostics")
         assert not change(robot, Transition.TRANSITION_CONFIGURE)
         assert state(robot) == State.PRIMARY_STATE_UNCONFIGURED
+        robot.until(
+            lambda: (
+                (b"\x02", "unconfigured: configure failed: no such model 'fast'")
+                in [(m.status[0].level, m.status[0].message) for m in robot.got["/diagnostics"]]
+            ),
+            "the error in the diagnostics",
+        )
         said = capfd.readouterr().err
-        assert "on_configure failed: no such model 'fast'" in said and "Traceback" in said
+        assert "configure failed: no such model 'fast'" in said and "Traceback" in said
         assert change(robot, Transition.TRANSITION_CONFIGURE)
+        robot.until(lambda: robot.got["/diagnostics"][-1].status[0].level == b"\x00", "the end of the error")
 
 
 def test_an_activation_that_fails_leaves_nothing_running(vocabulary, capfd):

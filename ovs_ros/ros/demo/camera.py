@@ -19,6 +19,7 @@ from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
+from ovs_ros.ros import shared_memory
 from ovs_ros.ros.demo.sources import SourceError, View, open_source
 
 FRAME_ID = "camera_color_optical_frame"
@@ -106,6 +107,7 @@ def main() -> None:
     arguments = parser.parse_args(remove_ros_args(sys.argv)[1:])
     if not 0 < arguments.rate <= 1000:
         parser.error(f"--rate must lie above 0 and up to 1000 frames a second, not {arguments.rate}")
+    shared_memory.use_profile()
     rclpy.init()
     try:
         camera = Camera(open_source(arguments.source), arguments.rate, arguments.frames)

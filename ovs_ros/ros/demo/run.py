@@ -7,7 +7,6 @@ import argparse
 import os
 import secrets
 import selectors
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,18 +15,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from ament_index_python.packages import get_package_share_directory
-
+from ovs_ros.ros import shared_memory
 from ovs_ros.vocabulary.vocabulary import Vocabulary, VocabularyError
 from ovs_ros.vocabulary.yaml_io import dump_vocabulary
 
 NODE = "ovs"
-PROFILE = "fastdds_large_data.xml"
 HIGHEST_DOMAIN = 101
 """The highest ROS domain whose ports do not reach into Linux' ephemeral range."""
-SHARED_MEMORY = Path("/dev/shm")
-SEGMENT_BYTES = 64 * 2**20
-"""What the profile makes every process take of the shared memory."""
 LOG_LINES = 25
 GRACE_S = 10.0
 
@@ -71,12 +65,11 @@ class Process:
 
 def isolated_environment() -> dict[str, str]:
     """This environment with a DDS domain of its own, on this host, and the profile for large messages."""
-    profile = Path(get_package_share_directory("ovs_ros")) / "config" / PROFILE
     return {
         **os.environ,
         "ROS_DOMAIN_ID": str(1 + secrets.randbelow(HIGHEST_DOMAIN)),
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
-        "FASTDDS_DEFAULT_PROFILES_FILE": str(profile),
+        **dict.fromkeys(shared_memory.VARIABLES, str(shared_memory.profile())),
         "PYTHONUNBUFFERED": "1",
     }
 
@@ -90,17 +83,6 @@ def start(name: str, arguments: Sequence[str], environment: Mapping[str, str], l
             command, env=environment, stdout=output, stderr=subprocess.STDOUT if log else None
         )
     return Process(name, popen, log)
-
-
-def shared_memory_warning(free: int, processes: int) -> str | None:
-    """What to tell where `free` bytes of shared memory are too few for the segments, as in containers."""
-    if free >= processes * SEGMENT_BYTES:
-        return None
-    return (
-        f"demo: {SHARED_MEMORY} has {free / 2**20:.0f} MiB free, and {processes} processes need "
-        f"{processes * SEGMENT_BYTES / 2**20:.0f}: large messages will get lost. "
-        "In a container, start it with --shm-size=1g or --ipc=host"
-    )
 
 
 def first_to_end(processes: Sequence[Process], timeout: float | None = None) -> Process | None:
@@ -129,9 +111,6 @@ def run(source: str, words: Vocabulary, then: str, output: Path, frames: int, ra
     vocabulary = output / "vocabulary.yaml"
     dump_vocabulary(words, vocabulary)
     environment = isolated_environment()
-    warning = shared_memory_warning(shutil.disk_usage(SHARED_MEMORY).free, processes=3)
-    if warning:
-        print(warning, file=sys.stderr)
     node_parameters = {"autostart": "true", "vocabulary": str(vocabulary), "model": model}
     processes: list[Process] = []
     try:

@@ -27,6 +27,7 @@ from std_msgs.msg import Header
 from vision_msgs.msg import LabelInfo
 
 from ovs_ros.msg import FrameCategories
+from ovs_ros.ros import shared_memory
 from ovs_ros.ros.demo.gallery import Gallery, Shot
 from ovs_ros.ros.demo.tally import Tally
 from ovs_ros.srv import SetVocabulary
@@ -237,6 +238,7 @@ def main() -> None:
             parser.error(f"--{name} must be at least 1, not {getattr(arguments, name)}")
     words = [word.strip() for word in arguments.words.split(",") if word.strip()]
     console = Console()
+    shared_memory.use_profile()
     rclpy.init()
     try:
         viewer = Viewer(arguments.node, words, arguments.frames, arguments.every)

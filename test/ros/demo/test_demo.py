@@ -1,22 +1,14 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 from ovs_ros.ros.demo.run import (
-    SEGMENT_BYTES,
     Process,
     first_to_end,
     isolated_environment,
-    shared_memory_warning,
     start,
 )
-
-
-def test_too_little_shared_memory_is_told():
-    assert shared_memory_warning(3 * SEGMENT_BYTES, 3) is None
-    warning = shared_memory_warning(64 * 2**20, 3)
-    assert warning is not None and "64 MiB free" in warning and "need 192" in warning
+from ovs_ros.ros.shared_memory import VARIABLES, profile
 
 
 def test_the_first_process_to_end_is_found():
@@ -44,7 +36,4 @@ def test_each_run_keeps_to_itself_and_uses_the_profile():
     environment = isolated_environment()
     assert environment["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "LOCALHOST"
     assert 1 <= int(environment["ROS_DOMAIN_ID"]) <= 101
-    assert (
-        f"<segment_size>{SEGMENT_BYTES}</segment_size>"
-        in Path(environment["FASTDDS_DEFAULT_PROFILES_FILE"]).read_text()
-    )
+    assert {environment[name] for name in VARIABLES} == {str(profile())}

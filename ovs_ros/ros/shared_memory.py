@@ -1,0 +1,100 @@
+"""Large messages between processes of one machine: which Fast DDS profile fits, and why messages are lost."""
+
+import os
+import pwd
+import shutil
+from pathlib import Path
+
+from ament_index_python.packages import get_package_share_directory
+
+FOLDER = Path("/dev/shm")
+VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
+"""What names the profile: the first for Fast DDS 3 (Kilted), the second for Fast DDS 2 (Humble, Jazzy)."""
+LARGE, SMALL = "fastdds_large_data.xml", "fastdds_small_memory.xml"
+SEGMENT_BYTES = {LARGE: 64 * 2**20, SMALL: 12 * 2**20}
+"""What a profile makes every process take of the shared memory."""
+PROCESSES = 4
+"""How many processes have to find room: a camera's driver, the node and two that listen to it."""
+
+
+def profile(free: int | None = None) -> Path:
+    """The shipped profile that fits into `free` bytes of shared memory; None: what /dev/shm has free."""
+    room = _free() if free is None else free
+    name = LARGE if room >= PROCESSES * SEGMENT_BYTES[LARGE] else SMALL
+    return Path(get_package_share_directory("ovs_ros")) / "config" / name
+
+
+def use_profile() -> str | None:
+    """Set the profile that fits for this process and its children; what the user has set stays.
+
+    Call it before rclpy.init. A shipped profile that is set counts as set by us.
+
+    Returns:
+        What to log, if there is little shared memory.
+    """
+    given = next((Path(os.environ[name]) for name in VARIABLES if os.environ.get(name)), None)
+    if given is not None and given.name not in SEGMENT_BYTES:
+        return None
+    chosen = profile()
+    if given is not None:
+        chosen = given.with_name(chosen.name)
+    os.environ.update(dict.fromkeys(VARIABLES, str(chosen)))
+    if chosen.name == LARGE:
+        return None
+    return (
+        f"{_shortage()}: using {SEGMENT_BYTES[SMALL] >> 20} MiB of shared memory for this process instead of "
+        f"{SEGMENT_BYTES[LARGE] >> 20}. Images above 8 MiB may get lost. In a container, start it with "
+        "--shm-size=1g or --ipc=host"
+    )
+
+
+def problem() -> str:
+    """Why large messages may not arrive at this process, and what to do."""
+    others = _segments_of_others()
+    if others:
+        return (
+            f"{FOLDER} holds shared memory of the user {', '.join(sorted(others))} that this process's user "
+            f"{_user(os.geteuid())} has no permission to open: start the camera and this node as the same "
+            "user, or start both with FASTDDS_BUILTIN_TRANSPORTS=UDPv4 and without a profile"
+        )
+    if _free() < SEGMENT_BYTES[SMALL]:
+        return (
+            f"{_shortage()}, too little for large messages: in a container, start it with --shm-size=1g or "
+            "--ipc=host; elsewhere delete what crashed processes have left there (fastrtps_*, fastdds_*)"
+        )
+    return (
+        "With its default settings Fast DDS loses large best-effort images between processes. Start the "
+        f"camera too with {' and '.join(VARIABLES)} set to …/share/ovs_ros/config/{LARGE}, or ask for "
+        "reliable transport with the parameter qos_overrides.<topic>.subscription.reliability"
+    )
+
+
+def _segments_of_others() -> set[str]:
+    """The users whose Fast DDS segments this process cannot open."""
+    owners = set()
+    for pattern in ("fastrtps_*", "fastdds_*"):
+        for path in FOLDER.glob(pattern):
+            try:
+                if not os.access(path, os.R_OK | os.W_OK):
+                    owners.add(_user(path.stat().st_uid))
+            except OSError:  # It is gone by now.
+                continue
+    return owners
+
+
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def _free() -> int:
+    try:
+        return shutil.disk_usage(FOLDER).free
+    except OSError:
+        return 0
+
+
+def _shortage() -> str:
+    return f"{FOLDER} has {_free() / 2**20:.0f} MiB free"

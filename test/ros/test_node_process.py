@@ -1,0 +1,140 @@
+"""The node as a process of its own: how it starts, fails and ends."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from time import monotonic, sleep
+
+import pytest
+from domain import own_domain
+
+from ovs_ros.ros import interrupts
+
+DEADLINE_S = 60.0
+
+
+class NodeProcess:
+    """`python -m ovs_ros.ros.node`, its output in a file."""
+
+    def __init__(self, log: Path, environment: dict[str, str], parameters: dict[str, str]) -> None:
+        self._log = log
+        arguments = [part for name, value in parameters.items() for part in ("-p", f"{name}:={value}")]
+        command = [sys.executable, "-m", "ovs_ros.ros.node", "--ros-args", *arguments]
+        with log.open("wb") as output:
+            self.popen = subprocess.Popen(
+                command, env=environment, cwd=log.parent, stdout=output, stderr=subprocess.STDOUT
+            )
+
+    @property
+    def said(self) -> str:
+        return self._log.read_text(errors="replace")
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        """Wait for a condition; the process may not end before it holds."""
+        end = monotonic() + DEADLINE_S
+        while not condition():
+            assert self.popen.poll() is None, self.said
+            assert monotonic() < end, self.said
+            sleep(0.01)
+
+    def has_loaded(self, library: str) -> bool:
+        """Whether the process has a shared library open."""
+        return library in Path(f"/proc/{self.popen.pid}/maps").read_text()
+
+    def end(self, number: int = signal.SIGINT) -> tuple[int, float]:
+        """Send a signal: the exit status, and after how many seconds it came."""
+        began = monotonic()
+        self.popen.send_signal(number)
+        return self.popen.wait(DEADLINE_S), monotonic() - began
+
+
+@contextmanager
+def node_process(
+    folder: Path, drop: tuple[str, ...] = (), environment: dict[str, str] | None = None, **parameters: str
+) -> Iterator[NodeProcess]:
+    with own_domain() as domain:
+        inherited = {name: value for name, value in os.environ.items() if name not in drop}
+        given = {**inherited, "ROS_DOMAIN_ID": str(domain), "PYTHONUNBUFFERED": "1", **(environment or {})}
+        process = NodeProcess(folder / "log", given, parameters)
+        try:
+            yield process
+        finally:
+            process.popen.kill()
+            process.popen.wait()
+
+
+MOMENTS = {
+    "modules load": lambda process: process.has_loaded("_rclpy_pybind11"),
+    "onnxruntime loads": lambda process: process.has_loaded("onnxruntime_pybind11_state"),
+    "the node exists": lambda process: process.has_loaded("librmw_fastrtps_cpp"),
+    "words are embedded": lambda process: "Loaded" in process.said or process.has_loaded("tokenizers"),
+    "it waits": lambda process: "Active: images" in process.said,
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_promptly_and_quietly(tmp_path, moment, number):
+    with node_process(tmp_path, environment={"OVS_ROS_CACHE": str(tmp_path)}) as process:
+        process.until(lambda: MOMENTS[moment](process))
+        status, seconds = process.end(number)
+        assert status in (0, 128 + number)
+        assert seconds < interrupts.GRACE_S + 3
+        assert "Traceback" not in process.said and "ERROR" not in process.said
+
+
+def test_a_process_that_does_not_end_by_itself_is_ended(tmp_path):
+    program = (
+        "import time; from ovs_ros.ros import interrupts; interrupts.GRACE_S = 0.1; interrupts.catch()\n"
+        "interrupts.then(lambda: print('asked', flush=True)); print('ready', flush=True); time.sleep(600)"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.read() == "asked\n"
+    assert process.returncode == 0
+
+
+def test_exit_on_failure_ends_it_with_an_error(tmp_path):
+    with node_process(tmp_path, exit_on_failure="true", vocabulary="ofice") as process:
+        assert process.popen.wait(DEADLINE_S) == 1
+        last = process.said.splitlines()[-1]
+        assert last.startswith("ovs_node: configure failed") and "got 'ofice'" in last
+
+
+def test_it_runs_without_home_and_without_an_entry_in_passwd(tmp_path):
+    if subprocess.run(["unshare", "-U", "--map-user=54321", "true"], capture_output=True).returncode:
+        pytest.skip("this machine lets nobody make user namespaces")
+    program = ["unshare", "-U", "--map-user=54321", "--map-group=54321", sys.executable]
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("HOME", "OVS_ROS_CACHE", "XDG_CACHE_HOME", "ROS_LOG_DIR", "ROS_HOME")
+    }
+    with own_domain() as domain, (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [*program, "-u", "-m", "ovs_ros.ros.node"],
+            env={**environment, "ROS_DOMAIN_ID": str(domain)},
+            cwd=tmp_path,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            end = monotonic() + DEADLINE_S
+            while "Active: images" not in (tmp_path / "log").read_text():
+                assert process.poll() is None and monotonic() < end, (tmp_path / "log").read_text()
+                sleep(0.05)
+        finally:
+            process.terminate()
+            process.wait(DEADLINE_S)
+    assert [path.name for path in tmp_path.iterdir()] == ["log"], "nothing is left in the working folder"
+
+
+def test_a_missing_clock_is_told(tmp_path):
+    with node_process(tmp_path, use_sim_time="true") as process:
+        process.until(lambda: "use_sim_time is true, but no time comes from /clock" in process.said)

@@ -1,0 +1,69 @@
+"""Which Fast DDS profile is set, and what is said about shared memory."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from ovs_ros.ros import shared_memory
+from ovs_ros.ros.shared_memory import LARGE, PROCESSES, SEGMENT_BYTES, SMALL, VARIABLES, profile
+
+CONFIG = Path(__file__).parents[2] / "config"
+MIB = 2**20
+
+
+def test_the_profile_fits_what_is_free():
+    assert profile(free=PROCESSES * 64 * MIB).name == LARGE
+    assert profile(free=PROCESSES * 64 * MIB - 1).name == SMALL
+    assert PROCESSES * SEGMENT_BYTES[SMALL] <= 64 * MIB, "Docker's /dev/shm"
+
+
+@pytest.mark.parametrize("name", [LARGE, SMALL])
+def test_the_sizes_are_those_of_the_files(name):
+    root = ElementTree.parse(CONFIG / name).getroot()
+    values = {element.tag.rpartition("}")[2]: element.text for element in root.iter()}
+    assert int(values["segment_size"]) == SEGMENT_BYTES[name] >= int(values["maxMessageSize"])
+
+
+def test_both_variables_are_set(monkeypatch):
+    for name in VARIABLES:
+        monkeypatch.setenv(name, "")
+    assert shared_memory.use_profile() is None or profile().name == SMALL
+    assert {os.environ[name] for name in VARIABLES} == {str(profile())}
+
+
+def test_a_profile_of_the_user_stays(monkeypatch):
+    monkeypatch.setenv(VARIABLES[0], "/etc/robot.xml")
+    monkeypatch.delenv(VARIABLES[1], raising=False)
+    assert shared_memory.use_profile() is None
+    assert os.environ[VARIABLES[0]] == "/etc/robot.xml" and VARIABLES[1] not in os.environ
+
+
+def in_own_shm(size: str, program: str, user: str = "") -> str:
+    """What a program prints that runs with a /dev/shm of its own, whose files belong to root."""
+    if os.geteuid() or subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode:
+        pytest.skip("only root can mount a /dev/shm")
+    mount = f"mount -t tmpfs -o size={size} tmpfs /dev/shm && touch /dev/shm/fastrtps_0a1b"
+    script = f'{mount} && exec {user} "$@"'
+    command = ["unshare", "-m", "sh", "-c", script, "sh", sys.executable, "-c", program]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+
+
+SAY = "from ovs_ros.ros.shared_memory import *; print(use_profile()); print(problem())"
+
+
+def test_a_small_shared_memory_is_named():
+    assert "/dev/shm has 64 MiB free: using 12 MiB" in in_own_shm("64m", SAY)
+    assert "/dev/shm has 8 MiB free, too little for large messages" in in_own_shm("8m", SAY)
+    assert "default settings Fast DDS loses" in in_own_shm("512m", SAY)
+
+
+def test_shared_memory_of_another_user_is_named():
+    # The interpreter may lie in root's home.
+    readable = "--inh-caps +dac_read_search --ambient-caps +dac_read_search"
+    unprivileged = f"setpriv --reuid 54321 --regid 54321 --clear-groups {readable}"
+    said = in_own_shm("512m", SAY, unprivileged)
+    assert "shared memory of the user root" in said and "user 54321 has no permission" in said
