@@ -325,7 +325,6 @@ def fusion(
         tuple[float, float, float], typer.Option(metavar="R G B", help="Its input is divided by this.")
     ] = IMAGENET_STD,
     map_output: Annotated[str | None, typer.Option(help="Which of several outputs is the map.")] = None,
-    per_channel: Annotated[bool, typer.Option(help="One weight w for each channel, not for all.")] = False,
     images: Annotated[int | None, typer.Option(min=1, help="At most so many, at even distances.")] = None,
     steps: Annotated[int, typer.Option(min=1, help="Steps of one batch each.")] = 600,
     batch: Annotated[int, typer.Option(min=1, help="Images a step.")] = 8,
@@ -342,7 +341,7 @@ def fusion(
     with user_errors():
         first, text = embedded.load(model, models=models)
         encoder = FeatureMapEncoder(second, MapInput(size, mean, std, map_output))
-        options = FusionOptions(steps, batch, rate, per_channel=per_channel)
+        options = FusionOptions(steps, batch, rate)
         weights, losses = train_fusion(split, first, text, encoder, options, images=images)
         weights.save(output)
         tenth = max(1, steps // 10)

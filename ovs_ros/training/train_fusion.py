@@ -40,7 +40,6 @@ class FusionOptions:
         steps, batch: how long, and how many images a step.
         rate: peak learning rate; it rises over a twentieth of the steps and falls as a cosine.
         decay: weight decay of Proj.
-        per_channel: one w for each channel instead of one for all.
         seed: of the order of images.
     """
 
@@ -48,7 +47,6 @@ class FusionOptions:
     batch: int = 8
     rate: float = 3e-4
     decay: float = 0.05
-    per_channel: bool = False
     seed: int = 0
 
 
@@ -122,7 +120,7 @@ def learn(
     torch.manual_seed(options.seed)
     rng = np.random.default_rng(options.seed)
     mean, std = _statistics(samples)
-    fusion = Fusion(len(mean), words.shape[1], per_channel=options.per_channel)
+    fusion = Fusion(len(mean), words.shape[1])
     balance = _balance(samples, len(words))
     table = torch.from_numpy(words * np.float32(scale))
     groups = [

@@ -28,9 +28,9 @@ torch.set_num_threads(1)
 DIM, CHANNELS = 12, 6
 
 
-def random_fusion(per_channel: bool) -> Fusion:
+def random_fusion() -> Fusion:
     torch.manual_seed(0)
-    fusion = Fusion(CHANNELS, DIM, per_channel=per_channel, start=0.3)
+    fusion = Fusion(CHANNELS, DIM, start=0.3)
     torch.nn.init.normal_(fusion.projection.weight)
     torch.nn.init.normal_(fusion.projection.bias)
     torch.nn.init.normal_(fusion.mix)
@@ -42,24 +42,20 @@ def units(*shape: int, seed: int = 0) -> np.ndarray:
     return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
 
 
-@pytest.mark.parametrize("per_channel", [False, True])
-def test_it_starts_as_the_first_encoder_and_every_part_learns(per_channel: bool) -> None:
-    fusion = Fusion(CHANNELS, DIM, per_channel=per_channel)
+def test_it_starts_as_the_first_encoder_and_every_part_learns() -> None:
+    fusion = Fusion(CHANNELS, DIM)
     first, second = torch.from_numpy(units(2, 3, DIM)), torch.randn(2, 3, CHANNELS)
     torch.testing.assert_close(fusion(first, second), first)
-    assert fusion.weight.shape == ((DIM,) if per_channel else ())
-    fusion = random_fusion(per_channel)
+    assert fusion.weight.shape == ()
+    fusion = random_fusion()
     (fusion(first, second) * torch.randn(2, 3, DIM)).sum().backward()
     for name, parameter in fusion.named_parameters():
         assert parameter.grad is not None and (parameter.grad != 0).all(), name
 
 
-@pytest.mark.parametrize("per_channel", [False, True])
-def test_run_time_computes_the_same(
-    per_channel: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_run_time_computes_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
-    fusion = Fusion(CHANNELS, ColorImageEncoder.dim, per_channel=per_channel)
+    fusion = Fusion(CHANNELS, ColorImageEncoder.dim)
     for parameter in fusion.parameters():
         torch.nn.init.normal_(parameter)
     save_encoder(tmp_path / "e.onnx", channels=CHANNELS)
@@ -159,7 +155,7 @@ def test_the_command_writes_what_run_time_takes(
     monkeypatch.setattr(embedded, "load", lambda name, models: (ColorImageEncoder(), ColorTextEncoder()))
     monkeypatch.setattr(train, "find_spec", lambda name: object())
     arguments = ["fusion", labelled, "--second", tmp_path / "e.onnx", "-o", tmp_path / "weights"]
-    more = ["--size", 32, 64, "--steps", 2, "--batch", 1, "--per-channel", "--mean", 0, 0, 0]
+    more = ["--size", 32, 64, "--steps", 2, "--batch", 1, "--mean", 0, 0, 0]
     result = CliRunner().invoke(train.app, [str(argument) for argument in (*arguments, *more)])
     assert result.exit_code == 0, result.output
     weights = FusionWeights.load(tmp_path / "weights")

@@ -14,7 +14,8 @@ class LocalKernels(nn.Module):
     """Extra cost channels: depthwise convolutions of the visual map with kernels made from texts.
 
     A linear layer turns a text into channels * kernel^2 numbers, pixel shuffle lays them out as one kernel a
-    channel, a softmax over the channels normalises them, and the projected visual map is convolved with them
+    channel, a softmax over the channels normalises them (without it the paper's mIoU falls from 12.0 to
+    10.7 on ADE20K-847), and the projected visual map is convolved with them
     channel by channel.
 
     Readings, where the paper's text is lost: how many channels; the softmax's answers are brought to the mean
@@ -25,7 +26,6 @@ class LocalKernels(nn.Module):
         visual_width: C of the visual map.
         channels: cost channels a category.
         kernel: side of the kernels, odd; the paper's default is 3, its best on ADE20K-150 are 9 to 11.
-        normalise: the softmax; without it the paper's mIoU falls from 12.0 to 10.7 on ADE20K-847.
     """
 
     def __init__(
@@ -35,14 +35,12 @@ class LocalKernels(nn.Module):
         *,
         channels: int = 16,
         kernel: int = 3,
-        normalise: bool = True,
     ) -> None:
         super().__init__()
         if kernel % 2 == 0:
             raise ValueError(f"expected an odd kernel, got {kernel}")
         self.channels = channels
         self.kernel = kernel
-        self.normalise = normalise
         self.visual = nn.Linear(visual_width, channels)
         self.text = nn.Linear(text_width, channels * kernel * kernel)
 
@@ -52,8 +50,7 @@ class LocalKernels(nn.Module):
         made = self.text(texts * texts.shape[2] ** 0.5)  # (B, M, channels * kernel^2)
         made = made.flatten(0, 1)[:, :, None, None]  # (B * M, channels * kernel^2, 1, 1)
         laid_out = F.pixel_shuffle(made, self.kernel)  # (B * M, channels, kernel, kernel)
-        if self.normalise:
-            laid_out = laid_out.softmax(dim=1) * self.channels
+        laid_out = laid_out.softmax(dim=1) * self.channels
         return (laid_out / self.kernel**2).unflatten(0, (texts.shape[0], texts.shape[1]))
 
     def forward(self, texts: Tensor, visual: Tensor) -> Tensor:

@@ -8,8 +8,6 @@
 In all of them padding counts for nothing, and categories may stand in any order.
 """
 
-from typing import Literal
-
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -116,14 +114,13 @@ class TextPixelAlignment(nn.Module):
     over the categories that are there. Only training needs this module.
 
     Readings, where the paper's formula is lost: masks and maps meet at patch resolution, the mask averaged
-    over each patch; `activation` is what stands between the map and the error.
+    over each patch; a map passes a sigmoid, so that it is a mask.
 
     Args:
         text_width: D of the texts.
         visual_width: C of the visual map.
         width: channels that the visual map is projected to.
         kernel: side of the kernels, odd; the paper's is 3.
-        activation: "sigmoid", so that a map is a mask, or "none".
     """
 
     def __init__(
@@ -133,18 +130,16 @@ class TextPixelAlignment(nn.Module):
         *,
         width: int = 64,
         kernel: int = 3,
-        activation: Literal["sigmoid", "none"] = "sigmoid",
     ) -> None:
         super().__init__()
         if kernel % 2 == 0:
             raise ValueError(f"expected an odd kernel, got {kernel}")
         self.kernel = kernel
-        self.activation = activation
         self.visual = nn.Linear(visual_width, width)
         self.text = nn.Linear(text_width, width * kernel * kernel + 1)
 
     def maps(self, texts: Tensor, visual: Tensor) -> Tensor:
-        """One map a category, (B, M, h, w), before activation, of texts (B, M, D) and a map (B, h, w, C)."""
+        """One map a category, (B, M, h, w), before the sigmoid, of texts (B, M, D) and a map (B, h, w, C)."""
         batch, rows, cols, _ = visual.shape
         projected = self.visual(visual).permute(0, 3, 1, 2)  # (B, width, h, w)
         around = F.unfold(projected, self.kernel, padding=self.kernel // 2)  # (B, width * kernel^2, h * w)
@@ -168,9 +163,7 @@ class TextPixelAlignment(nn.Module):
         Returns:
             A scalar; 0 where no category is there.
         """
-        maps = self.maps(texts, visual)  # (B, M, h, w)
-        if self.activation == "sigmoid":
-            maps = maps.sigmoid()
+        maps = self.maps(texts, visual).sigmoid()  # (B, M, h, w)
         share, known = shares(labels, candidates, (maps.shape[2], maps.shape[3]), ignore=ignore)
         there = (share > 0).any(dim=3).any(dim=2)  # (B, M)
         weight = known[:, None] * there[:, :, None, None]

@@ -5,7 +5,6 @@ with it, and so its embedding moves towards what the category looks like in this
 """
 
 import math
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,16 +19,15 @@ class PixelToText(nn.Module):
     words is only what goes in.
 
     Readings, where the paper's text is lost: gamma's form and start (those of DenseCLIP: one number a
-    channel, almost 0, so that training begins with the texts as they were; "scalar": one number), layer
-    normalisation of what goes in, several heads, the positions' unit (the image is one turn, so that any grid
-    has them), and unit norm of what comes out, for the cosines. A category with several prompts asks once,
-    with their mean, and all of them move alike.
+    channel, almost 0, so that training begins with the texts as they were), layer normalisation of what goes
+    in, several heads, the positions' unit (the image is one turn, so that any grid has them), and unit norm
+    of what comes out, for the cosines. A category with several prompts asks once, with their mean, and all
+    of them move alike.
 
     Args:
         text_width: D of the words.
         visual_width: C of the visual map, a multiple of 4.
         heads: of the attention; they divide D.
-        gamma: "vector" or "scalar".
         start: gamma before training.
 
     Raises:
@@ -42,7 +40,6 @@ class PixelToText(nn.Module):
         visual_width: int,
         *,
         heads: int = 4,
-        gamma: Literal["vector", "scalar"] = "vector",
         start: float = 1e-4,
     ) -> None:
         super().__init__()
@@ -58,7 +55,7 @@ class PixelToText(nn.Module):
         self.key = nn.Linear(visual_width, text_width, bias=False)
         self.value = nn.Linear(visual_width, text_width)
         self.out = nn.Linear(text_width, text_width)
-        self.gamma = nn.Parameter(torch.full((text_width if gamma == "vector" else 1,), start))
+        self.gamma = nn.Parameter(torch.full((text_width,), start))
 
     def forward(self, words: Tensor, visual: Tensor) -> Tensor:
         """Words of this image.

@@ -15,9 +15,8 @@ def part(**options) -> LocalKernels:
 
 
 @pytest.mark.parametrize("kernel", [1, 3, 9])
-@pytest.mark.parametrize("normalise", [True, False])
-def test_it_is_a_depthwise_convolution_with_each_categorys_kernels(kernel, normalise) -> None:
-    local = part(kernel=kernel, normalise=normalise)
+def test_it_is_a_depthwise_convolution_with_each_categorys_kernels(kernel) -> None:
+    local = part(kernel=kernel)
     texts, visual = torch.randn(2, 3, 16), torch.randn(2, 5, 7, 8)
     with torch.no_grad():
         kernels, projected = local.kernels(texts), local.visual(visual).permute(0, 3, 1, 2)

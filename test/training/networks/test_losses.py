@@ -196,10 +196,9 @@ def test_alignment_with_perfect_maps_costs_nothing(alignment, monkeypatch) -> No
     assert alignment(torch.zeros(2, 5, 8), torch.zeros(2, 4, 6, 12), labels, candidates) < 1e-6
 
 
-@pytest.mark.parametrize("activation", ["sigmoid", "none"])
-def test_alignment_trains_texts_visual_map_and_itself(activation) -> None:
+def test_alignment_trains_texts_visual_map_and_itself() -> None:
     torch.manual_seed(0)
-    alignment = TextPixelAlignment(8, 12, width=5, activation=activation)
+    alignment = TextPixelAlignment(8, 12, width=5)
     labels, candidates = scene(2)
     texts = torch.randn(2, 5, 8, requires_grad=True)
     visual = torch.randn(2, 2, 3, 12, requires_grad=True)
