@@ -4,18 +4,21 @@ ros2 launch ovs_ros ovs.launch.py image:=/camera/color/image_raw camera_info:=/c
     depth:=/camera/aligned_depth_to_color/image_raw vocabulary:=office
 """
 
-import os
 from pathlib import Path
 
-from ament_index_python.packages import get_package_share_directory
-from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
+from ament_index_python.packages import PackageNotFoundError, get_package_prefix, get_package_share_directory
+from launch.actions import DeclareLaunchArgument, EmitEvent, LogInfo, OpaqueFunction
+from launch.events import Shutdown
+from launch.events.process import ProcessExited
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
+from launch_ros.utilities import prefix_namespace
 
-from launch import LaunchContext, LaunchDescription
+from launch import Action, LaunchContext, LaunchDescription
+from ovs_ros.ros import shared_memory
 
 CONFIG = Path(get_package_share_directory("ovs_ros")) / "config"
-PROFILE = "FASTDDS_DEFAULT_PROFILES_FILE"
+AS_PARAMS_FILE = ["", "true", "false"]
 
 ARGUMENTS = [
     DeclareLaunchArgument("image", default_value="image", description="Topic of the camera's images."),
@@ -36,9 +39,10 @@ ARGUMENTS = [
     ),
     DeclareLaunchArgument(
         "compressed",
-        default_value="false",
-        choices=["true", "false"],
-        description="Take sensor_msgs/CompressedImage from the image topic with '/compressed' behind it.",
+        default_value="",
+        choices=AS_PARAMS_FILE,
+        description="Take sensor_msgs/CompressedImage from the image topic with '/compressed' behind it. "
+        "Empty: as params_file says.",
     ),
     DeclareLaunchArgument(
         "vocabulary",
@@ -65,15 +69,30 @@ ARGUMENTS = [
     DeclareLaunchArgument("node_name", default_value="ovs", description="Name of the node."),
     DeclareLaunchArgument(
         "autostart",
-        default_value="true",
+        default_value="",
+        choices=AS_PARAMS_FILE,
+        description="Configure and activate at once; otherwise use 'ros2 lifecycle set' or a lifecycle "
+        "manager. Empty: as params_file says.",
+    ),
+    DeclareLaunchArgument(
+        "exit_on_failure",
+        default_value="",
+        choices=AS_PARAMS_FILE,
+        description="End with an error if the node cannot be configured or activated. Empty: as params_file "
+        "says.",
+    ),
+    DeclareLaunchArgument(
+        "respawn",
+        default_value="false",
         choices=["true", "false"],
-        description="Configure and activate at once; otherwise use 'ros2 lifecycle set'.",
+        description="Start the node again when it dies; otherwise the launch ends with an error then.",
     ),
     DeclareLaunchArgument(
         "use_sim_time",
-        default_value="false",
-        choices=["true", "false"],
-        description="Take the time from /clock, as recordings and simulations need it.",
+        default_value="",
+        choices=AS_PARAMS_FILE,
+        description="Take the time from /clock, as recordings and simulations need it. Empty: as params_file "
+        "says.",
     ),
     DeclareLaunchArgument(
         "rviz", default_value="false", choices=["true", "false"], description="Start rviz2 with a ready view."
@@ -87,17 +106,19 @@ ARGUMENTS = [
 ]
 
 
-def start(context: LaunchContext) -> list[Node]:
+def start(context: LaunchContext) -> list[Action]:
     """The node, and rviz2 if it is asked for."""
 
     def value(name: str) -> str:
         return LaunchConfiguration(name).perform(context)
 
-    parameters: dict[str, object] = {
-        name: value(name) == "true" for name in ("compressed", "autostart", "use_sim_time")
-    }
+    switches = ("compressed", "autostart", "exit_on_failure", "use_sim_time")
+    parameters: dict[str, object] = {name: value(name) == "true" for name in switches if value(name)}
     parameters |= {name: value(name) for name in ("vocabulary", "model") if value(name)}
-    nodes = [
+    namespace = prefix_namespace(context.launch_configurations.get("ros_namespace"), value("namespace")) or ""
+    logger = ".".join([*namespace.strip("/").split("/"), value("node_name")]).lstrip(".")
+    respawn = value("respawn") == "true"
+    actions: list[Action] = [
         Node(
             package="ovs_ros",
             executable="ovs_node",
@@ -111,28 +132,50 @@ def start(context: LaunchContext) -> list[Node]:
                 ("camera_info", value("camera_info")),
                 ("pose", value("pose")),
             ],
-            arguments=["--ros-args", "--log-level", f"{value('node_name')}:={value('log_level')}"],
+            arguments=["--ros-args", "--log-level", f"{logger}:={value('log_level')}"],
             output="screen",
             emulate_tty=True,
+            respawn=respawn,
+            respawn_delay=2.0,
+            on_exit=None if respawn else end,
         )
     ]
     if value("rviz") == "true":
-        nodes.append(
-            Node(
-                package="rviz2",
-                executable="rviz2",
-                namespace=value("namespace"),
-                arguments=["-d", str(CONFIG / "ovs.rviz")],
-                parameters=[{"use_sim_time": parameters["use_sim_time"]}],
-            )
-        )
-    return nodes
+        actions.append(rviz(value("namespace"), value("use_sim_time") == "true"))
+    return actions
+
+
+def end(event: ProcessExited, context: LaunchContext) -> EmitEvent | None:
+    """End the launch after the node, with an error if the node ended with one.
+
+    Raises:
+        RuntimeError: the node died. Only an exception gives ros2 launch an exit status other than 0.
+    """
+    if context.is_shutdown:
+        return None
+    if event.returncode:
+        raise RuntimeError(f"ovs_node ended with exit status {event.returncode}")
+    return EmitEvent(event=Shutdown(reason="ovs_node ended"))
+
+
+def rviz(namespace: str, use_sim_time: bool) -> Action:
+    """rviz2 with a ready view, or a warning where it is not installed."""
+    try:
+        get_package_prefix("rviz2")
+    except PackageNotFoundError:
+        return LogInfo(msg="rviz2 is not installed, going on without: sudo apt install ros-$ROS_DISTRO-rviz2")
+    return Node(
+        package="rviz2",
+        executable="rviz2",
+        namespace=namespace,
+        arguments=["-d", str(CONFIG / "ovs.rviz")],
+        parameters=[{"use_sim_time": use_sim_time}],
+    )
 
 
 def generate_launch_description() -> LaunchDescription:
     """What `ros2 launch` runs."""
-    actions = list(ARGUMENTS)
-    # Large best-effort images do not arrive with Fast DDS's own settings. Whoever has set a profile keeps it.
-    if PROFILE not in os.environ:
-        actions.append(SetEnvironmentVariable(PROFILE, str(CONFIG / "fastdds_large_data.xml")))
-    return LaunchDescription([*actions, OpaqueFunction(function=start)])
+    # Large best-effort images do not arrive with Fast DDS's own settings. The processes inherit the profile.
+    shortage = shared_memory.use_profile()
+    notice = [LogInfo(msg=shortage)] if shortage else []
+    return LaunchDescription([*ARGUMENTS, *notice, OpaqueFunction(function=start)])

@@ -33,6 +33,8 @@ def use_profile() -> str | None:
         What to log, if there is little shared memory.
     """
     given = next((Path(os.environ[name]) for name in VARIABLES if os.environ.get(name)), None)
+    if given is None and os.environ.get("FASTDDS_BUILTIN_TRANSPORTS"):
+        return None
     if given is not None and given.name not in SEGMENT_BYTES:
         return None
     chosen = profile()
@@ -55,7 +57,7 @@ def problem() -> str:
         return (
             f"{FOLDER} holds shared memory of the user {', '.join(sorted(others))} that this process's user "
             f"{_user(os.geteuid())} has no permission to open: start the camera and this node as the same "
-            "user, or start both with FASTDDS_BUILTIN_TRANSPORTS=UDPv4 and without a profile"
+            "user, or set FASTDDS_BUILTIN_TRANSPORTS=UDPv4 for both instead of a profile and use reliable QoS"
         )
     if _free() < SEGMENT_BYTES[SMALL]:
         return (
