@@ -26,6 +26,7 @@ setup(
             "training/synonyms.yaml",
             "training/datasets/names/*.txt",
             "vocabulary/attributes.yaml",
+            "vocabulary/shipped/*.yaml",
         ]
     },
     install_requires=[

@@ -12,6 +12,8 @@ from rich.text import Text
 
 from ovs_ros.cli.common import (
     JsonOption,
+    VocabularyOption,
+    WordsOption,
     console,
     embed_words,
     list_images,
@@ -48,12 +50,8 @@ def calibrate(
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The vocabulary that is written, YAML.")],
-    words: Annotated[
-        str | None, typer.Option("--words", help="Names to look for, with commas between.")
-    ] = None,
-    vocabulary: Annotated[
-        Path | None, typer.Option("--vocabulary", help="Names to look for, as YAML; default: the classes.")
-    ] = None,
+    words: WordsOption = None,
+    vocabulary: VocabularyOption = None,
     templates: Annotated[
         int | None,
         typer.Option(
@@ -118,11 +116,11 @@ def _images_folder(folder: Path) -> Path:
     return folder / "image" if (folder / "image").is_dir() else folder
 
 
-def _vocabulary(words: str | None, file: Path | None, dataset: LabelledSet | None) -> Vocabulary:
-    if words is not None and file is not None:
+def _vocabulary(words: str | None, vocabulary: str | None, dataset: LabelledSet | None) -> Vocabulary:
+    if words is not None and vocabulary is not None:
         raise ValueError("expected --words or --vocabulary, got both")
-    if file is not None:
-        return load_vocabulary(file)
+    if vocabulary is not None:
+        return load_vocabulary(vocabulary)
     if words is not None:
         return Vocabulary.from_names([word for word in words.split(",") if word.strip()])
     if dataset is None:

@@ -26,6 +26,14 @@ IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".
 console = Console()
 _errors = Console(stderr=True)
 
+WordsOption = Annotated[str | None, typer.Option("--words", help="Names to look for, with commas between.")]
+VocabularyOption = Annotated[
+    str | None,
+    typer.Option(
+        "--vocabulary",
+        help="Names to look for: a YAML file, or a shipped vocabulary (home, office, street, warehouse).",
+    ),
+]
 JsonOption = Annotated[Path | None, typer.Option("--json", help="Write the results to this file as JSON.")]
 
 

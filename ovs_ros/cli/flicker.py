@@ -13,6 +13,8 @@ from rich.text import Text
 
 from ovs_ros.cli.common import (
     JsonOption,
+    VocabularyOption,
+    WordsOption,
     console,
     embed_words,
     load_segmenter,
@@ -41,12 +43,8 @@ def flicker(
             "world) and intrinsics.txt (3x3).",
         ),
     ],
-    words: Annotated[
-        str | None, typer.Option("--words", help="Names to look for, with commas between.")
-    ] = None,
-    vocabulary: Annotated[
-        Path | None, typer.Option("--vocabulary", help="Names to look for, as YAML.")
-    ] = None,
+    words: WordsOption = None,
+    vocabulary: VocabularyOption = None,
     frames: Annotated[int | None, typer.Option(min=2, help="How many frames, from the first on.")] = None,
     rate: Annotated[float, typer.Option(min=0.1, help="Frames a second of the recording.")] = 15.0,
     temporal_filter_time: Annotated[

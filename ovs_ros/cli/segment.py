@@ -14,6 +14,8 @@ from rich.text import Text
 from ovs_ros.cli.common import (
     IMAGE_SUFFIXES,
     JsonOption,
+    VocabularyOption,
+    WordsOption,
     console,
     embed_words,
     list_images,
@@ -42,12 +44,8 @@ def segment(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder for the results; made when missing.")
     ],
-    words: Annotated[
-        str | None, typer.Option("--words", help="Names to look for, with commas between.")
-    ] = None,
-    vocabulary: Annotated[
-        Path | None, typer.Option("--vocabulary", help="Names to look for, as YAML.")
-    ] = None,
+    words: WordsOption = None,
+    vocabulary: VocabularyOption = None,
     alpha: Annotated[float, typer.Option(min=0, max=1, help="How much colours cover the image.")] = 0.5,
     temporal_filter: Annotated[
         str, typer.Option(help="'flow': the images are frames of one stream, filter their names; or 'off'.")
@@ -106,18 +104,18 @@ def segment(
             write_json(json_file, {"model": segmenter.image_encoder.name, "images": reports})
 
 
-def asked_vocabulary(words: str | None, file: Path | None) -> Vocabulary:
+def asked_vocabulary(words: str | None, vocabulary: str | None) -> Vocabulary:
     """What --words or --vocabulary ask for.
 
     Raises:
         ValueError: both or neither are given, or the words cannot be.
     """
-    if (words is None) == (file is None):
+    if (words is None) == (vocabulary is None):
         raise ValueError(
             "expected either --words or --vocabulary, got " + ("neither" if words is None else "both")
         )
-    if file is not None:
-        return load_vocabulary(file)
+    if vocabulary is not None:
+        return load_vocabulary(vocabulary)
     return Vocabulary.from_names([word for word in (words or "").split(",") if word.strip()])
 
 

@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
@@ -19,11 +18,13 @@ from ovs_ros.vocabulary.linter import Finding, lint, lint_names
 from ovs_ros.vocabulary.prompts import embed
 from ovs_ros.vocabulary.vocabulary import Vocabulary, VocabularyError
 from ovs_ros.vocabulary.word_embeddings import EmbeddedVocabulary
-from ovs_ros.vocabulary.yaml_io import load_vocabulary, read_draft
+from ovs_ros.vocabulary.yaml_io import find_vocabulary, load_vocabulary, read_draft
 
 app = typer.Typer(help="Check and show vocabulary files.", no_args_is_help=True)
 
-VocabularyFile = Annotated[Path, typer.Argument(metavar="FILE", help="A vocabulary in YAML.")]
+VocabularyFile = Annotated[
+    str, typer.Argument(metavar="VOCABULARY", help="A YAML file, or home, office, street or warehouse.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
@@ -97,13 +98,13 @@ def text_encoder() -> TextEncoder:
     return EmbeddedTextEncoder()
 
 
-def _findings(file: Path, near: float, words_only: bool) -> list[Finding]:
+def _findings(name: str, near: float, words_only: bool) -> list[Finding]:
     try:
-        draft = read_draft(file)
+        draft = read_draft(find_vocabulary(name))
     except VocabularyError as error:
         _stop(str(error))
     try:
-        vocabulary = load_vocabulary(file)
+        vocabulary = load_vocabulary(name)
     except VocabularyError as error:
         findings = lint_names([entry.name for entry in draft.entries], draft.negatives)
         return [*findings, Finding("refused", (), str(error))]

@@ -11,7 +11,6 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import wraps
-from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -21,7 +20,6 @@ if __name__ == "__main__":
     interrupts.catch()  # The imports below take a second.
 
 import rclpy
-from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
 from geometry_msgs.msg import PoseStamped
 from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
@@ -39,7 +37,6 @@ try:
 except ImportError:  # Humble
     from rclpy.qos_event import QoSMessageLostInfo, SubscriptionEventCallbacks, UnsupportedEventTypeError
 
-import ovs_ros
 from ovs_ros.options import LoadOptions
 from ovs_ros.ros.diagnostics import Condition, Diagnostics
 from ovs_ros.ros.inputs import Taps
@@ -51,7 +48,7 @@ from ovs_ros.ros.services import VocabularyServices
 from ovs_ros.ros.statistics import Statistics
 from ovs_ros.ros.synchroniser import CompanionSync, nanoseconds
 from ovs_ros.ros.throttle import Throttle
-from ovs_ros.ros.words import Words, find_vocabulary
+from ovs_ros.ros.words import Words
 from ovs_ros.ros.worker import Worker
 from ovs_ros.segmenter import Segmenter
 from ovs_ros.vocabulary.vocabulary import Vocabulary
@@ -157,7 +154,7 @@ class OvsNode(LifecycleNode):
         """Load the model and embed the words."""
         try:
             settings = self._config.settings
-            initial = load_vocabulary(find_vocabulary(settings.node.vocabulary, _shipped_vocabularies()))
+            initial = load_vocabulary(settings.node.vocabulary)
             segmenter = self._make_segmenter(settings.load)
             self._words = Words(initial, segmenter, self._last_vocabulary)
             self._segmenter = segmenter
@@ -324,17 +321,6 @@ class OvsNode(LifecycleNode):
             # Of encoders that can make do with less memory.
             degraded=tuple(getattr(encoder, "notices", ())),
         )
-
-
-def _shipped_vocabularies() -> Path:
-    """The folder of the vocabularies that come with the package: of the checkout, or of the installation."""
-    checkout = Path(ovs_ros.__file__).parent.parent / "config" / "vocabularies"
-    if checkout.is_dir():
-        return checkout
-    try:
-        return Path(get_package_share_directory("ovs_ros")) / "config" / "vocabularies"
-    except PackageNotFoundError:
-        return checkout
 
 
 def main() -> None:

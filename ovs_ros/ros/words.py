@@ -3,7 +3,6 @@
 import math
 import threading
 from collections.abc import Sequence
-from pathlib import Path
 
 from ovs_ros.segmenter import Segmenter
 from ovs_ros.srv import SetVocabulary
@@ -144,26 +143,6 @@ def remarks(words: EmbeddedVocabulary) -> str:
     shown = "; ".join(finding.message for finding in findings[:_FINDINGS_SHOWN])
     more = len(findings) - _FINDINGS_SHOWN
     return f"{text}. Warnings: {shown}" + (f"; and {more} more" if more > 0 else "")
-
-
-def find_vocabulary(name: str, shipped: Path) -> Path:
-    """The file that a `vocabulary` parameter names.
-
-    Args:
-        name: a path, or the name of a file in `shipped`, with or without '.yaml'.
-        shipped: the folder of the vocabularies that come with the package.
-
-    Raises:
-        VocabularyError: there is no such file.
-    """
-    candidates = [Path(name).expanduser(), shipped / name, shipped / f"{name}.yaml"]
-    for candidate in candidates:
-        if name and candidate.is_file():
-            return candidate
-    known = ", ".join(sorted(path.stem for path in shipped.glob("*.yaml")))
-    raise VocabularyError(
-        f"expected the vocabulary to be a YAML file or one of {known}, got '{name}', which is neither"
-    )
 
 
 def _split(prompts: str) -> tuple[str, ...]:

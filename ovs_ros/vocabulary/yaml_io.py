@@ -16,9 +16,10 @@ import yaml
 
 from ovs_ros.vocabulary.vocabulary import CategorySpec, Vocabulary, VocabularyError, name_key
 
+SHIPPED = Path(__file__).parent / "shipped"
 _FILE_KEYS = ("categories", "negatives")
 _CATEGORY_KEYS = ("name", "prompts", "threshold")
-_EXAMPLES = "the vocabularies in config/vocabularies"
+_EXAMPLES = "the shipped vocabularies (ovs vocabulary show office)"
 _TEXT = "tag:yaml.org,2002:str"
 _NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 
@@ -41,13 +42,35 @@ class Draft:
     negatives: tuple[str, ...]
 
 
-def load_vocabulary(path: Path | str) -> Vocabulary:
-    """Read a vocabulary from a YAML file.
+def find_vocabulary(name: Path | str) -> Path:
+    """The file of a vocabulary.
+
+    Args:
+        name: a path, or the name of a shipped vocabulary, with or without '.yaml'.
 
     Raises:
-        VocabularyError: the file cannot be read, is no YAML, has another form, or holds words that cannot be;
-            the message names the file and, where there is one, the line.
+        VocabularyError: there is no such file.
     """
+    for path in (Path(name).expanduser(), SHIPPED / name, SHIPPED / f"{name}.yaml"):
+        if str(name) and path.is_file():
+            return path
+    known = ", ".join(sorted(path.stem for path in SHIPPED.glob("*.yaml")))
+    raise VocabularyError(
+        f"expected the vocabulary to be a YAML file or one of {known}, got '{name}', which is neither"
+    )
+
+
+def load_vocabulary(name: Path | str) -> Vocabulary:
+    """Read a vocabulary from a YAML file.
+
+    Args:
+        name: a path, or the name of a shipped vocabulary (home, office, street, warehouse).
+
+    Raises:
+        VocabularyError: the file is not there or cannot be read, is no YAML, has another form, or holds words
+            that cannot be; the message names the file and, where there is one, the line.
+    """
+    path = find_vocabulary(name)
     draft = read_draft(path)
     specs = []
     lines: dict[str, int] = {}

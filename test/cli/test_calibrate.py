@@ -122,7 +122,7 @@ def test_classes_that_the_vocabulary_lacks_do_not_count(site, tmp_path):
         (["image"], "expected --words or --vocabulary for frames without labels"),
         (["image", "--words", "red", "--vocabulary", "v.yaml"], "got both"),
         (["image", "--words", " , "], "expected at least one category"),
-        (["image", "--vocabulary", "none.yaml"], "expected a file that can be read"),
+        (["image", "--vocabulary", "none.yaml"], "one of home, office, street, warehouse"),
         (["empty", "--words", "red"], "expected images in"),
         (["nowhere", "--words", "red"], "nowhere"),
     ],

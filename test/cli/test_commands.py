@@ -108,6 +108,7 @@ def test_segment_numbers_the_frames_of_a_video(tmp_path):
     [
         (["a.png"], "expected either --words or --vocabulary, got neither"),
         (["a.png", "--words", "x", "--vocabulary", "f.yaml"], "got both"),
+        (["a.png", "--vocabulary", "ofice"], "a YAML file or one of home, office, street, warehouse"),
         (["a.png", "--words", " , "], "expected at least one category"),
         (["nothing.png", "--words", "red"], "there is nothing"),
         (["text.png", "--words", "red"], "cannot be read as one"),

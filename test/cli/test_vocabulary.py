@@ -8,8 +8,9 @@ from fakes import ColorTextEncoder
 from typer.testing import CliRunner, Result
 
 from ovs_ros.cli import vocabulary as command
+from ovs_ros.vocabulary.yaml_io import SHIPPED
 
-OFFICE = Path(__file__).parents[2] / "config" / "vocabularies" / "office.yaml"
+OFFICE = SHIPPED / "office.yaml"
 
 
 @pytest.fixture(autouse=True)
@@ -115,3 +116,13 @@ def test_show_as_json(tmp_path: Path) -> None:
 def test_show_a_shipped_vocabulary() -> None:
     result = ovs_vocabulary("show", OFFICE)
     assert result.exit_code == 0 and "fire extinguisher" in result.stdout
+
+
+def test_a_shipped_vocabulary_goes_by_its_name() -> None:
+    assert (
+        ovs_vocabulary("show", "office", "--json").stdout == ovs_vocabulary("show", OFFICE, "--json").stdout
+    )
+    assert ovs_vocabulary("lint", "office", "--words-only").exit_code == 0
+    for command_name in ("show", "lint"):
+        result = ovs_vocabulary(command_name, "ofice")
+        assert result.exit_code == 2 and "home, office, street, warehouse" in result.output

@@ -1,11 +1,10 @@
 import threading
-from pathlib import Path
 from time import sleep
 
 import pytest
 from fakes import color_segmenter
 
-from ovs_ros.ros.words import Words, find_vocabulary, remarks, requested
+from ovs_ros.ros.words import Words, remarks, requested
 from ovs_ros.srv import SetVocabulary
 from ovs_ros.vocabulary.vocabulary import Vocabulary, VocabularyError
 
@@ -119,17 +118,3 @@ def test_the_linter_has_a_word():
     words = Words(Vocabulary.from_names(["red", "object"]), color_segmenter())
     assert "version 1 with 2 categories" in remarks(words.current)
     assert "'object' fits everything" in remarks(words.current)
-
-
-SHIPPED = Path(__file__).parents[2] / "config" / "vocabularies"
-
-
-@pytest.mark.parametrize("name", ["office", "office.yaml", str(SHIPPED / "office.yaml")])
-def test_a_vocabulary_is_found_by_name_or_path(name):
-    assert find_vocabulary(name, SHIPPED).samefile(SHIPPED / "office.yaml")
-
-
-@pytest.mark.parametrize("name", ["", "ofice", "/no/such/file.yaml"])
-def test_a_vocabulary_that_is_not_there_names_those_that_are(name):
-    with pytest.raises(VocabularyError, match="home, office, street, warehouse"):
-        find_vocabulary(name, SHIPPED)

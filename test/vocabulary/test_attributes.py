@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from ovs_ros.vocabulary import yaml_io
 from ovs_ros.vocabulary.attributes import (
     SHIPPED,
     Attributes,
@@ -15,7 +16,6 @@ from ovs_ros.vocabulary.attributes import (
 from ovs_ros.vocabulary.category import MAX_PROMPT_LENGTH, VocabularyError
 from ovs_ros.vocabulary.prompts import AttributePrompts
 
-VOCABULARIES = Path(__file__).parents[2] / "config" / "vocabularies"
 NYUV2 = (
     "wall,floor,cabinet,bed,chair,sofa,table,door,window,bookshelf,picture,counter,blinds,desk,shelves,"
     "curtain,dresser,pillow,mirror,floor mat,clothes,ceiling,books,refrigerator,television,paper,towel,"
@@ -42,7 +42,7 @@ def test_the_shipped_file_says_colour_shape_and_texture_of_many_categories(shipp
     assert max(len(text) for e in shipped.entries for text in prompts.texts(e.name)) <= MAX_PROMPT_LENGTH
 
 
-@pytest.mark.parametrize("file", sorted(VOCABULARIES.glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("file", sorted(yaml_io.SHIPPED.glob("*.yaml")), ids=lambda path: path.stem)
 def test_the_shipped_file_knows_the_shipped_vocabularies(shipped: Attributes, file: Path) -> None:
     entries = yaml.safe_load(file.read_text())["categories"]
     names = [entry if isinstance(entry, str) else entry["name"] for entry in entries]

@@ -10,15 +10,17 @@ from hypothesis import strategies as st
 from ovs_ros.vocabulary.linter import lint
 from ovs_ros.vocabulary.vocabulary import CategorySpec, Vocabulary, VocabularyError, name_key
 from ovs_ros.vocabulary.yaml_io import (
+    SHIPPED,
     Draft,
     Entry,
     dump_vocabulary,
+    find_vocabulary,
     load_class_names,
     load_vocabulary,
     read_draft,
 )
 
-SHIPPED = sorted((Path(__file__).parents[2] / "config" / "vocabularies").glob("*.yaml"))
+FILES = sorted(SHIPPED.glob("*.yaml"))
 
 FULL = """\
 # words for a desk
@@ -117,7 +119,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
         with pytest.raises(
             VocabularyError, match=f"{re.escape(str(path))}: expected a file that can be read"
         ):
-            load_vocabulary(path)
+            read_draft(path)
 
 
 def test_a_draft_keeps_words_that_no_vocabulary_takes(tmp_path: Path) -> None:
@@ -168,7 +170,7 @@ def test_dump_writes_plain_names_plainly(tmp_path: Path) -> None:
     assert path.read_text(encoding="utf-8") == text
 
 
-@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_shipped_vocabularies_are_sound(path: Path) -> None:
     vocabulary = load_vocabulary(path)
     assert 25 <= len(vocabulary) <= 60
@@ -176,7 +178,29 @@ def test_shipped_vocabularies_are_sound(path: Path) -> None:
 
 
 def test_all_shipped_vocabularies_are_there() -> None:
-    assert [path.stem for path in SHIPPED] == ["home", "office", "street", "warehouse"]
+    assert [path.stem for path in FILES] == ["home", "office", "street", "warehouse"]
+
+
+@pytest.mark.parametrize(
+    "name", ["office", "office.yaml", str(SHIPPED / "office.yaml"), SHIPPED / "office.yaml"]
+)
+def test_a_vocabulary_is_found_by_name_or_path(name: Path | str) -> None:
+    assert find_vocabulary(name).samefile(SHIPPED / "office.yaml")
+    assert load_vocabulary(name) == load_vocabulary(SHIPPED / "office.yaml")
+
+
+def test_a_file_goes_before_a_shipped_vocabulary_of_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "office").write_text("[robot]")
+    monkeypatch.chdir(tmp_path)
+    assert load_vocabulary("office").names == ("robot",)
+
+
+@pytest.mark.parametrize("name", ["", "ofice", "/no/such/file.yaml", "..", Path("none.yaml")])
+def test_a_vocabulary_that_is_not_there_names_those_that_are(name: Path | str) -> None:
+    with pytest.raises(VocabularyError, match="one of home, office, street, warehouse, got"):
+        load_vocabulary(name)
 
 
 def test_class_names(tmp_path: Path) -> None:
