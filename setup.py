@@ -42,7 +42,7 @@ setup(
     ],
     extras_require={
         # Models of open_clip in torch: ViT, SigLIP, ConvNeXt, MobileCLIP, and segmenters built on them.
-        "clip": ["torch>=2.4", "open_clip_torch>=2.30", "safetensors>=0.4", "onnx>=1.17"],
+        "clip": ["torch>=2.6", "open_clip_torch>=2.30", "safetensors>=0.4", "onnx>=1.17"],
         # GPUs without torch, for models that 'ovs export' wrote. Both builds are one package to Python:
         # see docs/guide/gpu.md for how the one without GPUs makes room.
         "tensorrt": ["onnxruntime-gpu>=1.17", "tensorrt>=10"],

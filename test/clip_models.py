@@ -82,6 +82,22 @@ def register_small(folder: Path, kind: str, **text: Any) -> str:
     return name
 
 
+def put_in_hub(cache: Path, repository: str, *names: str) -> Path:
+    """Files of a repository in a cache folder of huggingface_hub: a snapshot that 'main' refers to.
+
+    Returns:
+        the folder with the files.
+    """
+    folder = cache / f"models--{repository.replace('/', '--')}"
+    (folder / "refs").mkdir(parents=True, exist_ok=True)
+    (folder / "refs" / "main").write_text("0123abc")
+    snapshot = folder / "snapshots" / "0123abc"
+    snapshot.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (snapshot / name).write_bytes(b"weights")
+    return snapshot
+
+
 def _register_small_timm() -> None:
     """timm's classes in small: SigLIP's ViT, MobileCLIP's ViT behind convolutions, MobileCLIP's hybrid."""
     import timm

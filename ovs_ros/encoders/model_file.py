@@ -34,7 +34,7 @@ class ModelFile:
         model: an architecture that open_clip knows, 'cat-seg-b', 'cat-seg-l', 'sed-b', 'sed-l', 'san-b',
             'san-l', 'radio', or a folder that `ovs export` wrote.
         weights: a tag of open_clip such as 'openai', or a file; relative paths are the model file's.
-        cache: a folder where weights by tag are looked for first; '' for the usual places.
+        cache: a cache folder of huggingface_hub, for weights by tag; '' for the usual one (HF_HUB_CACHE).
         attention: the last layer's, for ViTs.
         outliers: repair outlier patches before the last layer (SC-CLIP).
         patches: how many patches an image is cut into at most.

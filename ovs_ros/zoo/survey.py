@@ -20,12 +20,12 @@ from ovs_ros.encoders.clip.dense_model import DenseModel, TorchFeatures
 from ovs_ros.encoders.clip.dinoiser import DinoiserHead
 from ovs_ros.encoders.clip.image_encoder import TorchImageEncoder
 from ovs_ros.encoders.clip.imports import import_open_clip
-from ovs_ros.encoders.clip.open_clip_models import dense_clip, open_clip_model
+from ovs_ros.encoders.clip.open_clip_models import build_clip, dense_clip
 from ovs_ros.encoders.clip.proxy import Proxy, open_proxy
 from ovs_ros.encoders.clip.sliding_windows import crops, lay_windows
 from ovs_ros.encoders.clip.text_tower import split_text_tower
 from ovs_ros.encoders.clip.vit import OpenClipViT
-from ovs_ros.encoders.clip.weights import ModelFiles, find_files
+from ovs_ros.encoders.clip.weights import find_files
 from ovs_ros.encoders.model_file import ModelFile
 from ovs_ros.encoders.patches import fit_grid
 from ovs_ros.zoo import cat_seg, san, sed
@@ -167,7 +167,7 @@ def _build(file: ModelFile, proxy: Proxy | None = None) -> DenseModel:
     if FAMILIES.get(name) is load_radio:
         return load_radio(file)
     with without_values():
-        clip, _ = open_clip_model(name, _NO_FILES)
+        clip = build_clip(name)
     clip = clip.to_empty(device="cpu")
     if not isinstance(clip.visual, import_open_clip().transformer.VisionTransformer):
         return dense_clip(clip, file, name=name)
@@ -180,9 +180,6 @@ def _build(file: ModelFile, proxy: Proxy | None = None) -> DenseModel:
             proxy=(proxy or _BlankProxy()) if file.attention == "proxyclip" else None,
             heads=DinoiserHead(clip.visual.conv1.out_channels) if file.attention == "dinoiser" else None,
         )
-
-
-_NO_FILES = ModelFiles(Path(), "", "", None, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), None)
 
 
 class _BlankProxy(nn.Module):

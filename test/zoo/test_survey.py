@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from clip_models import open_clip_or_skip
+from clip_models import open_clip_or_skip, put_in_hub  # noqa: E402
 
 open_clip_or_skip()
 
@@ -56,17 +56,13 @@ def test_counting_leaves_torch_as_it_was() -> None:
     assert torch.zeros(1).item() == 0.0
 
 
-def test_weights_are_here_when_all_of_them_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("HF_HUB_CACHE", "HF_HOME", "TORCH_HOME", "XDG_CACHE_HOME", "HOME"):
-        monkeypatch.setenv(name, str(tmp_path / "nowhere"))
+def test_weights_are_here_when_all_of_them_are(tmp_path: Path) -> None:
     san = ModelFile(model="san-b", weights=str(tmp_path / "san.pth"))
     clip = ModelFile(model="ViT-B-16", weights="openai", cache=str(tmp_path))
     heads = replace(clip, attention="dinoiser", heads=str(tmp_path / "last.pt"))
     assert not is_here(san) and not is_here(clip) and not is_here(heads)
     (tmp_path / "san.pth").touch()
-    found = tmp_path / "vit_base_patch16_clip_224.openai" / "open_clip_model.safetensors"
-    found.parent.mkdir()
-    found.touch()
+    put_in_hub(tmp_path, "timm/vit_base_patch16_clip_224.openai", "open_clip_model.safetensors")
     assert is_here(san) and is_here(clip) and not is_here(heads)
     (tmp_path / "last.pt").touch()
     assert is_here(heads)
@@ -74,9 +70,7 @@ def test_weights_are_here_when_all_of_them_are(tmp_path: Path, monkeypatch: pyte
 
 @pytest.mark.parametrize("model", ["ViT-B-16", "ViT-L-14-280"])  # The second has no tags.
 def test_weights_without_a_name_are_not_here(tmp_path: Path, model: str) -> None:
-    found = tmp_path / "vit_base_patch16_clip_224.openai" / "open_clip_model.safetensors"
-    found.parent.mkdir()
-    found.touch()
+    put_in_hub(tmp_path, "timm/vit_base_patch16_clip_224.openai", "open_clip_model.safetensors")
     assert not is_here(ModelFile(model=model, cache=str(tmp_path)))
 
 

@@ -1,14 +1,16 @@
 """From a model file to a model of open_clip that names pixels."""
 
+from collections.abc import Mapping
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 from ovs_ros.encoders.clip.clip_model import ClipModel
 from ovs_ros.encoders.clip.imports import import_open_clip
-from ovs_ros.encoders.clip.tokenizer import HubTokenizer
-from ovs_ros.encoders.clip.weights import ModelFiles, architecture, find_files, load_weights
+from ovs_ros.encoders.clip.tokenizer import open_tokenizer
+from ovs_ros.encoders.clip.weights import architecture, find_files, load_weights
 from ovs_ros.encoders.model_file import ModelFile
+from ovs_ros.runtime.engine_cache import file_digest
 
 _TOWERS = {
     "convnext_*": "convolutional",
@@ -40,10 +42,10 @@ def load_open_clip(file: ModelFile) -> ClipModel:
             f"expected outliers to be false for {file.model}, got true; only open_clip's own ViTs have them"
         )
     files = find_files(file.model, file.weights, file.cache)
-    clip, tokenizer = open_clip_model(file.model, files)
-    digest = load_weights(clip, files)
-    name = f"open_clip {file.model} {files.label} {digest[:12]}"
-    return dense_clip(clip, file, name=name, tokenizer=tokenizer)
+    clip = build_clip(file.model, files.trained)
+    load_weights(clip, files)
+    name = f"open_clip {file.model} {files.label} {file_digest(files.weights)[:12]}"
+    return dense_clip(clip, file, name=name, tokenizer=open_tokenizer(file.model, files.tokenizer))
 
 
 def dense_clip(clip: Any, file: ModelFile, *, name: str, tokenizer: Any = None) -> ClipModel:
@@ -91,31 +93,30 @@ def dense_clip(clip: Any, file: ModelFile, *, name: str, tokenizer: Any = None) 
     )
 
 
-def open_clip_model(model: str, files: ModelFiles) -> tuple[Any, Any]:
-    """An architecture of open_clip with random weights, in evaluation mode, and its tokenizer.
+def build_clip(model: str, trained: Mapping[str, Any] | None = None) -> Any:
+    """An architecture of open_clip with random weights, in evaluation mode.
 
     Args:
         model: its name.
-        files: say activation, normalisation and tokenizer.
+        trained: see `ModelFiles`.
     """
-    open_clip = import_open_clip()
+    open_clip, trained = import_open_clip(), trained or {}
     config = architecture(model)
-    text = config["text_cfg"]
-    if files.tokenizer is None:
-        length = text.get("context_length", 77)
-        tokenizer = open_clip.SimpleTokenizer(context_length=length, **text.get("tokenizer_kwargs", {}))
-    else:
-        tokenizer = HubTokenizer(files.tokenizer, text)
-    if files.quick_gelu is not None:
-        config["quick_gelu"] = files.quick_gelu
+    if "quick_gelu" in trained:
+        config["quick_gelu"] = trained["quick_gelu"]
     if "timm_model_name" in config["vision_cfg"]:
         config["vision_cfg"]["timm_model_pretrained"] = False  # else timm downloads them
     kind = open_clip.CustomTextCLIP if config.pop("custom_text", False) else open_clip.CLIP
     clip = kind(**config).requires_grad_(False).eval()
-    size = config["vision_cfg"].get("image_size", 224)
-    normalised = {"size": size, "mean": files.mean, "std": files.std}
-    open_clip.model.set_model_preprocess_cfg(clip, normalised)
-    return clip, tokenizer
+    open_clip.model.set_model_preprocess_cfg(
+        clip,
+        {
+            "size": config["vision_cfg"].get("image_size", 224),
+            "mean": trained.get("mean", open_clip.OPENAI_DATASET_MEAN),
+            "std": trained.get("std", open_clip.OPENAI_DATASET_STD),
+        },
+    )
+    return clip
 
 
 def _kind(model: str) -> str:

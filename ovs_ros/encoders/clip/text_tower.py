@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from ovs_ros.encoders.clip.imports import import_open_clip
-from ovs_ros.encoders.clip.tokenizer import HubTokenizer
+from ovs_ros.encoders.clip.tokenizer import open_tokenizer
 from ovs_ros.encoders.clip.weights import architecture, find_files
 from ovs_ros.zoo.keys import Rule, map_keys, read_checkpoint
 
@@ -35,7 +35,7 @@ def load_text_tower(wanted: str, cache: str = "") -> tuple[Any, Any, str]:
         wanted: 'ARCHITECTURE:WEIGHTS', where WEIGHTS is a tag of open_clip or a file; without ':WEIGHTS' the
             only tag of the architecture. A SigLIP's file may also have transformers' layout, as
             google/siglip2-so400m-patch16-naflex has, with its tokenizer.json beside it.
-        cache: a folder where weights by tag are looked for first.
+        cache: see `find_files`.
 
     Returns:
         a model of open_clip with a small image tower without weights, its tokenizer, and a label that
@@ -46,20 +46,14 @@ def load_text_tower(wanted: str, cache: str = "") -> tuple[Any, Any, str]:
         ModuleNotFoundError: open_clip is not installed.
         ValueError: no such architecture, or the weights are another's.
     """
-    open_clip = import_open_clip()
     model, weights = split_text_tower(wanted)
     config = architecture(model)
     files = find_files(model, weights, cache)
-    tokenizer = (
-        HubTokenizer(files.tokenizer, config["text_cfg"])
-        if files.tokenizer
-        else open_clip.get_tokenizer(model)
-    )
-    if files.quick_gelu is not None:
-        config["quick_gelu"] = files.quick_gelu
+    if "quick_gelu" in files.trained:
+        config["quick_gelu"] = files.trained["quick_gelu"]
     clip = build_text_tower(config)
     digest = fill_text_tower(clip, files.weights)
-    return clip, tokenizer, f"{model} {digest[:12]}"
+    return clip, open_tokenizer(model, files.tokenizer), f"{model} {digest[:12]}"
 
 
 def split_text_tower(wanted: str) -> tuple[str, str]:

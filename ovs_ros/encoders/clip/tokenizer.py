@@ -1,4 +1,8 @@
-"""Tokenizers that the hub keeps as tokenizer.json, read without the package transformers."""
+"""Tokenizers of open_clip's models; those of the hub are read from tokenizer.json as it is written.
+
+open_clip's own HFTokenizer needs the package transformers, whose version 5 builds a tokenizer anew from the
+name of its class: Gemma's, which SigLIP 2 uses, then pads on the left, which gives other embeddings.
+"""
 
 import json
 from collections.abc import Sequence
@@ -11,6 +15,24 @@ from tokenizers.processors import TemplateProcessing
 from torch import Tensor
 
 from ovs_ros.encoders.clip.imports import import_open_clip
+
+
+def open_tokenizer(model: str, folder: Path | None = None) -> Any:
+    """The tokenizer of an architecture of open_clip: a list of T texts gives ids, (T, context length) int64.
+
+    Args:
+        model: its name.
+        folder: with tokenizer.json and tokenizer_config.json; None for models with CLIP's own tokenizer.
+
+    Raises:
+        FileNotFoundError, ValueError: see `HubTokenizer`.
+    """
+    open_clip = import_open_clip()
+    text = open_clip.get_model_config(model)["text_cfg"]
+    if folder is not None:
+        return HubTokenizer(folder, text)
+    length = text.get("context_length", 77)
+    return open_clip.SimpleTokenizer(context_length=length, **text.get("tokenizer_kwargs", {}))
 
 
 class HubTokenizer:

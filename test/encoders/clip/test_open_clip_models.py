@@ -20,13 +20,12 @@ from torch.nn import functional as F  # noqa: E402
 
 from ovs_ros.encoders.clip.clip_model import ClipModel, without_values  # noqa: E402
 from ovs_ros.encoders.clip.convolutional import ConvolutionalClip  # noqa: E402
-from ovs_ros.encoders.clip.open_clip_models import _kind, load_open_clip, open_clip_model  # noqa: E402
+from ovs_ros.encoders.clip.open_clip_models import _kind, build_clip, load_open_clip  # noqa: E402
 from ovs_ros.encoders.clip.siglip import SigLip  # noqa: E402
 from ovs_ros.encoders.clip.timm_vit import TimmViT  # noqa: E402
-from ovs_ros.encoders.clip.weights import ModelFiles, architecture  # noqa: E402
+from ovs_ros.encoders.clip.weights import architecture  # noqa: E402
 
 KINDS = ("vit", "siglip", "mobileclip-vit", "mobileclip", "convnext", "convnext-mlp")
-HALF = (0.5, 0.5, 0.5)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def saved(folder: Path, kind: str) -> tuple[nn.Module, ModelFile]:
     """open_clip's own model of a kind, with weights that a file holds as well."""
     name = register_small(folder, kind)
-    clip, _ = open_clip_model(name, ModelFiles(folder, "", "", None, HALF, HALF, None))
+    clip = build_clip(name)
     generator = torch.Generator().manual_seed(0)
     for module in clip.modules():  # statistics of batches that are not those of a new model
         if isinstance(module, nn.BatchNorm2d):
@@ -245,14 +244,14 @@ def test_a_model_file_gives_a_pair_of_encoders(folder: Path, kind: str) -> None:
         ("MobileCLIP-B", 16),
     ],
 )
-def test_published_architectures_fit_in_full_size(folder: Path, model: str, stride: int) -> None:
+def test_published_architectures_fit_in_full_size(model: str, stride: int) -> None:
     """Shapes alone: on the device 'meta' there are no numbers to hold or to compute."""
     makes = {"siglip": SigLip, "convolutional": ConvolutionalClip, "timm ViT": TimmViT}
     with torch.device("meta"):
-        clip, tokenizer = open_clip_model(model, ModelFiles(folder, "", "", None, HALF, HALF, None))
+        clip = build_clip(model)
     clip.logit_scale = nn.Parameter(torch.tensor(2.0))
     dim = architecture(model)["embed_dim"]
-    dense = makes[_kind(model)](clip, name=model, dim=dim, tokenizer=tokenizer)
+    dense = makes[_kind(model)](clip, name=model, dim=dim, tokenizer=list)
     features = dense.dense(torch.empty(1, 3, 2 * stride, 3 * stride, device="meta"))
     assert dense.stride == stride
     assert features.patches.shape == (1, 2, 3, dim)

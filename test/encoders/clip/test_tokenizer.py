@@ -9,13 +9,12 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 torch = pytest.importorskip("torch", reason="torch is not installed (pip install '.[clip]')")
 
-from clip_models import open_clip_or_skip, register_small  # noqa: E402
+from clip_models import open_clip_or_skip, put_in_hub, register_small  # noqa: E402
 
 open_clip = open_clip_or_skip()
 
-from ovs_ros.encoders.clip.open_clip_models import load_open_clip, open_clip_model  # noqa: E402
+from ovs_ros.encoders.clip.open_clip_models import build_clip, load_open_clip  # noqa: E402
 from ovs_ros.encoders.clip.tokenizer import HubTokenizer  # noqa: E402
-from ovs_ros.encoders.clip.weights import ModelFiles  # noqa: E402
 from ovs_ros.encoders.model_file import ModelFile  # noqa: E402
 
 WORDS = {"<pad>": 0, "</s>": 1, "a": 2, "photo": 3, "of": 4, "dog": 5, "<unk>": 6}
@@ -23,7 +22,6 @@ CANONICAL: dict[str, Any] = {
     "hf_tokenizer_name": "owner/small",
     "tokenizer_kwargs": {"clean": "canonicalize"},
 }
-HALF = (0.5, 0.5, 0.5)
 
 
 def write(folder: Path, padding: object = "<pad>") -> Path:
@@ -78,8 +76,8 @@ def test_what_is_missing_or_foreign_is_named(tmp_path: Path) -> None:
 
 def test_a_siglip_is_loaded_with_the_tokenizer_beside_it_or_in_the_cache(tmp_path: Path) -> None:
     name = register_small(tmp_path, "siglip", **CANONICAL)
-    folder = write(tmp_path / "cache" / "owner" / "small")
-    clip, _ = open_clip_model(name, ModelFiles(tmp_path, "", "", None, HALF, HALF, folder))
+    write(put_in_hub(tmp_path / "cache", "owner/small"))
+    clip = build_clip(name)
     torch.save(clip.state_dict(), tmp_path / "weights.pt")
     file = ModelFile(model=name, weights=str(tmp_path / "weights.pt"))
     with pytest.raises(FileNotFoundError, match="hf download owner/small tokenizer.json"):
