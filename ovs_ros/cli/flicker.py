@@ -25,7 +25,7 @@ from ovs_ros.cli.common import (
 from ovs_ros.cli.options import with_flags
 from ovs_ros.cli.segment import asked_vocabulary
 from ovs_ros.evaluation.flicker import Flicker
-from ovs_ros.geometry.flow import Glance
+from ovs_ros.geometry.flow import DownscaledFrame
 from ovs_ros.geometry.reprojection import Sight
 from ovs_ros.geometry.rgbd_folder import RgbdFolder
 from ovs_ros.options import LoadOptions, NodeOptions, SegmenterOptions
@@ -107,8 +107,8 @@ class _Way:
     def add(self, result: Segmentation, stamp: float, image: NDArray[np.uint8], sight: Sight) -> None:
         start = perf_counter()
         # A sight is made anew, because its making is a part of the time.
-        view: Glance | Sight = (
-            Glance.of(image)
+        view: DownscaledFrame | Sight = (
+            DownscaledFrame.of(image)
             if self.name == "flow"
             else Sight(sight.intrinsics, sight.depth, sight.camera_to_world)
         )

@@ -27,7 +27,7 @@ from ovs_ros.cli.common import (
     write_json,
 )
 from ovs_ros.cli.options import with_flags
-from ovs_ros.geometry.flow import Glance
+from ovs_ros.geometry.flow import DownscaledFrame
 from ovs_ros.options import LoadOptions, NodeOptions, SegmenterOptions, declared
 from ovs_ros.render import overlay, with_legend
 from ovs_ros.steps.segmentation import Segmentation
@@ -92,7 +92,7 @@ def segment(
             for name, image in bar.track(_images(source), total=total, description="Segmenting"):
                 result = segmenter.segment(image, embedded)
                 if stream is not None:
-                    result = stream.apply(result, len(reports) / rate, Glance.of(image))
+                    result = stream.apply(result, len(reports) / rate, DownscaledFrame.of(image))
                 write_image(output / f"{name}_labels.png", result.labels)
                 picture = overlay(image, result.labels, asked, alpha)
                 write_image(output / f"{name}_overlay.png", with_legend(picture, result))

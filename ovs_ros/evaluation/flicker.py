@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from ovs_ros.geometry.reprojection import Sight, reproject
 
 AGREEMENT = 0.02
-"""Inverse depths of one point may differ by this share; tighter than what smoothing follows."""
+"""Inverse depths of one point may differ by this share; tighter than what the temporal filter follows."""
 
 
 class Flicker:

@@ -18,7 +18,7 @@ CUT_SHARE = 0.5
 
 
 @dataclass(frozen=True, eq=False)
-class Glance:
+class DownscaledFrame:
     """A small grey copy of an image, for flow.
 
     Attributes:
@@ -30,7 +30,7 @@ class Glance:
     size: tuple[int, int]
 
     @classmethod
-    def of(cls, image: NDArray[np.uint8]) -> "Glance":
+    def of(cls, image: NDArray[np.uint8]) -> "DownscaledFrame":
         """Of an image (H, W, 3) uint8 RGB, which is not kept."""
         height, width = image.shape[:2]
         scale = min(LONG_SIDE / max(height, width), 1.0)
@@ -45,7 +45,7 @@ class OpticalFlow:
     def __init__(self) -> None:
         self._flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
 
-    def __call__(self, now: Glance, before: Glance) -> Warp | None:
+    def __call__(self, now: DownscaledFrame, before: DownscaledFrame) -> Warp | None:
         """Where the pixels of one image lay in an earlier one of the same size; None after a cut."""
         height, width = now.size
         small_height, small_width = now.gray.shape

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from std_msgs.msg import Header
 
-from ovs_ros.geometry.flow import Glance
+from ovs_ros.geometry.flow import DownscaledFrame
 from ovs_ros.options import OFF, NodeOptions
 from ovs_ros.ros.conversions import ConversionError
 from ovs_ros.ros.measurements import Measurements
@@ -47,7 +47,7 @@ class TemporalFiltering:
         temporal_filter.time_constant = options.temporal_filter_time
         stamp = nanoseconds(header) / 1e9
         if self._kind == "flow":
-            return temporal_filter.apply(result, stamp, Glance.of(image))
+            return temporal_filter.apply(result, stamp, DownscaledFrame.of(image))
         try:
             sight, world = self._measurements.sight()
         except ConversionError as error:

@@ -1,12 +1,12 @@
-"""The temporal filter: names that frames agree on stay, and a single frame's slip does not show.
+"""The temporal filter: a vote over time that removes errors of single frames.
 
-A memory of one name and one weight for each pixel moves with the picture. Each frame casts a vote for the
-name that it gives to a pixel, weighing as much as it is sure of it; old votes fade by exp(-dt / T). A vote
-for the remembered name adds to the weight, one for another name takes away from it, and who turns it negative
-becomes the remembered name. This is the majority vote of Boyer and Moore (1981) with weights, as
-PanopticFusion (Narita et al., IROS 2019) keeps it in voxels, made to forget. Between two names it is the
-same as comparing their exponentially weighted sums of probabilities. A change from a settled name of
-probability p to one of probability q is adopted after about T ln(1 + p / q) seconds, whatever the frame rate:
+Each pixel has a memory of one name and one weight, which move with the picture. Each frame votes for the name
+that it gives to a pixel, with its confidence as the weight; old votes fade by exp(-dt / T). A vote for the
+remembered name adds to the weight. A vote for another name subtracts from it; when the weight becomes
+negative, the other name is remembered from then on, with the absolute value. This is the majority vote of
+Boyer and Moore (1981) with weights, as PanopticFusion (Narita et al., IROS 2019) keeps it in voxels, and with
+forgetting. Between two names it compares their exponentially weighted sums of probabilities. A change from a
+name of probability p to one of probability q shows after about T ln(1 + p / q) seconds at any frame rate:
 with T = 0.5 s after 0.35 s where p = q, and after 0.8 s where p = 4 q.
 """
 
@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ovs_ros.geometry.flow import Glance, OpticalFlow
+from ovs_ros.geometry.flow import DownscaledFrame, OpticalFlow
 from ovs_ros.geometry.reprojection import Sight, reproject
 from ovs_ros.geometry.warp import Warp
 from ovs_ros.options import NodeOptions
@@ -111,8 +111,8 @@ class TemporalFilter(Generic[View]):
         )
 
 
-def flow_filter(time_constant: float = NodeOptions.temporal_filter_time) -> TemporalFilter[Glance]:
-    """Follows pixels by optical flow; views are `Glance.of(image)`."""
+def flow_filter(time_constant: float = NodeOptions.temporal_filter_time) -> TemporalFilter[DownscaledFrame]:
+    """Follows pixels by optical flow; views are `DownscaledFrame.of(image)`."""
     return TemporalFilter(OpticalFlow(), time_constant)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ovs_ros.evaluation.flicker import Flicker
-from ovs_ros.geometry.flow import Glance
+from ovs_ros.geometry.flow import DownscaledFrame
 from ovs_ros.geometry.points import Intrinsics
 from ovs_ros.geometry.reprojection import Sight
 from ovs_ros.geometry.warp import Warp
@@ -26,7 +26,7 @@ WALL, DOOR, CUP, UNKNOWN = 0, 1, 2, 255
 class Frame:
     truth: np.ndarray
     result: Segmentation
-    glance: Glance
+    downscaled: DownscaledFrame
     sight: Sight
     stamp: float
 
@@ -65,7 +65,7 @@ def pan(frames=30, noise=0.2, appears=None):
         yield Frame(
             truth,
             segmentation(labels.astype(np.uint8)),
-            Glance.of(np.ascontiguousarray(picture[:, left : left + WIDTH]).astype(np.uint8)),
+            DownscaledFrame.of(np.ascontiguousarray(picture[:, left : left + WIDTH]).astype(np.uint8)),
             Sight(CAMERA, np.full(truth.shape, 2.0, np.float32), where),
             number / HZ,
         )
@@ -76,8 +76,8 @@ def still(now, before):
     return Warp(columns, rows)
 
 
-def show(smoother, labels, stamp, **changes):
-    return smoother.apply(segmentation(labels, **changes), stamp, labels.shape)
+def show(temporal_filter, labels, stamp, **changes):
+    return temporal_filter.apply(segmentation(labels, **changes), stamp, labels.shape)
 
 
 def plain(name, size=(4, 6), dtype=np.uint8):
@@ -86,15 +86,17 @@ def plain(name, size=(4, 6), dtype=np.uint8):
 
 @pytest.mark.parametrize("way", ["flow", "pose"])
 def test_flicker_falls_by_more_than_half_and_labels_come_nearer_to_the_truth(way):
-    smoother = flow_filter() if way == "flow" else pose_filter()
+    temporal_filter = flow_filter() if way == "flow" else pose_filter()
     before, after = Flicker(), Flicker()
     wrong_before = wrong_after = 0
     for frame in pan():
-        smoothed = smoother.apply(frame.result, frame.stamp, frame.glance if way == "flow" else frame.sight)
+        filtered = temporal_filter.apply(
+            frame.result, frame.stamp, frame.downscaled if way == "flow" else frame.sight
+        )
         before.add(frame.result.labels, frame.sight)
-        after.add(smoothed.labels, frame.sight)
+        after.add(filtered.labels, frame.sight)
         wrong_before += (frame.result.labels != frame.truth).mean()
-        wrong_after += (smoothed.labels != frame.truth).mean()
+        wrong_after += (filtered.labels != frame.truth).mean()
     assert before.rate == pytest.approx(0.25, abs=0.03)
     assert after.rate < before.rate / 2
     assert wrong_after < wrong_before / 2
@@ -102,13 +104,15 @@ def test_flicker_falls_by_more_than_half_and_labels_come_nearer_to_the_truth(way
 
 @pytest.mark.parametrize("way", ["flow", "pose"])
 def test_what_really_changes_is_adopted_within_a_second(way):
-    smoother = flow_filter() if way == "flow" else pose_filter()
+    temporal_filter = flow_filter() if way == "flow" else pose_filter()
     shown = {}
     for number, frame in enumerate(pan(frames=35, appears=15)):
-        smoothed = smoother.apply(frame.result, frame.stamp, frame.glance if way == "flow" else frame.sight)
+        filtered = temporal_filter.apply(
+            frame.result, frame.stamp, frame.downscaled if way == "flow" else frame.sight
+        )
         cup = frame.truth == CUP
         if cup.any():
-            shown[number - 15] = (smoothed.labels[cup] == CUP).mean()
+            shown[number - 15] = (filtered.labels[cup] == CUP).mean()
     assert shown[1] < 0.3
     assert shown[int(HZ) - 1] > 0.85
 
@@ -116,68 +120,68 @@ def test_what_really_changes_is_adopted_within_a_second(way):
 @pytest.mark.parametrize("hz", [5.0, 15.0, 60.0])
 @pytest.mark.parametrize(("old", "new"), [(150, 150), (200, 50)])
 def test_a_change_is_adopted_after_the_time_that_the_formula_tells(hz, old, new):
-    smoother = TemporalFilter(still, time_constant=0.5)
+    temporal_filter = TemporalFilter(still, time_constant=0.5)
     settled = int(4 * hz)
     for number in range(settled):
-        show(smoother, plain(WALL), number / hz, confidence=old)
+        show(temporal_filter, plain(WALL), number / hz, confidence=old)
     number = settled
-    while (show(smoother, plain(DOOR), number / hz, confidence=new).labels != DOOR).any():
+    while (show(temporal_filter, plain(DOOR), number / hz, confidence=new).labels != DOOR).any():
         number += 1
     adopted = (number + 1 - settled) / hz
     assert adopted == pytest.approx(0.5 * np.log(1 + old / new), abs=1.01 / hz)
 
 
 def test_one_frames_slip_does_not_show_and_costs_confidence():
-    smoother = TemporalFilter(still)
+    temporal_filter = TemporalFilter(still)
     for number in range(10):
-        steady = show(smoother, plain(WALL), number / HZ)
+        steady = show(temporal_filter, plain(WALL), number / HZ)
     assert (steady.confidence == 128).all()
     slip = plain(WALL)
     slip[1, 2] = DOOR
-    smoothed = show(smoother, slip, 10 / HZ)
-    assert (smoothed.labels == WALL).all()
-    assert (smoothed.confidence != 128).sum() == 1 and 0 < smoothed.confidence[1, 2] < 128
+    filtered = show(temporal_filter, slip, 10 / HZ)
+    assert (filtered.labels == WALL).all()
+    assert (filtered.confidence != 128).sum() == 1 and 0 < filtered.confidence[1, 2] < 128
 
 
 def test_a_vote_for_unknown_weighs_half():
-    smoother = TemporalFilter(still)
-    show(smoother, plain(WALL), 0.0, confidence=100)
-    assert (show(smoother, plain(UNKNOWN), 0.01, confidence=180).labels == WALL).all()
-    smoother.reset()
-    show(smoother, plain(UNKNOWN), 0.0, confidence=180)
-    assert (show(smoother, plain(WALL), 0.01, confidence=100).labels == WALL).all()
+    temporal_filter = TemporalFilter(still)
+    show(temporal_filter, plain(WALL), 0.0, confidence=100)
+    assert (show(temporal_filter, plain(UNKNOWN), 0.01, confidence=180).labels == WALL).all()
+    temporal_filter.reset()
+    show(temporal_filter, plain(UNKNOWN), 0.0, confidence=180)
+    assert (show(temporal_filter, plain(WALL), 0.01, confidence=100).labels == WALL).all()
 
 
 def test_shares_and_names_fit_the_labels_and_the_rest_stays():
-    smoother = TemporalFilter(still)
-    show(smoother, plain(DOOR), 0.0, confidence=250)
+    temporal_filter = TemporalFilter(still)
+    show(temporal_filter, plain(DOOR), 0.0, confidence=250)
     labels = plain(UNKNOWN)
     labels[:2] = CUP
     raw = segmentation(labels, confidence=100)
-    smoothed = smoother.apply(raw, 0.01, labels.shape)
-    assert (smoothed.labels == DOOR).all() and smoothed.labels.flags.c_contiguous
-    assert smoothed.selected_names == ("door", "cup")
-    assert smoothed.selected_ids.tolist() == [DOOR, CUP] and smoothed.selected_ids.dtype == np.uint16
-    assert smoothed.scores.tolist() == [0, 0.5]
-    assert smoothed.shares.tolist() == [1, 0] and smoothed.unknown_share == 0
-    assert list(smoothed.stages_ms) == ["decode", "temporal_filter"]
+    filtered = temporal_filter.apply(raw, 0.01, labels.shape)
+    assert (filtered.labels == DOOR).all() and filtered.labels.flags.c_contiguous
+    assert filtered.selected_names == ("door", "cup")
+    assert filtered.selected_ids.tolist() == [DOOR, CUP] and filtered.selected_ids.dtype == np.uint16
+    assert filtered.scores.tolist() == [0, 0.5]
+    assert filtered.shares.tolist() == [1, 0] and filtered.unknown_share == 0
+    assert list(filtered.stages_ms) == ["decode", "temporal_filter"]
     assert (raw.labels == labels).all() and (raw.confidence == 100).all()
 
 
 def test_what_its_user_draws_into_a_result_is_not_remembered():
-    smoother = TemporalFilter(still)
+    temporal_filter = TemporalFilter(still)
     for number in range(3):
-        result = show(smoother, plain(WALL), number / HZ)
+        result = show(temporal_filter, plain(WALL), number / HZ)
         result.labels[:] = CUP
-    assert (show(smoother, plain(DOOR), 3 / HZ, confidence=1).labels == WALL).all()
+    assert (show(temporal_filter, plain(DOOR), 3 / HZ, confidence=1).labels == WALL).all()
 
 
 def settled(vocabulary=WORDS, dtype=np.uint8, name=DOOR):
-    """A smoother that has seen one name for long."""
-    smoother = TemporalFilter(still)
+    """A temporal_filter that has seen one name for long."""
+    temporal_filter = TemporalFilter(still)
     for number in range(30):
-        show(smoother, plain(name, dtype=dtype), number / HZ, vocabulary=vocabulary)
-    return smoother
+        show(temporal_filter, plain(name, dtype=dtype), number / HZ, vocabulary=vocabulary)
+    return temporal_filter
 
 
 @pytest.mark.parametrize(
@@ -192,57 +196,59 @@ def settled(vocabulary=WORDS, dtype=np.uint8, name=DOOR):
 def test_another_vocabulary_starts_anew(change):
     vocabulary = change(WORDS)
     dtype = np.uint16 if vocabulary.wide else np.uint8
-    smoother = settled()
+    temporal_filter = settled()
     for number in (30, 31):
-        smoothed = show(smoother, plain(WALL, dtype=dtype), number / HZ, confidence=1, vocabulary=vocabulary)
-        assert (smoothed.labels == WALL).all() and smoothed.labels.dtype == dtype
-        assert smoothed.selected_names == ("wall",)
+        filtered = show(
+            temporal_filter, plain(WALL, dtype=dtype), number / HZ, confidence=1, vocabulary=vocabulary
+        )
+        assert (filtered.labels == WALL).all() and filtered.labels.dtype == dtype
+        assert filtered.selected_names == ("wall",)
 
 
-def test_wide_labels_are_smoothed_too_and_become_narrow_again():
+def test_wide_labels_are_filtered_too_and_become_narrow_again():
     many = Vocabulary.from_names([f"thing {i}" for i in range(400)])
-    smoother = settled(many, np.uint16, 399)
+    temporal_filter = settled(many, np.uint16, 399)
     mixed = plain(65535, dtype=np.uint16)
     mixed[0] = 300
-    smoothed = show(smoother, mixed, 30 / HZ, vocabulary=many)
-    assert smoothed.labels.dtype == np.uint16 and (smoothed.labels == 399).all()
-    assert smoothed.selected_names == ("thing 300", "thing 399")
-    assert smoothed.unknown_share == 0
+    filtered = show(temporal_filter, mixed, 30 / HZ, vocabulary=many)
+    assert filtered.labels.dtype == np.uint16 and (filtered.labels == 399).all()
+    assert filtered.selected_names == ("thing 300", "thing 399")
+    assert filtered.unknown_share == 0
     few = many.replaced(["thing 3"])
-    assert (show(smoother, plain(3), 31 / HZ, confidence=1, vocabulary=few).labels == 3).all()
+    assert (show(temporal_filter, plain(3), 31 / HZ, confidence=1, vocabulary=few).labels == 3).all()
 
 
 def test_another_size_starts_anew():
-    smoothed = show(settled(), plain(WALL, (5, 6)), 30 / HZ, confidence=1)
-    assert smoothed.labels.shape == (5, 6) and (smoothed.labels == WALL).all()
+    filtered = show(settled(), plain(WALL, (5, 6)), 30 / HZ, confidence=1)
+    assert filtered.labels.shape == (5, 6) and (filtered.labels == WALL).all()
 
 
 @pytest.mark.parametrize("stamp", [1.0, 29 / HZ])
 def test_a_stamp_that_is_not_later_starts_anew(stamp):
-    smoother = settled()
-    assert (show(smoother, plain(WALL), stamp, confidence=1).labels == WALL).all()
-    assert (show(smoother, plain(CUP), stamp + 0.01, confidence=2).labels == CUP).all()
+    temporal_filter = settled()
+    assert (show(temporal_filter, plain(WALL), stamp, confidence=1).labels == WALL).all()
+    assert (show(temporal_filter, plain(CUP), stamp + 0.01, confidence=2).labels == CUP).all()
 
 
 def test_a_cut_starts_anew():
-    smoother = settled()
-    smoother._motion = lambda now, before: None
-    assert (show(smoother, plain(WALL), 30 / HZ, confidence=1).labels == WALL).all()
+    temporal_filter = settled()
+    temporal_filter._motion = lambda now, before: None
+    assert (show(temporal_filter, plain(WALL), 30 / HZ, confidence=1).labels == WALL).all()
 
 
 def test_reset_and_a_long_pause_forget():
-    smoother = settled()
-    smoother.reset()
-    assert (show(smoother, plain(WALL), 30 / HZ, confidence=1).labels == WALL).all()
+    temporal_filter = settled()
+    temporal_filter.reset()
+    assert (show(temporal_filter, plain(WALL), 30 / HZ, confidence=1).labels == WALL).all()
     assert (show(settled(), plain(WALL), 3600.0, confidence=1).labels == WALL).all()
 
 
 def test_pixels_that_were_not_in_the_picture_get_the_frames_name():
-    smoother = TemporalFilter(lambda now, before: Warp(still(now, before).x + 2, still(now, before).y))
+    temporal_filter = TemporalFilter(lambda now, before: Warp(still(now, before).x + 2, still(now, before).y))
     for number in range(5):
-        show(smoother, plain(DOOR), number / HZ)
-    smoothed = show(smoother, plain(WALL), 5 / HZ, confidence=1)
-    assert (smoothed.labels[:, :4] == DOOR).all() and (smoothed.labels[:, 4:] == WALL).all()
+        show(temporal_filter, plain(DOOR), number / HZ)
+    filtered = show(temporal_filter, plain(WALL), 5 / HZ, confidence=1)
+    assert (filtered.labels[:, :4] == DOOR).all() and (filtered.labels[:, 4:] == WALL).all()
 
 
 def test_a_time_constant_of_nothing_is_refused():
