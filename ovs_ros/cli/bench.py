@@ -26,6 +26,7 @@ from ovs_ros.cli.common import (
 from ovs_ros.cli.options import with_flags
 from ovs_ros.encoders.protocols import ImageEncoder, TimedEncoder
 from ovs_ros.options import LoadOptions, SegmenterOptions
+from ovs_ros.runtime.processor import device_name
 from ovs_ros.segmenter import Segmenter
 from ovs_ros.vocabulary.vocabulary import Vocabulary
 from ovs_ros.vocabulary.word_embeddings import EmbeddedVocabulary
@@ -65,21 +66,22 @@ def bench(
             _timed(segmenter.image_encoder)  # An error is to come before minutes of timing, not after them.
         vocabularies = compose_vocabularies(segmenter, SIZES)
         encoder_ms, frame_ms, stages_ms, p95_ms = measure(segmenter, vocabularies, draw_scene(), frames)
+        device = device_name(segmenter.image_encoder.device)
         results = {
             "encoder_ms": encoder_ms,
             "frame_ms": frame_ms,
             "stages_ms": stages_ms,
             "p95_ms": p95_ms,
             "model": segmenter.image_encoder.name,
-            "device": segmenter.image_encoder.device,
+            "device": device,
         }
-        _print(encoder_ms, frame_ms, stages_ms, p95_ms)
+        _print(encoder_ms, frame_ms, stages_ms, p95_ms, device)
         if batch:
             results["batch_ms"] = measure_batch(segmenter.image_encoder, batch, frames)
             console.print(Text(f"Network over {batch} images at once: {results['batch_ms']:.1f} ms"))
         console.print(
             Text(
-                f"Model {results['model']} on {results['device']}; medians of {frames} frames, "
+                f"Model {results['model']} on {device}; medians of {frames} frames, "
                 f"{'all words' if exhaustive else 'selected words'}. The first {len(NOUNS)} names went "
                 "through the text encoder; longer lists add adjectives, mixed into the nouns' embeddings "
                 "with some noise."
@@ -212,8 +214,9 @@ def _print(
     frame_ms: dict[str, float],
     stages_ms: dict[str, dict[str, float]],
     p95_ms: dict[str, float],
+    device: str,
 ) -> None:
-    table = Table("ms", *(f"{int(size):,} names" for size in frame_ms))
+    table = Table("ms", *(f"{int(size):,} names" for size in frame_ms), caption=device)
     table.add_row("frame", *(f"{whole:.1f}" for whole in frame_ms.values()), style="bold")
     table.add_row("95th percentile", *(f"{p95_ms[size]:.1f}" for size in frame_ms))
     table.add_row(

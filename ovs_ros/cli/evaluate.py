@@ -35,6 +35,7 @@ from ovs_ros.cli.options import with_flags
 from ovs_ros.cli.prediction_sets import evaluate_prediction_sets
 from ovs_ros.evaluation.metrics import SelectionRecall
 from ovs_ros.options import LoadOptions, SegmenterOptions
+from ovs_ros.runtime.processor import device_name
 from ovs_ros.segmenter import Segmenter
 from ovs_ros.steps.network import RefinementNetwork
 from ovs_ros.steps.segmentation import Segmentation
@@ -131,7 +132,11 @@ def evaluate(
                     kept.add(np.where(every.labels == truth, truth, IGNORED), first.selected_ids)
         results = _results(runs[0], len(dataset), len(vocabulary))
         rows = [row for measure in measures for row in measure.rows()]
-        rows += [("ms per image", f"{runs[0].ms:.1f}"), ("peak memory", f"{peak_memory_mb():.0f} MB")]
+        rows += [
+            ("ms per image", f"{runs[0].ms:.1f}"),
+            ("measured on", device_name(segmenter.image_encoder.device)),
+            ("peak memory", f"{peak_memory_mb():.0f} MB"),
+        ]
         if compare:
             slow = runs[1]
             speedup = slow.median_ms / runs[0].median_ms

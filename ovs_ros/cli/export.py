@@ -14,6 +14,7 @@ from ovs_ros.encoders.embedded import PRESETS
 from ovs_ros.encoders.model_file import ModelFile, find_model_file, read_model_file
 from ovs_ros.encoders.patches import PatchGrid, fit_grid
 from ovs_ros.runtime.parity import Parity, fixed_picture
+from ovs_ros.runtime.processor import device_name
 
 if TYPE_CHECKING:
     from ovs_ros.encoders.clip.dense_model import DenseModel
@@ -149,7 +150,8 @@ def _print_parity(file: str, parities: Mapping[str, Parity]) -> None:
 def _print_times(times: Mapping[str, list[float]], threads: int) -> None:
     """The lower quartile is what a machine with other work comes closest to without it."""
     first = np.percentile(next(iter(times.values())), 25)
-    table = Table(f"ms, {threads} threads", "lower quartile", "median", "times as fast")
+    heads = (f"ms, {threads} threads", "lower quartile", "median", "times as fast")
+    table = Table(*heads, caption=device_name("cpu"))
     for name, values in times.items():
         quartile = np.percentile(values, 25)
         table.add_row(name, f"{quartile:.0f}", f"{np.median(values):.0f}", f"{first / quartile:.2f}")

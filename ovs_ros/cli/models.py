@@ -14,6 +14,7 @@ from ovs_ros.cli.bench import draw_scene, measure_batch
 from ovs_ros.cli.common import JsonOption, console, user_errors, write_json
 from ovs_ros.encoders.model_file import MODEL_FILES, find_model_file, read_model_file
 from ovs_ros.options import SegmenterOptions
+from ovs_ros.runtime.processor import device_name
 
 HEIGHT, WIDTH = 480, 640
 WORDS = SegmenterOptions().max_categories
@@ -156,4 +157,5 @@ def _print(rows: list[ModelRow]) -> None:
     if any(row.parameters is None for row in rows):
         console.print(Text("?: its shape is read off its weights, which are not here"))
     if timed:
-        console.print(Text(f"ms: median of a frame on {timed[0].device} in {timed[0].precision}"))
+        device = device_name(timed[0].device or "")
+        console.print(Text(f"ms: median of a frame on {device} in {timed[0].precision}"))

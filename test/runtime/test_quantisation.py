@@ -12,6 +12,7 @@ from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from ovs_ros.encoders.embedded import MODELS
 from ovs_ros.runtime.quantisation import (
     PAIR,
     largest_pair,
@@ -169,6 +170,25 @@ def test_a_stored_table_gives_its_rows() -> None:
     assert np.abs(rows - table[[3, 19]]).max(axis=1) / np.abs(table[[3, 19]]).max(axis=1) == pytest.approx(
         0, abs=0.5 / 126
     )
+
+
+@pytest.mark.parametrize("file", sorted(MODELS.glob("*.onnx")), ids=lambda file: file.name)
+def test_no_shipped_product_saturates(file: Path) -> None:
+    assert saturating_products(onnx.load(file)) == []
+
+
+@pytest.mark.parametrize(("name", "products"), [("image_encoder", 48), ("image_head", 8)])
+def test_one_weight_beyond_the_bound_is_found(name: str, products: int) -> None:
+    model = onnx.load(MODELS / f"{name}.onnx")
+    matrices = [n.input[1] for n in model.graph.node if n.op_type == "DynamicQuantizeMatMul"]
+    assert len(matrices) == products
+    tensor = next(t for t in model.graph.initializer if t.name == matrices[-1])
+    changed = numpy_helper.to_array(tensor).copy()
+    row, column = np.argwhere(np.abs(changed[1::2].astype(int) + changed[0::2]) < 127)[0]
+    assert largest_pair(changed) <= PAIR
+    changed[2 * row, column], changed[2 * row + 1, column] = 127, 2
+    tensor.CopyFrom(numpy_helper.from_array(changed, tensor.name))
+    assert saturating_products(model) == [matrices[-1]]
 
 
 def test_an_operator_that_is_not_known_is_refused() -> None:

@@ -1,5 +1,8 @@
 """The frozen encoder and head in torch say what the shipped files say."""
 
+import shutil
+from pathlib import Path
+
 import cv2
 import numpy as np
 import onnxruntime as ort
@@ -7,19 +10,12 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed (pip install '.[train]')")
 
+from ovs_ros.encoders.dino import DinoEncoder  # noqa: E402
 from ovs_ros.encoders.embedded import GUIDE, MODELS  # noqa: E402
-from ovs_ros.geometry.resample import resample_grid  # noqa: E402
-from ovs_ros.training.build_image_encoder import DinoWeights, build  # noqa: E402
-from ovs_ros.training.dino_torch import DinoTokens, DinoV2  # noqa: E402
-from ovs_ros.training.read_encoder import read_encoder  # noqa: E402
-from ovs_ros.training.read_head import read_head  # noqa: E402
+from ovs_ros.training.dino_torch import DinoTokens, DinoV2, read_encoder, write_encoder  # noqa: E402
+from ovs_ros.training.export_head import read_head  # noqa: E402
 
 GRID = (5, 7)
-
-
-@pytest.fixture(scope="module")
-def weights() -> DinoWeights:
-    return read_encoder(MODELS)
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +27,8 @@ def image() -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def encoder(weights: DinoWeights) -> DinoV2:
-    return DinoV2(weights)
+def encoder() -> DinoV2:
+    return read_encoder(MODELS)
 
 
 @pytest.fixture(scope="module")
@@ -41,11 +37,9 @@ def tokens(encoder: DinoV2, image: np.ndarray) -> DinoTokens:
         return encoder(torch.from_numpy(image).permute(2, 0, 1)[None].float())
 
 
-def run(model: bytes, weights: DinoWeights, image: np.ndarray) -> np.ndarray:
+def run(path: Path, encoder: DinoV2, image: np.ndarray) -> np.ndarray:
     """Tokens (1 + N, 1536) by ONNX Runtime."""
-    session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
-    positions = resample_grid(weights.positions, *GRID).reshape(-1, 384)
-    return session.run(None, {"image": image, "positions": positions})[0]
+    return DinoEncoder(path, encoder.positions).tokens(image)
 
 
 def joined(tokens: DinoTokens) -> np.ndarray:
@@ -55,16 +49,17 @@ def joined(tokens: DinoTokens) -> np.ndarray:
 
 
 def test_tokens_are_those_of_the_graph_in_float32(
-    tokens: DinoTokens, weights: DinoWeights, image: np.ndarray
+    encoder: DinoV2, tokens: DinoTokens, image: np.ndarray, tmp_path: Path
 ) -> None:
-    want = run(build(weights, int8=False).SerializeToString(), weights, image)
-    np.testing.assert_allclose(joined(tokens), want, atol=2e-3)
+    write_encoder(encoder, tmp_path / "encoder.onnx", int8=False)
+    got = run(tmp_path / "encoder.onnx", encoder, image)
+    np.testing.assert_allclose(got, joined(tokens), atol=2e-3)
 
 
 def test_tokens_are_those_of_the_shipped_encoder(
-    tokens: DinoTokens, weights: DinoWeights, image: np.ndarray
+    encoder: DinoV2, tokens: DinoTokens, image: np.ndarray
 ) -> None:
-    want = run((MODELS / "image_encoder.onnx").read_bytes(), weights, image)
+    want = run(MODELS / "image_encoder.onnx", encoder, image)
     got = joined(tokens)
     near = (got * want).sum(1) / np.linalg.norm(got, axis=1) / np.linalg.norm(want, axis=1)
     assert near.mean() > 0.99
@@ -108,7 +103,12 @@ def test_the_head_comes_back_from_the_files_that_run() -> None:
     assert np.abs(by_patch - upsampling).mean() < 0.02
 
 
-def test_a_graph_of_another_kind_is_refused(tmp_path) -> None:
-    (tmp_path / "image_head.onnx").write_bytes((MODELS / "image_encoder.onnx").read_bytes())
-    with pytest.raises(ValueError, match="expected .* nodes DynamicQuantizeMatMul"):
+def test_graphs_of_another_kind_are_refused(tmp_path: Path) -> None:
+    for file in ("text_head.npz", "position_table.npy"):
+        shutil.copy(MODELS / file, tmp_path)
+    shutil.copy(MODELS / "image_encoder.onnx", tmp_path / "image_head.onnx")
+    shutil.copy(MODELS / "image_head.onnx", tmp_path / "image_encoder.onnx")
+    with pytest.raises(ValueError, match="expected a head that 'ovs train' wrote"):
         read_head(tmp_path)
+    with pytest.raises(ValueError, match="expected an encoder that 'ovs train' wrote"):
+        read_encoder(tmp_path)

@@ -7,7 +7,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed (pip install '.[train]')")
 
 from ovs_ros.encoders.upsampling import ConvexUpsampling  # noqa: E402
-from ovs_ros.training.export_head import build_image_head, load_mean, save_text_head  # noqa: E402
+from ovs_ros.training.export_head import load_mean, read_head, save_text_head, write_image_head  # noqa: E402
 from ovs_ros.training.head import SCALE, TOKEN_WIDTH, Head  # noqa: E402
 
 
@@ -53,8 +53,8 @@ def test_exported_head_computes_the_same(head: Head, tmp_path) -> None:
         words = head.embed_words(torch.from_numpy(sentences))
         want = head.pixel_cosines(embeddings, weights, details, words)[0].permute(1, 2, 0).numpy()
         whole = head.whole(torch.from_numpy(tokens[:1]))[0].numpy()
-    model = build_image_head(head, int8=False)
-    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    write_image_head(head, tmp_path / "image_head.onnx", int8=False)
+    session = ort.InferenceSession(tmp_path / "image_head.onnx", providers=["CPUExecutionProvider"])
     image, patches, upsampling, detail, hidden = session.run(None, {"tokens": tokens, "guide": guide})
     save_text_head(head, tmp_path / "text_head.npz")
     side = np.load(tmp_path / "text_head.npz")
@@ -73,3 +73,14 @@ def test_several_runs_are_averaged(tmp_path) -> None:
     for path, state in zip(paths, states, strict=True):
         torch.save({"head": state}, path)
     assert all((value == 2.0).all() for value in load_mean(paths).state_dict().values())
+
+
+def test_a_head_comes_back_from_its_files(head: Head, tmp_path) -> None:
+    for mixer in head.mixers:
+        torch.nn.init.normal_(mixer.norm.weight)
+        torch.nn.init.normal_(mixer.norm.bias)
+    write_image_head(head, tmp_path / "image_head.onnx")
+    save_text_head(head, tmp_path / "text_head.npz")
+    again = read_head(tmp_path).state_dict()
+    for name, value in head.state_dict().items():
+        torch.testing.assert_close(again[name], value, rtol=0, atol=float(value.abs().max()) / 100)
