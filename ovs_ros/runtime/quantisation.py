@@ -16,13 +16,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 MICROSOFT = "com.microsoft"
-PAIR = 128
-"""The most that two adjacent weights of one sign may add up to: 255 * 128 = 32,640 fits into 16 bits."""
 _LARGEST = 127
-_PRODUCTS = {"DynamicQuantizeMatMul": 1, "MatMulInteger": 1, "MatMulIntegerToFloat": 1, "QLinearMatMul": 3}
-"""Operators that multiply by an 8-bit matrix (inputs, outputs), and which of their inputs it is."""
-_OTHERS = frozenset({"ConvInteger", "QLinearConv", "QGemm", "QAttention", "QEmbedLayerNormalization"})
-"""Further 8-bit operators, for which the bound is not checked here."""
 
 Float = NDArray[np.float32]
 
@@ -39,38 +33,6 @@ def quantise_columns(weight: Float) -> tuple[NDArray[np.int8], Float]:
     padded = np.pad(weight, ((0, len(weight) % 2), (0, 0)))
     pairs = np.abs(padded[0::2] + padded[1::2])  # Larger than both weights only where these have one sign.
     return _round_columns(weight, np.maximum(np.abs(weight).max(axis=0), pairs.max(axis=0)))
-
-
-def saturating_products(model: onnx.ModelProto) -> list[str]:
-    """Name the 8-bit matrix products of a network that may saturate on a processor without VNNI.
-
-    Raises:
-        ValueError: it has an 8-bit operator, or weights that come as an input, for which that is not known.
-    """
-    arrays = _arrays(model.graph)
-    found = []
-    for node in model.graph.node:
-        if node.op_type in _OTHERS:
-            raise ValueError(f"expected 8-bit operators out of {', '.join(_PRODUCTS)}, got {node.op_type}")
-        if node.op_type not in _PRODUCTS:
-            continue
-        name = node.input[_PRODUCTS[node.op_type]]
-        if name not in arrays or arrays[name].ndim != 2:
-            raise ValueError(f"expected {node.op_type} to have a constant matrix, got {name}")
-        if arrays[name].dtype == np.int8 and largest_pair(arrays[name]) > PAIR:
-            found.append(name)
-    return found
-
-
-def largest_pair(quantised: NDArray[np.int8]) -> int:
-    """The largest magnitude of the sum of two adjacent weights (rows 2 i and 2 i + 1) of one sign.
-
-    A weight alone counts too, with zero beside it.
-    """
-    wide = np.pad(quantised.astype(np.int32), ((0, len(quantised) % 2), (0, 0)))
-    pairs = wide.reshape(-1, 2, wide.shape[1])
-    # The other product of a pair may be zero, so that only weights of one sign make it worse.
-    return int(max(pairs.clip(min=0).sum(axis=1).max(), -pairs.clip(max=0).sum(axis=1).min()))
 
 
 def quantise_products(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -121,8 +83,8 @@ def quantise_products(model: onnx.ModelProto) -> onnx.ModelProto:
 def store_in_8_bits(model: onnx.ModelProto) -> onnx.ModelProto:
     """Store constant matrices and tables in int8, and widen them before they are used.
 
-    For networks whose result must not depend on what else shares a batch. (Recent versions of ONNX Runtime fuse
-    the two into MatMulNBits, which quantises activations row by row and saturates on no processor.)
+    For networks whose result must not depend on what else shares a batch. Recent versions of ONNX Runtime
+    fuse the two into MatMulNBits, which quantises activations row by row and saturates on no processor.
     """
     arrays = _arrays(model.graph)
     nodes: list[onnx.NodeProto] = []

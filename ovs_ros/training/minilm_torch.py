@@ -1,8 +1,8 @@
 """all-MiniLM-L6-v2 in torch: what `text_encoder.onnx` is written from.
 
-The weights are only stored in int8: names are short and cached, so their cost does not matter, and an embedding
-must not depend on the texts that happen to share its batch, as it would if activations were quantised over the
-batch.
+The weights are only stored in int8: names are short and cached, so their cost does not matter, and an
+embedding must not depend on the texts that happen to share its batch, as it would if activations were
+quantised over the batch.
 """
 
 from pathlib import Path

@@ -19,6 +19,7 @@ import torch  # noqa: E402
 from cat_seg_checkpoint import small_cat_seg  # noqa: E402
 from hypothesis import given  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
+from saturation import saturating_products  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from ovs_ros.encoders.clip.dense_model import TorchFeatures  # noqa: E402
@@ -33,7 +34,6 @@ from ovs_ros.encoders.patches import fit_grid  # noqa: E402
 from ovs_ros.load import load_model  # noqa: E402
 from ovs_ros.runtime.onnx import CPU, CUDA  # noqa: E402
 from ovs_ros.runtime.parity import LEAST, ParityError, compare, fixed_picture  # noqa: E402
-from ovs_ros.runtime.quantisation import saturating_products  # noqa: E402
 from ovs_ros.runtime.torch_to_onnx import write_static  # noqa: E402
 from ovs_ros.segmenter import Segmenter  # noqa: E402
 from ovs_ros.vocabulary.vocabulary import Vocabulary  # noqa: E402

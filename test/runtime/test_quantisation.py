@@ -11,15 +11,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+from saturation import PAIR, largest_pair, saturating_products
 
 from ovs_ros.encoders.embedded import MODELS
 from ovs_ros.runtime.quantisation import (
-    PAIR,
-    largest_pair,
     quantise_columns,
     quantise_products,
     read_weights,
-    saturating_products,
     store_in_8_bits,
 )
 
