@@ -82,7 +82,7 @@ def evaluate(
         typer.Option(
             metavar="ALPHA",
             help="Also form prediction sets: of 1 - ALPHA of the images, 1 - ALPHA of the positions get one "
-            "with their true name. Half of the images calibrate them.",
+            "with their true name. They are fitted to half of the images.",
         ),
     ] = None,
     models: Annotated[

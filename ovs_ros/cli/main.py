@@ -3,8 +3,8 @@
 import typer
 
 from ovs_ros.cli import train, vocabulary
+from ovs_ros.cli.adapt import adapt
 from ovs_ros.cli.bench import bench
-from ovs_ros.cli.calibrate import calibrate
 from ovs_ros.cli.evaluate import evaluate
 from ovs_ros.cli.export import export
 from ovs_ros.cli.flicker import flicker
@@ -18,7 +18,7 @@ app.command()(evaluate)
 app.command()(bench)
 app.command()(export)
 app.command()(flicker)
-app.command()(calibrate)
+app.command()(adapt)
 app.command()(temperature)
 app.command()(models)
 app.add_typer(vocabulary.app, name="vocabulary")

@@ -1,4 +1,4 @@
-"""What `ovs evaluate --conformal` does: half of the images calibrate prediction sets, the others try them."""
+"""What `ovs evaluate --conformal` does: half of the images fit the sets' limit, the others test it."""
 
 from dataclasses import replace
 
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from ovs_ros.cli.common import progress_bar, read_image
 from ovs_ros.cli.labelled import IGNORED, LabelledSet
 from ovs_ros.cli.measures import rounded
-from ovs_ros.evaluation.conformal import calibrate, cover, image_score, softmax
+from ovs_ros.evaluation.conformal import cover, fit_limit, image_score, softmax
 from ovs_ros.segmenter import Segmenter
 from ovs_ros.steps.grid import at_nodes
 from ovs_ros.vocabulary.word_embeddings import EmbeddedVocabulary
@@ -24,7 +24,7 @@ def evaluate_prediction_sets(
     Args:
         segmenter: its calibrated probabilities are used.
         words: the class names first, in their order.
-        dataset: its even images calibrate, the odd ones are measured.
+        dataset: the limit is fitted to its even images, and tested on the odd ones.
         alpha: a share 1 - alpha of images shall have a share 1 - alpha of positions with a true set.
 
     Returns:
@@ -34,7 +34,7 @@ def evaluate_prediction_sets(
     Raises:
         ValueError: alpha is not between 0 and 1, or no labelled image is left to measure.
     """
-    calibrate([], alpha)  # Refuses a wrong alpha before any image is read.
+    fit_limit([], alpha)  # Refuses a wrong alpha before any image is read.
     scores, covers = [], []
     order = [*range(0, len(dataset), 2), *range(1, len(dataset), 2)]
     with progress_bar() as bar:
@@ -45,13 +45,13 @@ def evaluate_prediction_sets(
             if number % 2 == 0:
                 scores.append(image_score(probabilities, truth, alpha))
             else:
-                covers.append(cover(probabilities, truth, calibrate(scores, alpha)))
+                covers.append(cover(probabilities, truth, fit_limit(scores, alpha)))
     if not covers:
-        raise ValueError("expected at least 2 images with labels, to calibrate on one and measure another")
+        raise ValueError("expected at least 2 images with labels, one to fit and one to test")
     shares = np.array([one.share for one in covers])
     return {
         "alpha": alpha,
-        "q": calibrate(scores, alpha),
+        "q": fit_limit(scores, alpha),
         "images": len(covers),
         "covered_images": rounded(float((shares >= 1 - alpha).mean())),
         "coverage": rounded(float(shares.mean())),

@@ -1,7 +1,7 @@
-"""Prediction sets by split conformal calibration: which names a position may have, with a promise.
+"""Conformal prediction sets (split conformal): which names a position may have, with a guarantee.
 
 A position's set holds every name k with 1 - p_k at most q. The score of a position is 1 - p of its true name
-(Vovk et al. 2005; Sadinle et al. 2019), and q is calibrated on labelled images. Positions of one image are
+(Vovk et al. 2005; Sadinle et al. 2019), and q is fitted to labelled images. Positions of one image are
 not exchangeable with those of others, so images are what is counted: the score of an image is the smallest q
 under which a share 1 - alpha of its positions would have sets that hold their true names, and q is the
 ceil((n + 1)(1 - alpha))-th smallest score of n images. If a new image is exchangeable with those, then with
@@ -38,7 +38,7 @@ def image_score(probabilities: NDArray[np.float32], truth: NDArray[np.integer], 
     return float(scores[_rank(len(scores), 1 - alpha) - 1])
 
 
-def calibrate(scores: Sequence[float], alpha: float) -> float:
+def fit_limit(scores: Sequence[float], alpha: float) -> float:
     """q: the ceil((n + 1)(1 - alpha))-th smallest of n images' scores; 1 where there are too few images.
 
     With q = 1 every set holds every name. It takes at least 1/alpha - 1 images to have less.
@@ -71,7 +71,7 @@ def cover(probabilities: NDArray[np.float32], truth: NDArray[np.integer], q: flo
     Args:
         probabilities: (n, K), n at least 1.
         truth: (n,) the true name of each position, 0 to K - 1.
-        q: from `calibrate`.
+        q: from `fit_limit`.
     """
     held = _scores(probabilities, truth) <= q
     sizes = (1 - probabilities.astype(np.float64) <= q).sum(axis=1)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ovs_ros.evaluation.conformal import calibrate, cover, image_score, softmax
+from ovs_ros.evaluation.conformal import cover, fit_limit, image_score, softmax
 
 
 def image(rng, positions=200, names=5):
@@ -32,11 +32,11 @@ def test_an_image_is_scored_by_its_share_of_positions():
 
 def test_the_rank_of_the_quantile():
     scores = [0.5, 0.1, 0.9, 0.3, 0.7, 0.2, 0.4, 0.8, 0.6]
-    assert calibrate(scores, 0.1) == 0.9  # the 9th of 9
-    assert calibrate(scores, 0.2) == 0.8
-    assert calibrate(scores, 0.5) == 0.5
-    assert calibrate(scores, 0.05) == 1.0  # it takes 19 images
-    assert calibrate([], 0.5) == 1.0
+    assert fit_limit(scores, 0.1) == 0.9  # the 9th of 9
+    assert fit_limit(scores, 0.2) == 0.8
+    assert fit_limit(scores, 0.5) == 0.5
+    assert fit_limit(scores, 0.05) == 1.0  # it takes 19 images
+    assert fit_limit([], 0.5) == 1.0
 
 
 def test_sets_by_hand():
@@ -65,7 +65,7 @@ def test_new_images_are_covered_as_promised(alpha):
     covered = 0
     for _ in range(draws):
         images = [image(rng, positions=40, names=3) for _ in range(count + 1)]
-        q = calibrate([image_score(*one, alpha) for one in images[:-1]], alpha)
+        q = fit_limit([image_score(*one, alpha) for one in images[:-1]], alpha)
         covered += cover(*images[-1], q).share >= 1 - alpha
     spread = 3 * np.sqrt(alpha * (1 - alpha) / draws)
     assert 1 - alpha - spread <= covered / draws <= 1 - alpha + 1 / (count + 1) + spread
@@ -74,4 +74,4 @@ def test_new_images_are_covered_as_promised(alpha):
 @pytest.mark.parametrize("alpha", [0.0, 1.0, -1.0, 2.0, float("nan")])
 def test_alpha_is_a_probability(alpha):
     with pytest.raises(ValueError, match="expected alpha above 0 and below 1"):
-        calibrate([0.1], alpha)
+        fit_limit([0.1], alpha)

@@ -1,4 +1,4 @@
-"""`ovs calibrate`: what it writes, and what it says of it."""
+"""`ovs adapt`: what it writes, and what it says of it."""
 
 import json
 
@@ -37,7 +37,7 @@ def site(tmp_path):
 
 
 def run(*arguments):
-    return CliRunner().invoke(app, ["calibrate", *(str(argument) for argument in arguments)])
+    return CliRunner().invoke(app, ["adapt", *(str(argument) for argument in arguments)])
 
 
 def test_a_vocabulary_is_written_that_loads(site, tmp_path):

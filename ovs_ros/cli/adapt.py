@@ -1,4 +1,4 @@
-"""`ovs calibrate`: adapt a vocabulary to a site, from frames recorded there."""
+"""`ovs adapt`: adapt a vocabulary to a site, from frames recorded there."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,7 +42,7 @@ from ovs_ros.vocabulary.yaml_io import dump_vocabulary, load_vocabulary
 
 
 @with_flags()
-def calibrate(
+def adapt(
     folder: Annotated[
         Path,
         typer.Argument(
