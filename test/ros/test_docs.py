@@ -1,0 +1,83 @@
+"""The topics, services, parameters and launch arguments that the guide names exist."""
+
+import re
+from pathlib import Path
+
+from rcl_interfaces.srv import ListParameters
+from rig import running
+
+ROOT = Path(__file__).parents[2]
+GUIDE = ROOT / "docs" / "guide"
+TOPICS = (GUIDE / "topics.md").read_text(encoding="utf-8")
+
+
+def section(title: str) -> str:
+    found = re.search(rf"^## {title}\n(.+?)(?=^## |\Z)", TOPICS, re.DOTALL | re.MULTILINE)
+    assert found is not None
+    return found[1]
+
+
+def rows(title: str) -> dict[str, str]:
+    """The first two columns of a section's table: names and types, as ROS writes them."""
+    table = {}
+    for names, kind in re.findall(r"^\| (`[^|]+`) \| (\w+/\w+)[^|]*\|", section(title), re.MULTILINE):
+        for name in re.findall(r"`([^`]+)`", names):
+            package, _, message = kind.partition("/")
+            table[name] = f"{package}/{'srv' if title == 'Services' else 'msg'}/{message}"
+    return table
+
+
+def in_root(name: str) -> str:
+    return name if name.startswith("/") else f"/{name.replace('~', 'ovs')}"
+
+
+def test_topics_and_services(vocabulary):
+    with running(vocabulary, temporal_filter="pose") as robot:
+        helper = robot.helper
+        published = dict(helper.get_publisher_names_and_types_by_node("ovs", "/"))
+        taken = dict(helper.get_subscriber_names_and_types_by_node("ovs", "/"))
+        served = dict(helper.get_service_names_and_types_by_node("ovs", "/"))
+    outputs = {in_root(name): [kind] for name, kind in rows("Outputs").items()}
+    assert outputs == {name: kinds for name, kinds in published.items() if name in outputs}
+    undocumented = {name for name in published if name.startswith("/semantic/")} - set(outputs)
+    assert not undocumented
+    inputs = {in_root(name): [kind] for name, kind in rows("Inputs").items()}
+    del inputs["/image/compressed"]  # Instead of the image, with the parameter `compressed`.
+    assert inputs == {name: kinds for name, kinds in taken.items() if name in inputs}
+    services = {in_root(name): [kind] for name, kind in rows("Services").items()}
+    ours = {
+        name: kinds
+        for name, kinds in served.items()
+        if name.startswith("/ovs/") and name.endswith("_vocabulary")
+    }
+    assert services == ours
+
+
+def test_parameters(vocabulary):
+    with running(vocabulary) as robot:
+        answer = robot.call(ListParameters, "ovs/list_parameters", ListParameters.Request())
+    real = set(answer.result.names)
+    pages = {page.name: page.read_text(encoding="utf-8") for page in GUIDE.glob("*.md")}
+    named = {
+        (page, name)
+        for page, text in pages.items()
+        for name in re.findall(r"ros2 param (?:set|get|describe) /ovs ([a-z_]+)", text)
+        + re.findall(r"`([a-z_]+): [a-z0-9.]+`", text)
+    }
+    assert not {
+        one for one in named if one[1] not in real | {"model", "weights", "patches", "window", "stride"}
+    }
+
+
+def test_launch_arguments():
+    launch = (ROOT / "launch" / "ovs.launch.py").read_text(encoding="utf-8")
+    declared = set(re.findall(r'DeclareLaunchArgument\(\s*"(\w+)"', launch))
+    robot = (GUIDE / "robot.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"^\| `(\w+)` \|", robot[robot.index("## Launch arguments") :], re.MULTILINE))
+    assert listed == declared
+    pages = [ROOT / "README.md", *GUIDE.glob("*.md")]
+    for page in pages:
+        for command in re.findall(
+            r"ros2 launch ovs_ros ovs\.launch\.py((?:[^\n]*\\\n)*[^\n]*)", page.read_text(encoding="utf-8")
+        ):
+            assert set(re.findall(r"(\w+):=", command)) <= declared, page.name
