@@ -75,7 +75,7 @@ def bench(
             "model": segmenter.image_encoder.name,
             "device": device,
         }
-        _print(encoder_ms, frame_ms, stages_ms, p95_ms, device)
+        print_times(encoder_ms, frame_ms, stages_ms, p95_ms, device)
         if batch:
             results["batch_ms"] = measure_batch(segmenter.image_encoder, batch, frames)
             console.print(Text(f"Network over {batch} images at once: {results['batch_ms']:.1f} ms"))
@@ -209,13 +209,14 @@ def _encoder_ms(encoder: ImageEncoder, prepared: Any) -> float:
     return (perf_counter() - start) * 1e3
 
 
-def _print(
+def print_times(
     encoder_ms: float,
     frame_ms: dict[str, float],
     stages_ms: dict[str, dict[str, float]],
     p95_ms: dict[str, float],
     device: str,
 ) -> None:
+    """Print what `measure` gives, for a device."""
     table = Table("ms", *(f"{int(size):,} names" for size in frame_ms), caption=device)
     table.add_row("frame", *(f"{whole:.1f}" for whole in frame_ms.values()), style="bold")
     table.add_row("95th percentile", *(f"{p95_ms[size]:.1f}" for size in frame_ms))

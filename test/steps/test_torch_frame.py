@@ -224,5 +224,5 @@ def test_the_benchmark_times_frames_of_both_ways_side_by_side() -> None:
     _, frame_ms, stages_ms, p95_ms = bench.measure(device, words, noise_image(120, 160), 20)
     assert set(stages_ms["20"]) == {"prepare", "launch", "wait"}
     assert "encode" in stages_ms["150"]
-    bench._print(1.0, frame_ms, stages_ms, p95_ms)
+    bench.print_times(1.0, frame_ms, stages_ms, p95_ms, "cpu")
     assert bench.measure_batch(device.image_encoder, 2, 2) > 0
