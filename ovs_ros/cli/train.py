@@ -12,6 +12,7 @@ from rich.console import Console
 from ovs_ros.cli.common import user_errors
 from ovs_ros.encoders.embedded import MODELS
 from ovs_ros.encoders.feature_map import IMAGENET_MEAN, IMAGENET_STD
+from ovs_ros.encoders.model_file import ModelFile
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -126,14 +127,13 @@ def full(
         typer.Option(metavar="SET=FILE", help="Other class names for a set, one a line; may be repeated."),
     ] = [],  # noqa: B006
     size: Annotated[str, typer.Option(help="'full' (the paper's widths) or 'embedded'.")] = "full",
-    clip: Annotated[
-        str | None,
-        typer.Option(help="A ViT of open_clip, as ViT-B-16, instead of DINOv2 with MiniLM; needs --weights."),
-    ] = None,
-    weights: Annotated[Path | None, typer.Option(help="The weights of --clip, a local file.")] = None,
-    head_file: Annotated[
-        Path | None, typer.Option("--head", help="What `ovs train head` wrote; default: the shipped head.")
-    ] = None,
+    model: Annotated[
+        str,
+        typer.Option(
+            help="The frozen encoders: 'stream' (the embedded model), or a ViT of open_clip with its weights,"
+            " such as ViT-B-16:openai or ViT-B-16:FILE."
+        ),
+    ] = "stream",
     steps: Annotated[int, typer.Option(help="Steps of one batch each.")] = 80_000,
     batch: Annotated[int, typer.Option(help="Images a step, over all processes.")] = 4,
     crop: Annotated[int, typer.Option(help="Side of a training view, in patches.")] = 24,
@@ -152,9 +152,10 @@ def full(
     save_every: Annotated[int, typer.Option(help="Steps between two checkpoints.")] = 1000,
     device: Annotated[str | None, typer.Option(help="'cpu' or 'cuda'; default: a GPU if any.")] = None,
 ) -> None:
-    """Train the coarse-to-fine network over frozen encoders on labelled sets; torchrun shares it out to GPUs.
+    """Train the coarse-to-fine network over frozen encoders on labelled sets.
 
-    torchrun --nproc-per-node 4 --no-python ovs train full coco-stuff=DIR -o RUN
+    The run's folder becomes a model folder: ovs segment --model RUN/model.yaml, ovs evaluate, ovs export.
+    On several GPUs: torchrun --nproc-per-node 4 --no-python ovs train full coco-stuff=DIR -o RUN
     """
     if find_spec("tensorboard") is None:
         raise typer.BadParameter(
@@ -162,9 +163,11 @@ def full(
         )
     from ovs_ros.training.datasets.open import open_dataset
     from ovs_ros.training.distributed import join_ranks
+    from ovs_ros.training.model_folder import write_model_file
     from ovs_ros.training.train_full import Every, FullOptions, FullTrainer, best_precision, prepare
 
     with user_errors(), join_ranks(device) as ranks:
+        file = _encoders(model)
         options = FullOptions(
             steps=steps,
             batch=batch,
@@ -186,14 +189,28 @@ def full(
             for texts, split in ((sets, "train"), (evaluate, "val"))
         )
         try:
-            pair, config = prepare(size, clip=clip, weights=weights, head=head_file)
+            pair, config = prepare(size, file)
         except ModuleNotFoundError as error:
             raise typer.BadParameter(str(error)) from error
         every = Every(log=log_every, evaluate=evaluate_every, save=save_every)
         trainer = FullTrainer(
             options, config, pair, training, evaluation, output, ranks, every=every, workers=workers
         )
-        trainer.train(Console())
+        console = Console()
+        trainer.train(console)
+        if ranks.first:
+            path = write_model_file(output, file)
+            console.print(f"wrote {path}; use it with: ovs segment IMAGE --model {path}", soft_wrap=True)
+
+
+def _encoders(name: str) -> ModelFile | None:
+    """The encoders that --model names; None: the embedded model."""
+    if name == "stream":
+        return None
+    architecture, _, weights = name.partition(":")
+    if not weights:
+        raise ValueError(f"expected the model to be 'stream' or ARCHITECTURE:WEIGHTS, got {name!r}")
+    return ModelFile(architecture, weights, attention="maskclip")
 
 
 def _assignment(text: str) -> tuple[str, str]:
@@ -280,9 +297,9 @@ def network(
 ) -> None:
     """Train the embedded model's network over the encoders and the head in the model's folder."""
     from ovs_ros.training.export_network import export_network
-    from ovs_ros.training.networks.config import NetworkConfig
     from ovs_ros.training.report import HELD_OUT
     from ovs_ros.training.train_network import NetworkOptions, NetworkTrainer, project_views
+    from ovs_ros.zoo.coarse_to_fine.config import NetworkConfig
 
     with user_errors():
         fields = dict(_assignment(part) for part in parts.split(",") if part)

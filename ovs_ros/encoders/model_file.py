@@ -35,6 +35,7 @@ class ModelFile:
             'san-l', 'radio', or a folder that `ovs export` wrote.
         weights: a tag of open_clip such as 'openai', or a file; relative paths are the model file's.
         cache: a cache folder of huggingface_hub, for weights by tag; '' for the usual one (HF_HUB_CACHE).
+        network: a file with a trained network, which `ovs train full` wrote; '' for none.
         attention: the last layer's, for ViTs.
         outliers: repair outlier patches before the last layer (SC-CLIP).
         patches: how many patches an image is cut into at most.
@@ -56,6 +57,7 @@ class ModelFile:
     model: str
     weights: str = ""
     cache: str = ""
+    network: str = ""
     attention: Attention = "naclip"
     outliers: bool = False
     patches: int = 1036
@@ -141,7 +143,7 @@ def read_model_file(path: Path) -> ModelFile:
         raise ValueError(
             f"expected keys out of {', '.join(sorted(known))} in {path}, got {', '.join(foreign)}"
         )
-    for name in ("model", "weights", "cache", "proxy", "heads"):
+    for name in ("model", "weights", "cache", "network", "proxy", "heads"):
         if isinstance(value := loaded.get(name), str):
             loaded[name] = _located(name, value, path.absolute().parent)
     if isinstance(tower := loaded.get("adaptor_model"), str) and ":" in tower:

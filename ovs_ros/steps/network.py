@@ -1,6 +1,6 @@
 """The trained network that refines cosines: DCP-CLIP's alignment and spatial decoder (eq. 6 to 16).
 
-What it computes is told, part by part, where it is trained (`ovs_ros/training/networks/`); here it is run.
+What it computes is told, part by part, where it is trained (`ovs_ros/zoo/coarse_to_fine/`); here it is run.
 """
 
 from pathlib import Path

@@ -5,7 +5,7 @@ A pair gives what `CoarseToFine` takes: patches and words in one space, earlier 
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +13,10 @@ from torch.nn import functional as F
 
 from ovs_ros.encoders.embedded import LOGIT_SCALE, MODELS, EmbeddedTextEncoder
 from ovs_ros.encoders.minilm import SentenceEncoder
-from ovs_ros.training.dino_torch import HEADS, PATCH, WIDTH, read_encoder
+from ovs_ros.runtime.engine_cache import file_digest
+from ovs_ros.training.dino_torch import PATCH, read_encoder
 from ovs_ros.training.export_head import read_head
-from ovs_ros.training.head import Head
-from ovs_ros.training.networks.network_inputs import ImageFeatures
+from ovs_ros.zoo.coarse_to_fine.network_inputs import ImageFeatures
 
 
 class EncoderPair(Protocol):
@@ -53,33 +53,28 @@ class EncoderPair(Protocol):
 class DinoMiniLM(nn.Module):
     """The embedded model in torch: DINOv2 ViT-S/14, MiniLM, and the head that joins them; all frozen.
 
+    Words are the mean over their templates, and the earlier layer is the head's hidden one, as at run time.
+
     Args:
-        shallow: "layers" gives the tokens of the layers 3, 6 and 9 and the class attention, for `full`;
-            "hidden" gives the head's hidden features alone, as the run time has them, for `embedded`.
-        head: what `ovs train head` wrote; None: the shipped head.
-        models: the folder with the shipped text encoder and head.
+        models: the folder of the embedded model's files.
 
     Raises:
         FileNotFoundError: a file is missing.
     """
 
     patch = PATCH
-    prompts = len(EmbeddedTextEncoder.templates)
+    prompts = 1
+    attention = 0
     logit_scale = LOGIT_SCALE
 
-    def __init__(
-        self, shallow: Literal["layers", "hidden"], *, head: Path | None = None, models: Path = MODELS
-    ) -> None:
+    def __init__(self, models: Path = MODELS) -> None:
         super().__init__()
-        self.name = f"dinov2-vits14+minilm-l6 ({head.name if head else 'shipped head'}, {shallow})"
+        self.name = f"dinov2-vits14+minilm-l6 {file_digest(models / 'image_head.onnx')[:12]}"
         self.dino = read_encoder(models)
-        self.head = read_head(models) if head is None else _trained_head(head)
-        self.head.requires_grad_(False)
+        self.head = read_head(models).requires_grad_(False)
         self.sentences = SentenceEncoder(models)
         self.dim = self.head.patch.out_features
-        self.hidden = shallow == "hidden"
-        self.shallow: tuple[int, ...] = (self.head.reduce.out_features,) if self.hidden else (WIDTH,) * 3
-        self.attention = 0 if self.hidden else HEADS
+        self.shallow: tuple[int, ...] = (self.head.reduce.out_features,)
 
     def features(self, images: Tensor) -> ImageFeatures:
         """See `EncoderPair.features`."""
@@ -89,8 +84,7 @@ class DinoMiniLM(nn.Module):
             return ImageFeatures(
                 patches=F.normalize(patches.float(), dim=-1),
                 image=F.normalize(self.head.whole(torch.cat(tokens.cls, dim=-1)).float(), dim=-1),
-                shallow=(hidden,) if self.hidden else tokens.patches[:-1],
-                attention=None if self.hidden else tokens.attention,
+                shallow=(hidden,),
             )
 
     def words(self, names: Sequence[str]) -> Tensor:
@@ -99,11 +93,5 @@ class DinoMiniLM(nn.Module):
         device = self.head.words.weight.device
         sentences = torch.from_numpy(self.sentences.encode(texts)).to(device)
         with torch.no_grad():
-            return self.head.embed_words(sentences).unflatten(0, (len(names), self.prompts)).cpu()
-
-
-def _trained_head(path: Path) -> Head:
-    """The head that `ovs train head` wrote."""
-    head = Head()
-    head.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["head"])
-    return head.eval()
+            prompts = self.head.embed_words(sentences).unflatten(0, (len(names), -1))  # (K, templates, D)
+            return F.normalize(prompts.mean(1, keepdim=True), dim=-1).cpu()

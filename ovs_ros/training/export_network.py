@@ -9,8 +9,8 @@ from onnx import TensorProto, helper
 from torch import Tensor, nn
 
 from ovs_ros.runtime.torch_to_onnx import write_free
-from ovs_ros.training.networks.coarse_to_fine import CoarseToFine
-from ovs_ros.training.networks.network_inputs import ImageFeatures
+from ovs_ros.zoo.coarse_to_fine.network import CoarseToFine
+from ovs_ros.zoo.coarse_to_fine.network_inputs import ImageFeatures
 
 
 class _OneImage(nn.Module):

@@ -1,75 +1,44 @@
-"""A pair of frozen encoders from open_clip, by name and local weights."""
+"""A pair of frozen encoders from open_clip."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from ovs_ros.encoders.clip.attention import LastLayer, attend, feed
-from ovs_ros.encoders.clip.clip_model import unit
-from ovs_ros.encoders.clip.open_clip_models import load_open_clip
 from ovs_ros.encoders.clip.text_encoder import imagenet_templates
-from ovs_ros.encoders.clip.vit import OpenClipViT
 from ovs_ros.encoders.model_file import ModelFile
-from ovs_ros.training.networks.network_inputs import ImageFeatures
+from ovs_ros.zoo.coarse_to_fine.model import attention_heads, encode_images, load_vit, shallow_widths
+from ovs_ros.zoo.coarse_to_fine.network_inputs import ImageFeatures
 
 
 class OpenClip(nn.Module):
-    """Any ViT of open_clip. Patches are the last block's values, projected as the class token is (MaskCLIP).
-
-    Zhou, Loy, Dai, "Extract Free Dense Labels from CLIP", ECCV 2022, section 3.2. Earlier layers are those
-    after a third and two thirds of the blocks, as in CAT-Seg. The text goes into open_clip's 80 templates.
+    """Any ViT of open_clip (see `encode_images`); names go into its templates, open_clip's 80 by default.
 
     Args:
-        model: the name that open_clip knows the architecture by, such as ViT-B-16.
-        weights: a file with its weights.
+        file: the model, with attention 'maskclip'.
 
     Raises:
         ModuleNotFoundError: open_clip is not installed.
-        FileNotFoundError: there is no such file.
-        ValueError: open_clip knows no such model, it is no ViT of its own kind, or the weights do not fit it.
+        FileNotFoundError: its weights are not on this machine.
+        ValueError: no such model, or it is no ViT of open_clip's own kind.
     """
 
-    def __init__(self, model: str, weights: Path) -> None:
+    def __init__(self, file: ModelFile) -> None:
         super().__init__()
-        vit = load_open_clip(ModelFile(model=model, weights=str(weights), attention="maskclip"))
-        if not isinstance(vit, OpenClipViT):
-            raise ValueError(f"expected a plain ViT of open_clip, got {model}; take one such as ViT-B-16")
-        visual = vit.clip.visual
-        width, depth = visual.conv1.out_channels, len(visual.transformer.resblocks)
-        self.vit = vit
+        self.vit = vit = load_vit(file)
         self.name = vit.name
-        self.templates = imagenet_templates()
-        self.patch = vit.stride
-        self.dim = vit.dim
+        self.templates = file.templates or imagenet_templates()
+        self.patch, self.dim, self.logit_scale = vit.stride, vit.dim, vit.logit_scale
         self.prompts = len(self.templates)
-        self.taken = (depth // 3, 2 * depth // 3)
-        self.shallow = (width,) * len(self.taken)
-        self.attention = visual.transformer.resblocks[-1].attn.num_heads
-        self.logit_scale = vit.logit_scale
+        self.shallow, self.attention = shallow_widths(vit), attention_heads(vit)
         mean, deviation = (255.0 * torch.tensor(v).view(3, 1, 1) for v in (vit.mean, vit.std))
         self.register_buffer("mean", mean)
         self.register_buffer("deviation", deviation)
 
     def features(self, images: Tensor) -> ImageFeatures:
         """See `EncoderPair.features`."""
-        grid = (images.shape[2] // self.patch, images.shape[3] // self.patch)
-        *early, last = self.vit.clip.visual.transformer.resblocks
         with torch.no_grad():
-            tokens = self.vit.embed((images - self.mean) / self.deviation, grid)  # (B, 1 + N, C)
-            shallow = []
-            for index, block in enumerate(early, start=1):
-                tokens = feed(block, attend(block, tokens))
-                if index in self.taken:
-                    shallow.append(tokens[:, 1:].unflatten(1, grid))
-            layer = LastLayer(last, tokens)
-            return ImageFeatures(
-                patches=unit(self.vit.project(layer.maskclip()).float()).unflatten(1, grid),
-                image=self.vit.pooled(layer).float(),
-                shallow=tuple(shallow),
-                attention=layer.class_attention().mT.unflatten(1, grid),
-            )
+            return encode_images(self.vit, (images - self.mean) / self.deviation)
 
     def words(self, names: Sequence[str]) -> Tensor:
         """See `EncoderPair.words`."""

@@ -25,16 +25,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
+from ovs_ros.encoders.model_file import ModelFile
 from ovs_ros.encoders.patches import blank, fit_grid, place
 from ovs_ros.evaluation.metrics import ConfusionMatrix
 from ovs_ros.training.datasets.dataset import IGNORE, SegmentationDataset
 from ovs_ros.training.distributed import Ranks
 from ovs_ros.training.encoder_pair import DinoMiniLM, EncoderPair
-from ovs_ros.training.networks import checkpoint
 from ovs_ros.training.networks.auxiliary import AuxiliaryHead
 from ovs_ros.training.networks.candidates import Candidates, choose, present
-from ovs_ros.training.networks.coarse_to_fine import CoarseToFine
-from ovs_ros.training.networks.config import NetworkConfig
 from ovs_ros.training.networks.losses import (
     T2P_WEIGHT,
     TextPixelAlignment,
@@ -42,10 +40,13 @@ from ovs_ros.training.networks.losses import (
     even_bias,
     patch_cross_entropy,
 )
-from ovs_ros.training.networks.network_inputs import ImageFeatures
 from ovs_ros.training.open_clip_pair import OpenClip
 from ovs_ros.training.run_log import RunLog
 from ovs_ros.training.samples import JoinedSets, Places, Samples, join_sets, load_batches
+from ovs_ros.zoo.coarse_to_fine import checkpoint
+from ovs_ros.zoo.coarse_to_fine.config import NetworkConfig
+from ovs_ros.zoo.coarse_to_fine.network import CoarseToFine
+from ovs_ros.zoo.coarse_to_fine.network_inputs import ImageFeatures
 
 THETA = 0.5
 """theta of DCP-CLIP's equation 4."""
@@ -122,33 +123,21 @@ def best_precision(device: torch.device) -> str:
     return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
 
 
-def prepare(
-    size: str, *, clip: str | None = None, weights: Path | None = None, head: Path | None = None
-) -> tuple[EncoderPair, NetworkConfig]:
+def prepare(size: str, file: ModelFile | None = None) -> tuple[EncoderPair, NetworkConfig]:
     """Frozen encoders and the configuration of a network over them.
 
     Args:
         size: "full" or "embedded".
-        clip: a ViT of open_clip; None: DINOv2 with MiniLM.
-        weights: of `clip`, a local file.
-        head: what `ovs train head` wrote, for DINOv2 with MiniLM; None: the shipped head.
+        file: a ViT of open_clip with attention 'maskclip'; None: the embedded model.
 
     Raises:
-        ValueError: no such size, or options that do not go together.
+        ValueError: no such size or model.
         FileNotFoundError: weights are missing.
         ModuleNotFoundError: open_clip is not installed.
     """
     if size not in ("full", "embedded"):
         raise ValueError(f"expected the size 'full' or 'embedded', got {size!r}")
-    if (clip is None) != (weights is None):
-        raise ValueError("expected --clip and --weights together, got one of them; give both or neither")
-    if clip is not None and head is not None:
-        raise ValueError("expected --head without --clip, got both; the head belongs to DINOv2 with MiniLM")
-    pair: EncoderPair
-    if clip is not None and weights is not None:
-        pair = OpenClip(clip, weights)
-    else:
-        pair = DinoMiniLM("layers" if size == "full" else "hidden", head=head)
+    pair: EncoderPair = DinoMiniLM() if file is None else OpenClip(file)
     make = NetworkConfig.full if size == "full" else NetworkConfig.embedded
     return pair, make(
         dim=pair.dim,

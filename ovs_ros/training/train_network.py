@@ -22,11 +22,8 @@ from torch import Tensor
 
 from ovs_ros.encoders.embedded import LOGIT_SCALE, MODELS, EmbeddedImageEncoder, EmbeddedTextEncoder
 from ovs_ros.training.data import IGNORE, labelled_images, read_image_names
-from ovs_ros.training.networks import checkpoint
 from ovs_ros.training.networks.auxiliary import AuxiliaryHead
 from ovs_ros.training.networks.candidates import Candidates, choose, present
-from ovs_ros.training.networks.coarse_to_fine import CoarseToFine
-from ovs_ros.training.networks.config import NetworkConfig
 from ovs_ros.training.networks.losses import (
     T2P_WEIGHT,
     TextPixelAlignment,
@@ -35,11 +32,14 @@ from ovs_ros.training.networks.losses import (
     even_bias,
     patch_cross_entropy,
 )
-from ovs_ros.training.networks.network_inputs import ImageFeatures
 from ovs_ros.training.projected import GRID, Projected, pixel_logits, write_projected
 from ovs_ros.training.token_cache import View, labelled_views, random_crop
 from ovs_ros.training.train_full import SELECTION_WEIGHT, elected
 from ovs_ros.training.vocabularies import LabelVocabulary, label_vocabularies
+from ovs_ros.zoo.coarse_to_fine import checkpoint
+from ovs_ros.zoo.coarse_to_fine.config import NetworkConfig
+from ovs_ros.zoo.coarse_to_fine.network import CoarseToFine
+from ovs_ros.zoo.coarse_to_fine.network_inputs import ImageFeatures
 
 BIAS_RATE = 0.05
 """Peak learning rate of the bias of sigmoids: fast, or the network turns into one number everywhere."""

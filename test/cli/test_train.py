@@ -52,6 +52,7 @@ def test_full_says_what_is_wrong_with_its_sets(tmp_path: Path) -> None:
         ([f"lvis={tmp_path}"], "coco-stuff, ade20k-150"),
         ([f"coco-stuff={tmp_path}"], "stuffthingmaps"),
         ([f"ade20k-150={tmp_path}", "--precision", "int8"], "fp32, bf16, fp16"),
+        ([f"folder={tmp_path}", "--model", "ViT-B-16"], "ARCHITECTURE:WEIGHTS"),
     ):
         result = CliRunner().invoke(train.app, ["full", *sets, "-o", str(tmp_path / "run")])
         assert result.exit_code == 2
@@ -94,9 +95,7 @@ def test_full_names_the_package_that_clip_needs(tmp_path: Path, monkeypatch: pyt
     pytest.importorskip("torch", reason="torch is not installed (pip install '.[train]')")
     monkeypatch.setattr(imports, "find_spec", lambda name: None if name == "open_clip" else find_spec(name))
     labelled_tree(tmp_path)
-    weights = tmp_path / "weights.pt"
-    weights.touch()
-    command = ["full", f"folder={tmp_path}", "-o", str(tmp_path / "run"), "--clip", "ViT-B-16"]
-    result = CliRunner().invoke(train.app, [*command, "--weights", str(weights)], terminal_width=400)
+    command = ["full", f"folder={tmp_path}", "-o", str(tmp_path / "run"), "--model", "ViT-B-16:openai"]
+    result = CliRunner().invoke(train.app, command, terminal_width=400)
     assert result.exit_code == 2
     assert "pip install 'ovs_ros[clip]'" in result.output

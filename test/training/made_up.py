@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from ovs_ros.training.networks.config import NetworkConfig
-from ovs_ros.training.networks.network_inputs import ImageFeatures
+from ovs_ros.zoo.coarse_to_fine.config import NetworkConfig
+from ovs_ros.zoo.coarse_to_fine.network_inputs import ImageFeatures
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 220, 30), "blue": (30, 30, 220), "yellow": (220, 220, 30)}
 

@@ -8,10 +8,10 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed (pip install '.[train]')")
 
-from training.networks.nets import CONFIGS, image, network, words  # noqa: E402
+from zoo.coarse_to_fine.nets import CONFIGS, image, network, words  # noqa: E402
 
 from ovs_ros.training.export_network import export_network  # noqa: E402
-from ovs_ros.training.networks.config import NetworkConfig  # noqa: E402
+from ovs_ros.zoo.coarse_to_fine.config import NetworkConfig  # noqa: E402
 
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())

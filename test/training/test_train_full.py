@@ -22,8 +22,6 @@ from ovs_ros.training.augmentation import random_view  # noqa: E402
 from ovs_ros.training.datasets.dataset import IGNORE, SegmentationDataset, lookup_table  # noqa: E402
 from ovs_ros.training.datasets.open import open_dataset  # noqa: E402
 from ovs_ros.training.distributed import Ranks  # noqa: E402
-from ovs_ros.training.networks import checkpoint  # noqa: E402
-from ovs_ros.training.networks.network_inputs import ImageFeatures  # noqa: E402
 from ovs_ros.training.samples import Places, Samples, join_sets  # noqa: E402
 from ovs_ros.training.train_full import (  # noqa: E402
     BIAS_IMAGES,
@@ -35,6 +33,8 @@ from ovs_ros.training.train_full import (  # noqa: E402
     prepare,
     rate_share,
 )
+from ovs_ros.zoo.coarse_to_fine import checkpoint  # noqa: E402
+from ovs_ros.zoo.coarse_to_fine.network_inputs import ImageFeatures  # noqa: E402
 
 CPU = Ranks(0, 1, torch.device("cpu"))
 
@@ -312,10 +312,6 @@ def test_views_have_the_labels_border_where_the_image_has_its_border() -> None:
     assert len(apart) > 50 and abs(np.mean(apart)) < 0.1
 
 
-def test_options_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
+def test_other_sizes_are_refused() -> None:
     with pytest.raises(ValueError, match="'full' or 'embedded', got 'huge'"):
         prepare("huge")
-    with pytest.raises(ValueError, match="--clip and --weights together"):
-        prepare("full", clip="ViT-B-16")
-    with pytest.raises(ValueError, match="--head without --clip"):
-        prepare("full", clip="ViT-B-16", weights=tmp_path, head=tmp_path)

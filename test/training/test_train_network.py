@@ -13,8 +13,6 @@ from rich.console import Console  # noqa: E402
 from ovs_ros.encoders.upsampling import ConvexUpsampling  # noqa: E402
 from ovs_ros.steps.network import RefinementNetwork  # noqa: E402
 from ovs_ros.training.export_network import export_network  # noqa: E402
-from ovs_ros.training.networks import checkpoint  # noqa: E402
-from ovs_ros.training.networks.config import NetworkConfig  # noqa: E402
 from ovs_ros.training.projected import GRID, Projected, pixel_logits  # noqa: E402
 from ovs_ros.training.train_network import (  # noqa: E402
     VIEWS,
@@ -22,6 +20,8 @@ from ovs_ros.training.train_network import (  # noqa: E402
     NetworkTrainer,
     project_views,
 )
+from ovs_ros.zoo.coarse_to_fine import checkpoint  # noqa: E402
+from ovs_ros.zoo.coarse_to_fine.config import NetworkConfig  # noqa: E402
 
 
 @pytest.fixture(scope="module")

@@ -12,11 +12,11 @@ from torch.nn.functional import normalize  # noqa: E402
 from ovs_ros.training.networks import losses  # noqa: E402
 from ovs_ros.training.networks.auxiliary import AuxiliaryHead, top_n_union  # noqa: E402
 from ovs_ros.training.networks.candidates import Candidates, choose, present  # noqa: E402
-from ovs_ros.training.networks.coarse_to_fine import CoarseToFine  # noqa: E402
-from ovs_ros.training.networks.config import NetworkConfig  # noqa: E402
-from ovs_ros.training.networks.local_kernels import LocalKernels  # noqa: E402
-from ovs_ros.training.networks.network_inputs import ImageFeatures  # noqa: E402
-from ovs_ros.training.networks.pixel_to_text import PixelToText  # noqa: E402
+from ovs_ros.zoo.coarse_to_fine.config import NetworkConfig  # noqa: E402
+from ovs_ros.zoo.coarse_to_fine.local_kernels import LocalKernels  # noqa: E402
+from ovs_ros.zoo.coarse_to_fine.network import CoarseToFine  # noqa: E402
+from ovs_ros.zoo.coarse_to_fine.network_inputs import ImageFeatures  # noqa: E402
+from ovs_ros.zoo.coarse_to_fine.pixel_to_text import PixelToText  # noqa: E402
 
 CATEGORIES, DIM, PATCH, GRID = 8, 16, 4, 6
 STEPS = 30

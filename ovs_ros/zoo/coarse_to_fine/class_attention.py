@@ -6,7 +6,7 @@ linear in the number of categories.
 
 from torch import Tensor, nn
 
-from ovs_ros.training.networks.layers import Mlp, join_heads, linear_attention, split_heads, zero
+from ovs_ros.zoo.coarse_to_fine.layers import Mlp, join_heads, linear_attention, split_heads, zero
 
 
 class ClassAttention(nn.Module):

@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
-from ovs_ros.training.networks.coarse_to_fine import CoarseToFine
-from ovs_ros.training.networks.config import NetworkConfig
-from ovs_ros.training.networks.layers import unit
-from ovs_ros.training.networks.network_inputs import ImageFeatures
+from ovs_ros.zoo.coarse_to_fine.config import NetworkConfig
+from ovs_ros.zoo.coarse_to_fine.layers import unit
+from ovs_ros.zoo.coarse_to_fine.network import CoarseToFine
+from ovs_ros.zoo.coarse_to_fine.network_inputs import ImageFeatures
 
 DIM = 16
 NARROW = {"width": 8, "text_width": 8, "guide_width": 4, "shallow_width": 4, "window": 3, "mlp_ratio": 1}

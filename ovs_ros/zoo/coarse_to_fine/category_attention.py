@@ -2,8 +2,8 @@
 
 from torch import Tensor, nn
 
-from ovs_ros.training.networks.config import CategoryAttentionKind
-from ovs_ros.training.networks.layers import (
+from ovs_ros.zoo.coarse_to_fine.config import CategoryAttentionKind
+from ovs_ros.zoo.coarse_to_fine.layers import (
     Mlp,
     join_heads,
     linear_attention,

@@ -6,9 +6,9 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed (pip install '.[train]')")
 
-from training.networks.nets import CONFIGS, image, network, words  # noqa: E402
+from zoo.coarse_to_fine.nets import CONFIGS, image, network, words  # noqa: E402
 
-from ovs_ros.training.networks.checkpoint import load, save  # noqa: E402
+from ovs_ros.zoo.coarse_to_fine.checkpoint import load, save  # noqa: E402
 
 CONFIG = CONFIGS["embedded"]
 

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from ovs_ros.training.networks.layers import float32_cosines, split_axis
+from ovs_ros.zoo.coarse_to_fine.layers import float32_cosines, split_axis
 
 KERNEL = 7
 

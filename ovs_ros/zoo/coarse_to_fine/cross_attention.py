@@ -6,8 +6,8 @@ or 'pre' as today's transformers do, F' = F + attention(LN(F)). Equation 10 is F
 
 from torch import Tensor, nn
 
-from ovs_ros.training.networks.config import NormOrder
-from ovs_ros.training.networks.layers import MASKED, Mlp, join_heads, softmax_attention, split_heads, zero
+from ovs_ros.zoo.coarse_to_fine.config import NormOrder
+from ovs_ros.zoo.coarse_to_fine.layers import MASKED, Mlp, join_heads, softmax_attention, split_heads, zero
 
 
 class CrossAttention(nn.Module):

@@ -8,17 +8,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ovs_ros.training.networks.category_attention import CategoryAttention
-from ovs_ros.training.networks.class_attention import ClassAttention
-from ovs_ros.training.networks.config import NetworkConfig
-from ovs_ros.training.networks.cost import CostEmbedding, cost_volume
-from ovs_ros.training.networks.cross_attention import CrossAttention
-from ovs_ros.training.networks.guidance import TextGuidance
-from ovs_ros.training.networks.layers import float32_cosines, unit, zero
-from ovs_ros.training.networks.local_kernels import LocalKernels
-from ovs_ros.training.networks.network_inputs import PADDED_LOGIT, ImageFeatures, NetworkOutput
-from ovs_ros.training.networks.pixel_to_text import PixelToText
-from ovs_ros.training.networks.spatial_decoder import Doubling, EncoderContext, SpatialPair
+from ovs_ros.zoo.coarse_to_fine.category_attention import CategoryAttention
+from ovs_ros.zoo.coarse_to_fine.class_attention import ClassAttention
+from ovs_ros.zoo.coarse_to_fine.config import NetworkConfig
+from ovs_ros.zoo.coarse_to_fine.cost import CostEmbedding, cost_volume
+from ovs_ros.zoo.coarse_to_fine.cross_attention import CrossAttention
+from ovs_ros.zoo.coarse_to_fine.guidance import TextGuidance
+from ovs_ros.zoo.coarse_to_fine.layers import float32_cosines, unit, zero
+from ovs_ros.zoo.coarse_to_fine.local_kernels import LocalKernels
+from ovs_ros.zoo.coarse_to_fine.network_inputs import PADDED_LOGIT, ImageFeatures, NetworkOutput
+from ovs_ros.zoo.coarse_to_fine.pixel_to_text import PixelToText
+from ovs_ros.zoo.coarse_to_fine.spatial_decoder import Doubling, EncoderContext, SpatialPair
 
 
 class CoarseToFine(nn.Module):

@@ -6,12 +6,12 @@ torch = pytest.importorskip("torch", reason="torch is not installed (pip install
 
 from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
-from training.networks.nets import CONFIGS, image, network, words  # noqa: E402
+from zoo.coarse_to_fine.nets import CONFIGS, image, network, words  # noqa: E402
 
-from ovs_ros.training.networks.coarse_to_fine import CoarseToFine  # noqa: E402
-from ovs_ros.training.networks.config import NetworkConfig  # noqa: E402
-from ovs_ros.training.networks.layers import unit  # noqa: E402
-from ovs_ros.training.networks.network_inputs import PADDED_LOGIT  # noqa: E402
+from ovs_ros.zoo.coarse_to_fine.config import NetworkConfig  # noqa: E402
+from ovs_ros.zoo.coarse_to_fine.layers import unit  # noqa: E402
+from ovs_ros.zoo.coarse_to_fine.network import CoarseToFine  # noqa: E402
+from ovs_ros.zoo.coarse_to_fine.network_inputs import PADDED_LOGIT  # noqa: E402
 
 each_config = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
 

@@ -6,7 +6,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed (pip install
 
 from torch.nn.functional import normalize  # noqa: E402
 
-from ovs_ros.training.networks.pixel_to_text import PixelToText, sinusoidal_positions  # noqa: E402
+from ovs_ros.zoo.coarse_to_fine.pixel_to_text import PixelToText, sinusoidal_positions  # noqa: E402
 
 
 @pytest.fixture

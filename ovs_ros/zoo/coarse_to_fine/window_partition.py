@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ovs_ros.training.networks.layers import MASKED, split_axis
+from ovs_ros.zoo.coarse_to_fine.layers import MASKED, split_axis
 
 
 def cut(x: Tensor, window: int, offset: int) -> Tensor:

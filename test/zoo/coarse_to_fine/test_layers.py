@@ -4,7 +4,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed (pip install '.[train]')")
 
-from ovs_ros.training.networks.layers import float32_cosines, linear_attention, unit  # noqa: E402
+from ovs_ros.zoo.coarse_to_fine.layers import float32_cosines, linear_attention, unit  # noqa: E402
 
 
 def test_linear_attention_is_the_mean_of_values_weighed_by_the_feature_maps() -> None:

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from ovs_ros.training.networks.coarse_to_fine import CoarseToFine
-from ovs_ros.training.networks.config import NetworkConfig
+from ovs_ros.zoo.coarse_to_fine.config import NetworkConfig
+from ovs_ros.zoo.coarse_to_fine.network import CoarseToFine
 
 
 def save(network: CoarseToFine, path: Path) -> None:

@@ -7,7 +7,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed (pip install
 from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
-from ovs_ros.training.networks.window_partition import WindowBias, cut, join  # noqa: E402
+from ovs_ros.zoo.coarse_to_fine.window_partition import WindowBias, cut, join  # noqa: E402
 
 
 @settings(deadline=None)

@@ -9,8 +9,8 @@ torch = pytest.importorskip("torch", reason="torch is not installed (pip install
 onnxruntime = pytest.importorskip("onnxruntime")
 
 from ovs_ros.training.networks.auxiliary import AuxiliaryHead  # noqa: E402
-from ovs_ros.training.networks.local_kernels import LocalKernels  # noqa: E402
-from ovs_ros.training.networks.pixel_to_text import PixelToText  # noqa: E402
+from ovs_ros.zoo.coarse_to_fine.local_kernels import LocalKernels  # noqa: E402
+from ovs_ros.zoo.coarse_to_fine.pixel_to_text import PixelToText  # noqa: E402
 
 GRID = {1: "rows", 2: "columns"}
 CATEGORIES = {1: "categories"}

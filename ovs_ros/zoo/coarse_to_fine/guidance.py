@@ -10,8 +10,8 @@ logits and one linear projection. Two readings of it:
 import torch
 from torch import Tensor, nn
 
-from ovs_ros.training.networks.config import Guidance
-from ovs_ros.training.networks.layers import MASKED
+from ovs_ros.zoo.coarse_to_fine.config import Guidance
+from ovs_ros.zoo.coarse_to_fine.layers import MASKED
 
 
 class TextGuidance(nn.Module):

@@ -6,7 +6,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed (pip install
 
 from torch.nn.functional import conv2d  # noqa: E402
 
-from ovs_ros.training.networks.local_kernels import LocalKernels  # noqa: E402
+from ovs_ros.zoo.coarse_to_fine.local_kernels import LocalKernels  # noqa: E402
 
 
 def part(**options) -> LocalKernels:

@@ -4,7 +4,7 @@ import pytest
 
 pytest.importorskip("torch", reason="torch is not installed (pip install '.[train]')")
 
-from ovs_ros.training.networks.config import NetworkConfig  # noqa: E402
+from ovs_ros.zoo.coarse_to_fine.config import NetworkConfig  # noqa: E402
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ def test_impossible_configurations_are_refused(fields: dict[str, object], messag
 
 
 def test_the_plain_configuration_has_no_weights() -> None:
-    from ovs_ros.training.networks.coarse_to_fine import CoarseToFine
+    from ovs_ros.zoo.coarse_to_fine.network import CoarseToFine
 
     assert list(CoarseToFine(NetworkConfig.plain(64)).parameters()) == []
 

@@ -9,8 +9,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ovs_ros.training.networks.layers import Mlp, join_heads, softmax_attention, split_axis, split_heads, zero
-from ovs_ros.training.networks.window_partition import WindowBias, cut, join
+from ovs_ros.zoo.coarse_to_fine.layers import (
+    Mlp,
+    join_heads,
+    softmax_attention,
+    split_axis,
+    split_heads,
+    zero,
+)
+from ovs_ros.zoo.coarse_to_fine.window_partition import WindowBias, cut, join
 
 
 class EncoderContext(nn.Module):
