@@ -136,7 +136,7 @@ class LoadOptions(_Checked):
     )
     attributes: str = _option(
         OFF,
-        "What words look like (LMSeg), mixed into their embeddings: 'off', 'shipped', or a YAML file laid "
+        "What words look like (LMSeg), mixed into their embeddings: 'off', 'shipped', or a YAML file merged "
         "over the shipped one.",
         node=False,
     )

@@ -62,7 +62,7 @@ def adapt(
     ] = None,
     precision: Annotated[
         float,
-        typer.Option(min=0, max=1, help="The mean confidence that a category's pixels shall have; 0: off."),
+        typer.Option(min=0, max=1, help="The mean confidence that a category's pixels must reach; 0: off."),
     ] = 0.7,
     most_unknown: Annotated[
         float, typer.Option(min=0, max=1, help="The share of a category's pixels that may become unknown.")
@@ -75,7 +75,7 @@ def adapt(
     """Choose prompts and thresholds for each category from unlabelled frames, and write them as a vocabulary.
 
     Categories keep the prompts and thresholds that the given vocabulary already has for them. The node loads
-    the result with its parameter 'vocabulary'. Where DIR has labels and a class file, a table tells what was
+    the result with its parameter 'vocabulary'. Where DIR has labels and a class file, a table shows what was
     gained and lost; classes that the vocabulary lacks do not count.
     """
     with user_errors():

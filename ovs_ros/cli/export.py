@@ -1,4 +1,4 @@
-"""`ovs export`: a model that needs torch as a folder that does not."""
+"""`ovs export`: write a torch model as a folder that needs no torch."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -47,7 +47,7 @@ def export(
         height, width = _size(size)
         from ovs_ros.encoders.clip.imports import import_open_clip
 
-        import_open_clip()  # First, for it says what to install.
+        import_open_clip()  # First, because its error says what to install.
         from ovs_ros.encoders.clip.export import export_model
         from ovs_ros.zoo.families import load_dense_model
 
@@ -148,7 +148,7 @@ def _print_parity(file: str, parities: Mapping[str, Parity]) -> None:
 
 
 def _print_times(times: Mapping[str, list[float]], threads: int) -> None:
-    """The lower quartile is what a machine with other work comes closest to without it."""
+    """The lower quartile: least disturbed by other work on the machine."""
     first = np.percentile(next(iter(times.values())), 25)
     heads = (f"ms, {threads} threads", "lower quartile", "median", "times as fast")
     table = Table(*heads, caption=device_name("cpu"))

@@ -13,7 +13,7 @@ from ovs_ros.cli.common import list_images
 from ovs_ros.vocabulary.yaml_io import load_class_names
 
 IGNORED = 255
-"""What stands for a pixel that does not count, in label files and in `LabelledSet.read`."""
+"""The value of a pixel that does not count, in label files and in `LabelledSet.read`."""
 NAMELESS = "unknown"
 """A line of a fine class file whose pixels do not count."""
 
@@ -43,7 +43,7 @@ class LabelledSet:
         images, labels: files, pair by pair.
         names: of the classes, in the order of their indices.
         indices: (256,) int16, the index in `names` of each value of a label file; IGNORED where it does not
-            count, -1 where it has no business there.
+            count, -1 where it is not allowed.
         colors: (K,) int32, 65536 R + 256 G + B of each class where label files are painted, and other colours
             do not count; None where they hold values.
     """
@@ -90,7 +90,7 @@ class LabelledSet:
         if outside.size:
             raise ValueError(
                 f"expected labels below {int(np.argmin(self.indices))}, as many as the class file names, or "
-                f"{IGNORED} in {path}, got {outside[0]}; is it another class file's?"
+                f"{IGNORED} in {path}, got {outside[0]}; does it belong to another class file?"
             )
         if values.shape != size:
             raise ValueError(
@@ -118,7 +118,7 @@ def load_labelled_set(folder: Path, kind: LabelKind = "label", classes: Path | N
         raise ValueError(f"expected labels to be one of {', '.join(_FORMS)}, got {kind!r}")
     form = _FORMS[kind]
     if not (folder / "image").is_dir() or not (folder / kind).is_dir():
-        raise ValueError(f"expected the folders image and {kind} in {folder}, and they are not there")
+        raise ValueError(f"expected the folders image and {kind} in {folder}, and they are missing")
     images = list_images(folder / "image")
     labels = [folder / kind / f"{image.stem}.png" for image in images]
     missing = [label for label in labels if not label.is_file()]

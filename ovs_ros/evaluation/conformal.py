@@ -54,7 +54,7 @@ def fit_limit(scores: Sequence[float], alpha: float) -> float:
 
 @dataclass(frozen=True)
 class ImageCoverage:
-    """What the sets of one image are worth.
+    """How good the sets of one image are.
 
     Attributes:
         share: of its positions whose set holds the true name.
@@ -66,7 +66,7 @@ class ImageCoverage:
 
 
 def cover(probabilities: NDArray[np.float32], truth: NDArray[np.integer], q: float) -> ImageCoverage:
-    """Form the sets of an image and see whether they hold the true names.
+    """Form the sets of an image and count those that hold the true names.
 
     Args:
         probabilities: (n, K), n at least 1.
@@ -84,5 +84,5 @@ def _scores(probabilities: NDArray[np.float32], truth: NDArray[np.integer]) -> N
 
 def _rank(count: int, share: float) -> int:
     """The smallest whole number that is at least `share` of `count`, and 1 at least."""
-    # What rounding adds to a whole number is not a further rank: 0.9 * 10 is 9.
+    # Rounding errors must not add a rank: 0.9 * 10 is 9.
     return max(1, math.ceil(count * share - 1e-9))

@@ -1,4 +1,4 @@
-"""How steady names are: which share of the points that two frames see changes its name between them."""
+"""Flicker: the share of points seen by two frames whose name changes between them."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -5,13 +5,13 @@ from numpy.typing import NDArray
 
 
 class ConfusionMatrix:
-    """Counts, over many images, which class pixels have and which one they were given.
+    """Count over images the true class and the given class of pixels.
 
     Args:
         classes: how many classes there are; they count from 0.
 
     Attributes:
-        counts: (classes, classes + 1) int64, true class by given class; the last column is 'none of them'.
+        counts: (classes, classes + 1) int64, true class by given class; the last column is 'no class'.
     """
 
     def __init__(self, classes: int) -> None:
@@ -24,7 +24,7 @@ class ConfusionMatrix:
         """Count one image.
 
         Args:
-            truth: integer array; values that are no class are ignored.
+            truth: integer array; values outside the classes are ignored.
             given: integer array of the same shape; values that are no class are wrong wherever truth is one.
 
         Raises:
@@ -61,7 +61,7 @@ class ConfusionMatrix:
 
     @property
     def mistaken(self) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-        """For each class the one that its pixels were most often taken for, and the share of them that was.
+        """For each class, the class its pixels were most often mistaken for, and their share.
 
         Returns:
             (classes,) from 0 to `classes`, the last being none of the classes; and (classes,) in [0, 1], NaN

@@ -52,7 +52,7 @@ class TemplateEntropies:
             self.entropy[template] += np.bincount(best, entropy, minlength=self._words)[:count]
 
     def choose(self, most: int) -> list[NDArray[np.intp]]:
-        """For each category its best templates, at most `most`, the best first; none if nobody saw it."""
+        """For each category its best templates, at most `most`, best first; empty if no patch had it."""
         supported = (self.patches > 0) & (self.patches >= SUPPORT * self.patches.max(axis=0))  # (T, K)
         mean = np.where(supported, self.entropy / np.maximum(self.patches, 1), np.inf)
         order = np.argsort(mean, axis=0, kind="stable")[:most]  # (most, K)

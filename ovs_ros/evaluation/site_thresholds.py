@@ -32,7 +32,7 @@ class CategoryConfidences:
         """Count one image.
 
         Args:
-            labels: (H, W) categories; values from K on are nobody's.
+            labels: (H, W) categories; values from K on are no category.
             confidence: (H, W) uint8 in 1/255.
         """
         named = labels < len(self.pixels)
@@ -50,7 +50,7 @@ class CategoryConfidences:
         sure = (self.pixels * np.arange(LEVELS))[:, ::-1].cumsum(axis=1)[:, ::-1] / (LEVELS - 1)
         reached = sure >= precision * kept
         allowed = kept >= np.maximum((1 - most_unknown) * kept[:, :1], 1)
-        # Both hold up to a level or from one on: the first that reaches it, but for the last that is allowed.
+        # `reached` holds from a level on, `allowed` up to one: the first reached, at most the last allowed.
         first = np.where(reached.any(axis=1), reached.argmax(axis=1), LEVELS)
         last = np.maximum(allowed.sum(axis=1) - 1, 0)
         levels = np.minimum(first, last)  # (K,)

@@ -1,4 +1,4 @@
-"""How the picture moved: dense optical flow by inverse search (DIS; Kroeger et al., ECCV 2016)."""
+"""Dense optical flow by inverse search (DIS; Kroeger et al., ECCV 2016)."""
 
 from dataclasses import dataclass
 
@@ -12,9 +12,9 @@ LONG_SIDE = 320
 """Flow is computed on images of at most so many pixels along their longer side, and at least SHORT_SIDE."""
 SHORT_SIDE = 32
 MISMATCH = 20.0
-"""Grey levels out of 255 by which a pixel may differ from the one that it is said to come from."""
+"""Grey levels out of 255 by which a pixel may differ from the pixel that it comes from."""
 CUT_SHARE = 0.5
-"""The picture is another one if more than this share of the pixels does not fit to the one before."""
+"""It is a cut if more than this share of the pixels does not match the frame before."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +46,7 @@ class OpticalFlow:
         self._flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
 
     def __call__(self, now: DownscaledFrame, before: DownscaledFrame) -> Warp | None:
-        """Where the pixels of one image lay in an earlier one of the same size; None after a cut."""
+        """Where the pixels of one image were in an earlier one of the same size; None after a cut."""
         height, width = now.size
         small_height, small_width = now.gray.shape
         flow = self._flow.calc(now.gray, before.gray, None)  # (h, w, 2) pixels, right and down

@@ -29,7 +29,7 @@ def write_ply(
     confidence: NDArray[np.uint8],
     names: Mapping[int, str],
 ) -> int:
-    """Write the points that are finite, binary and little endian; what the labels mean goes into comments.
+    """Write the points that are finite, binary and little endian; the names of the labels go into comments.
 
     Args:
         path: the file, overwritten.

@@ -1,4 +1,4 @@
-"""The same points seen from two places: by depth, camera poses and the pinhole model.
+"""Find the same points in two images by depth, camera poses and the pinhole model.
 
 With the inverse depth d = 1 / z of a pixel (u, v), the rotation R and the translation t from one camera to
 the other, and the camera matrices K and K', the pixel lies in the other image at
@@ -20,7 +20,7 @@ from ovs_ros.geometry.points import Intrinsics
 from ovs_ros.geometry.warp import NOWHERE, Warp
 
 TOLERANCE = 0.05
-"""By which share two inverse depths of one point may differ; what depth cameras err by at a few metres."""
+"""By which share two inverse depths of one point may differ; the error of depth cameras at a few metres."""
 _BEHIND = np.float32(1e-3)
 _COARSE = 16
 _REACH = 9
@@ -28,13 +28,13 @@ _REACH = 9
 
 @dataclass(frozen=True, eq=False)
 class Sight:
-    """What a camera measured at one moment, and from where.
+    """What a camera measured at one moment, and its pose.
 
     Attributes:
         intrinsics: of the depth image, and of the image that it is registered to.
         depth: (H, W) float32, metres along z; not finite or not above 0 where there is none.
         camera_to_world: (4, 4) float64, the rigid motion from the camera's optical frame (x right, y down,
-            z forward) to a frame that stands still.
+            z forward) to a fixed frame.
         inverse_depth: (H, W) float32, 1 / metres, 0 where there is none.
 
     Raises:
@@ -62,7 +62,7 @@ class Sight:
 
 
 def reproject(now: Sight, before: Sight, tolerance: float = TOLERANCE, holes: bool = True) -> Warp:
-    """Where the pixels of one sight lay in an earlier one.
+    """Where the pixels of one sight were in an earlier one.
 
     Args:
         now, before: the two sights; their cameras may differ.
@@ -82,7 +82,7 @@ def reproject(now: Sight, before: Sight, tolerance: float = TOLERANCE, holes: bo
         return out
 
     scale = component(2)
-    # What lies behind the earlier camera comes out far outside of its image.
+    # Points behind the earlier camera get places far outside its image.
     np.reciprocal(np.maximum(scale, _BEHIND, out=scale), out=scale)
     x, y = component(0), component(1)
     x *= scale

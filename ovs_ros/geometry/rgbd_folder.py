@@ -1,7 +1,7 @@
 """A recording of a depth camera with known poses, as a folder of files.
 
 For each frame `NNNN.color.jpg`, `NNNN.depth.png` (uint16 millimetres, 0 for none) and `NNNN.pose.txt` (4 x 4,
-camera to world); for all of them `intrinsics.txt` (3 x 3, pixels). Depth counts as registered to the image;
+camera to world); for all of them `intrinsics.txt` (3 x 3, pixels). Depth is taken as registered to the image;
 in 7-Scenes (Shotton et al., CVPR 2013) it is so only nearly.
 """
 
@@ -19,7 +19,7 @@ class RgbdFolder:
     """The frames of such a folder, by name.
 
     Attributes:
-        names: what stands before `.color.jpg`, sorted.
+        names: the part before `.color.jpg`, sorted.
 
     Raises:
         ValueError: the folder has no frame, or its calibration is no 3 x 3 matrix.
@@ -39,7 +39,7 @@ class RgbdFolder:
         """One frame: its image (H, W, 3) uint8 RGB, and what was measured with it.
 
         Raises:
-            ValueError: a file holds something else than it should.
+            ValueError: a file has other content than expected.
             OSError: a file cannot be read.
         """
         image = self._image(f"{name}.color.jpg", cv2.IMREAD_COLOR)
@@ -59,7 +59,7 @@ class RgbdFolder:
         path = self._folder / name
         image = cv2.imdecode(np.fromfile(path, np.uint8), flag) if path.stat().st_size else None
         if image is None:
-            raise ValueError(f"expected an image in {path}, got something that cannot be read as one")
+            raise ValueError(f"expected an image in {path}, got a file that cannot be read as one")
         return image
 
 

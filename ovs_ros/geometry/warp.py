@@ -1,4 +1,4 @@
-"""Where the pixels of an image lay in an earlier one."""
+"""Where the pixels of an image were in an earlier one."""
 
 from dataclasses import dataclass
 
@@ -27,7 +27,7 @@ class Warp:
 
         Args:
             earlier: (h, w) uint8, uint16 or float32, one value for each pixel of the earlier image.
-            outside: what pixels get whose point that image does not show.
+            outside: the value of pixels whose point that image does not show.
 
         Returns:
             (H, W) of the same dtype, new.

@@ -1,4 +1,4 @@
-"""Where TensorRT's engines lie. One is good for one model, one GPU, one driver and one TensorRT only."""
+"""The folder of TensorRT's engines. An engine fits only one model, GPU, driver and TensorRT release."""
 
 import ctypes
 import hashlib

@@ -14,7 +14,7 @@ _SAME = 1e-6
 
 
 class ParityError(ValueError):
-    """Two runs that should agree do not."""
+    """Two runs that should agree differ."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def session_parity(session: Any, reference: Any, inputs: Mapping[str, NDArray[An
     """Run two sessions of ONNX Runtime on the same inputs and compare their outputs.
 
     Args:
-        session: the one in question.
+        session: the session to check.
         reference: the one it must agree with.
         inputs: by name.
     """
@@ -75,7 +75,7 @@ def session_parity(session: Any, reference: Any, inputs: Mapping[str, NDArray[An
 
 
 def require(parities: Mapping[str, Parity], least: float, what: str) -> None:
-    """Refuse what does not agree.
+    """Refuse outputs that differ.
 
     Args:
         parities: by output.

@@ -1,4 +1,4 @@
-"""What a time was measured on: the processor's name and the instruction sets that decide its speed."""
+"""The processor's name and instruction sets, to print beside measured times."""
 
 import platform
 from pathlib import Path

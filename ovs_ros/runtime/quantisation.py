@@ -38,7 +38,7 @@ def quantise_columns(weight: Float) -> tuple[NDArray[np.int8], Float]:
 def quantise_products(model: onnx.ModelProto) -> onnx.ModelProto:
     """Replace products with constant matrices by ONNX Runtime's DynamicQuantizeMatMul.
 
-    Activations are quantised as they come, one scale a tensor. A bias that is added goes into the operator.
+    Activations are quantised at run time, one scale a tensor. A bias that is added goes into the operator.
     """
     arrays = _arrays(model.graph)
     users: dict[str, list[onnx.NodeProto]] = {}

@@ -58,7 +58,7 @@ def usable_cores(proc: Path = PROC, cgroups: Path = CGROUPS, cpus: Path = CPUS) 
     its control groups (containers), and OMP_NUM_THREADS where it is set.
 
     Args:
-        proc, cgroups, cpus: where Linux tells of them.
+        proc, cgroups, cpus: where Linux lists them.
     """
     limits = [_cores(cpus), *_quotas(proc, cgroups)]
     asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()

@@ -1,4 +1,4 @@
-"""Where torch runs, in which precision, and what a device says when its memory is full."""
+"""Torch devices: which one, which precision, and how each reports full memory."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

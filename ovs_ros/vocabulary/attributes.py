@@ -24,7 +24,7 @@ OFF, OWN = "off", "shipped"
 
 @dataclass(frozen=True)
 class CategoryAttributes:
-    """How to tell a category by its looks. Phrases are empty where nothing is said.
+    """What a category looks like. Phrases that are not given are empty.
 
     Attributes:
         name: of the category.
@@ -70,12 +70,12 @@ class Attributes:
             self._index.setdefault(_singular(key), entry)
 
     def find(self, name: str) -> CategoryAttributes | None:
-        """What is known of a name; None where nothing is."""
+        """The attributes of a name; None if there are none."""
         key = _key(name)
         return self._index.get(key) or self._index.get(_singular(key))
 
     def under(self, above: "Attributes") -> "Attributes":
-        """These with others laid over them.
+        """These attributes with others merged over them.
 
         Of a category that both have, what `above` says counts, and the rest stays. Names and synonyms of
         `above` are found before those of these.
@@ -114,7 +114,7 @@ def read_attributes(path: Path | str) -> Attributes:
     """Read one file of attributes.
 
     Raises:
-        VocabularyError: the file cannot be read, is no YAML, has another form, or says something twice.
+        VocabularyError: the file cannot be read, is no YAML, has another form, or has an entry twice.
     """
     form = Form(path, _EXAMPLES)
     root = form.compose()
@@ -172,7 +172,7 @@ def _phrase(form: Form, node: yaml.Node, key: str, name: str) -> str:
             node,
             f"at most {MAX_PHRASE_LENGTH} characters for {key} of '{name}'",
             str(len(phrase)),
-            "shorten it to what the eye sees first",
+            "shorten it to the most visible features",
         )
     return phrase
 
@@ -189,7 +189,7 @@ def _key(name: str) -> str:
 
 
 def _singular(key: str) -> str:
-    """The key with its last word in the singular, as far as the common endings of English tell."""
+    """The key with its last word in the singular, by the common endings of English."""
     if key.endswith("ies") and len(key) > 4:
         return key[:-3] + "y"
     if key.endswith(("sses", "xes", "ches", "shes")):

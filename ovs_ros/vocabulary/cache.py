@@ -1,4 +1,4 @@
-"""Embeddings kept on disk, so that a word goes through the text encoder once in a machine's life."""
+"""A cache of embeddings on disk, so that each word is encoded once per machine."""
 
 import hashlib
 import json
