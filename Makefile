@@ -1,4 +1,4 @@
-# make setup | demo | docs | test | lint | clean. Each does the set-up it needs, and only what changed.
+# make setup | demo | docs | test | test-oldest | lint | clean. Each does the set-up it needs, and only what changed.
 # Another ROS distribution, in folders of its own: make setup ROS=jazzy, make test ROS=jazzy (its ROS tests).
 # Options of the demonstration: make demo ARGS="--source FOLDER --words 'floor, wall'"
 
@@ -20,7 +20,7 @@ ROS_ENV := export PATH="$(CURDIR)/$(VENV)/bin:$$PATH" && . install$(SUFFIX)/setu
     FASTRTPS_DEFAULT_PROFILES_FILE="$(CURDIR)/config/fastdds_large_data.xml" \
     ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST
 
-.PHONY: setup demo docs test lint clean
+.PHONY: setup demo docs test test-oldest lint clean
 .DELETE_ON_ERROR:
 
 setup: $(STAMPS)/interfaces
@@ -84,6 +84,17 @@ else
 test: setup
 	@$(ROS_ENV) && python -m pytest test/ros test/system
 endif
+
+# The oldest versions of what the package needs, on Python 3.10; what needs torch or ROS stays out.
+test-oldest: .venv-oldest/installed
+	@.venv-oldest/bin/python -m pytest -p no:cacheprovider -k "not original_model" \
+	    --ignore test/encoders/clip --ignore test/cli/test_train.py test/vocabulary test/steps test/geometry \
+	    test/runtime test/encoders test/cli test/test_segmenter.py test/test_telemetry.py
+
+.venv-oldest/installed: requirements/oldest.txt scripts/create_venv.sh
+	@scripts/create_venv.sh .venv-oldest 3.10
+	@.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/oldest.txt
+	@touch $@
 
 clean:
 	rm -rf .venv .venv-* build build-* install install-* log log-* demo_output site

@@ -35,6 +35,8 @@ class DownscaledFrame:
         height, width = image.shape[:2]
         scale = min(LONG_SIDE / max(height, width), 1.0)
         small = (max(round(width * scale), SHORT_SIDE), max(round(height * scale), SHORT_SIDE))
+        if height == width == 1:  # OpenCV 4.5 takes it for one channel of three pixels.
+            image = np.repeat(image, 2, axis=1)
         resized = cv2.resize(image, small, interpolation=cv2.INTER_AREA)
         return cls(cv2.cvtColor(resized, cv2.COLOR_RGB2GRAY), (height, width))
 

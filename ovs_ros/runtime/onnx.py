@@ -163,7 +163,6 @@ class BoundSession:
         self.session = session
         self.inputs = [given.name for given in session.get_inputs()]
         self._outputs = [output.name for output in session.get_outputs()]
-        self._binding = session.io_binding()
         self._kept: dict[str, ort.OrtValue] = {}
 
     def run(self, inputs: Mapping[str, NDArray[Any] | ort.OrtValue]) -> dict[str, ort.OrtValue]:
@@ -172,18 +171,21 @@ class BoundSession:
         Args:
             inputs: by name: C-contiguous arrays, or outputs of another session, best on the same device.
         """
+        # One for each run, or the last run's outputs would be written over.
+        binding = self.session.io_binding()
         for name, value in inputs.items():
             if self.kind == "cpu" and not isinstance(value, np.ndarray) and value.device_name() != "cpu":
                 value = value.numpy()  # A session without a GPU cannot fetch what lies on one.
-            self._binding.bind_ortvalue_input(
+            binding.bind_ortvalue_input(
                 name, self._brought(name, value) if isinstance(value, np.ndarray) else value
             )
-        # Else the last run's outputs would be written over.
-        self._binding.clear_binding_outputs()
         for name in self._outputs:
-            self._binding.bind_output(name, self.kind, self.number)
-        self.session.run_with_iobinding(self._binding)
-        return dict(zip(self._outputs, self._binding.get_outputs(), strict=True))
+            binding.bind_output(name, self.kind, self.number)
+        self.session.run_with_iobinding(binding)
+        outputs = dict(zip(self._outputs, binding.get_outputs(), strict=True))
+        for output in outputs.values():
+            output.binding = binding  # In old versions a value refers to memory of its binding.
+        return outputs
 
     def _brought(self, name: str, array: NDArray[Any]) -> ort.OrtValue:
         """The array on the device; on the CPU the array itself."""
