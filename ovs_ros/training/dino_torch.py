@@ -28,13 +28,10 @@ class DinoTokens:
     Attributes:
         cls: (B, 384) of each of the layers 3, 6, 9 and 12: the class token, normalised.
         patches: (B, h, w, 384) of each of these layers, normalised.
-        attention: (B, h, w, 6), how much the class token attends to each patch in the last block, by head;
-            its sum over the grid is 1.
     """
 
     cls: tuple[Tensor, ...]
     patches: tuple[Tensor, ...]
-    attention: Tensor
 
 
 class DinoV2(nn.Module):
@@ -67,16 +64,13 @@ class DinoV2(nn.Module):
         grid = (images.shape[2] // PATCH, images.shape[3] // PATCH)
         if grid not in self._resampled:
             self._resampled[grid] = torch.from_numpy(resample_grid(self.positions, *grid)).flatten(0, 1)
-        taken, before, _ = self.layers(images, self._resampled[grid].to(images.device))
+        taken, _ = self.layers(images, self._resampled[grid].to(images.device))
         return DinoTokens(
             cls=tuple(t[:, 0] for t in taken),
             patches=tuple(t[:, 1:].unflatten(1, grid) for t in taken),
-            attention=self.blocks[-1].class_attention(before).transpose(1, 2).unflatten(1, grid),
         )
 
-    def layers(
-        self, images: Tensor, positions: Tensor, depth: int = DEPTH
-    ) -> tuple[list[Tensor], Tensor, Tensor]:
+    def layers(self, images: Tensor, positions: Tensor, depth: int = DEPTH) -> tuple[list[Tensor], Tensor]:
         """The tokens between the blocks.
 
         Args:
@@ -85,17 +79,17 @@ class DinoV2(nn.Module):
             depth: how many blocks to run.
 
         Returns:
-            The normalised tokens (B, 1 + h*w, 384) of those `LAYERS` that are reached, and the tokens before
-            and after the last block that was run.
+            The normalised tokens (B, 1 + h*w, 384) of those `LAYERS` that are reached, and the tokens after
+            the last block that was run.
         """
         x = self.patch(images).flatten(2).transpose(1, 2) + positions
         x = torch.cat([self.cls.expand(len(x), -1, -1), x], dim=1)  # (B, 1 + N, 384)
-        taken, before = [], x
+        taken = []
         for index, block in enumerate(self.blocks[:depth], start=1):
-            before, x = x, block(x)
+            x = block(x)
             if index in LAYERS:
                 taken.append((self.last_norm if index == DEPTH else self.norm)(x))
-        return taken, before, x
+        return taken, x
 
 
 class DinoBlock(nn.Module):
@@ -113,12 +107,6 @@ class DinoBlock(nn.Module):
         x = x + self.out(attention(query, key, value, HEADS))
         return x + self.fc2(F.gelu(self.fc1(self.norm2(x))))
 
-    def class_attention(self, x: Tensor) -> Tensor:
-        """How much the class token attends to each patch, (B, heads, N - 1), with sum 1 over the patches."""
-        query, key, _ = self.qkv(self.norm1(x)).unflatten(2, (3, HEADS, -1)).permute(2, 0, 3, 1, 4)
-        scores = query[:, :, :1] @ key[:, :, 1:].transpose(2, 3) / query.shape[3] ** 0.5
-        return scores[:, :, 0].float().softmax(dim=-1)
-
 
 class _Graph(nn.Module):
     """The encoder for one image as bytes."""
@@ -129,7 +117,7 @@ class _Graph(nn.Module):
         self.depth = depth
 
     def forward(self, image: Tensor, positions: Tensor) -> Tensor:
-        taken, _, last = self.encoder.layers(image.permute(2, 0, 1)[None].float(), positions, self.depth)
+        taken, last = self.encoder.layers(image.permute(2, 0, 1)[None].float(), positions, self.depth)
         return torch.cat(taken if self.depth == DEPTH else [*taken, last], dim=-1)[0]
 
 

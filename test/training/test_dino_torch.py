@@ -65,22 +65,6 @@ def test_tokens_are_those_of_the_shipped_encoder(
     assert near.mean() > 0.99
 
 
-def test_class_attention_is_a_share_and_goes_somewhere(tokens: DinoTokens) -> None:
-    assert tokens.attention.shape == (1, *GRID, 6)
-    torch.testing.assert_close(tokens.attention.sum((1, 2)), torch.ones(1, 6))
-    assert tokens.attention.max() > 2 / (GRID[0] * GRID[1])
-
-
-def test_class_attention_is_what_moves_the_class_token(encoder: DinoV2) -> None:
-    """Its own definition: what softmax over all tokens gives to the patches, brought to sum 1."""
-    torch.manual_seed(0)
-    block = encoder.blocks[-1]
-    x = torch.randn(2, 1 + 6, 384)
-    query, key, _ = block.qkv(block.norm1(x)).view(2, 7, 3, 6, 64).permute(2, 0, 3, 1, 4)
-    full = (query @ key.transpose(2, 3) / 8).softmax(-1)[:, :, 0, 1:]
-    torch.testing.assert_close(block.class_attention(x), full / full.sum(-1, keepdim=True))
-
-
 def test_the_encoder_has_nothing_to_train(encoder: DinoV2) -> None:
     assert not any(p.requires_grad for p in encoder.parameters())
 
