@@ -1,4 +1,4 @@
-"""What `ovs export` writes beside the networks, and what it is checked for before a network is opened."""
+"""The manifest of `ovs export`, and its checks before a network is opened."""
 
 import json
 from collections.abc import Mapping

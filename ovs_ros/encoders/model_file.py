@@ -23,12 +23,12 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "precision": get_args(Precision),
 }
 _OF_EXPORTED = ("model", "device", "precision", "templates")
-"""The keys that count beside a folder of `ovs export`: all else was settled when it was written."""
+"""The keys allowed with a folder of `ovs export`; the export fixed all others."""
 
 
 @dataclass(frozen=True)
 class ModelFile:
-    """What a model file says; each field is a key of the YAML.
+    """The content of a model file; each field is a key of the YAML.
 
     Attributes:
         model: an architecture that open_clip knows, 'cat-seg-b', 'cat-seg-l', 'sed-b', 'sed-l', 'san-b',
@@ -170,7 +170,7 @@ def _located(key: str, value: str, folder: Path) -> str:
     is_path = "/" in value or value.startswith((".", "~")) or key not in ("model", "weights")
     is_path = is_path or (key == "weights" and bool(Path(value).suffix))
     there = _holds_exported(beside) if key == "model" else beside.exists()
-    # One that is missing must not be another of its name, which the working directory happens to have.
+    # One that is missing must not be another of its name, in the working directory.
     return str(beside) if there or (is_path and folder != MODEL_FILES) else value
 
 

@@ -1,4 +1,4 @@
-"""What the segmenter asks of an image encoder and of a text encoder."""
+"""The interfaces of image encoders and text encoders."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class DenseFeatures:
         upsampling: gives cosines with words on the finer grid that the logits are computed on.
         extent: (y, x), the share of both grids that the image covers, from the top left corner;
             the rest is padding. Each in (0, 1].
-        hidden: (gh, gw, C) float32, what the encoder knows of each patch beside its embedding, for a network
+        hidden: (gh, gw, C) float32, the encoder's features of each patch beside its embedding, for a network
             that refines the cosines (see steps/network.py); None where it gives nothing.
     """
 

@@ -1,4 +1,4 @@
-"""What CLIP's tokenizers do to a text before they cut it up, with the standard library alone."""
+"""The text cleaning of CLIP's tokenizers, with the standard library only."""
 
 import html
 import re

@@ -1,4 +1,4 @@
-"""From the cosines of patches to those of pixel positions, at a cost that hardly knows the vocabulary."""
+"""Upsample cosines of patches to pixel positions, at a cost nearly independent of the vocabulary."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -81,7 +81,7 @@ class ConvexUpsampling:
         patches: (h, w, D) unit embeddings.
         weights: (h*w, s*s, 9), convex over the last axis.
         details: (h*w, s*s, F).
-        detail_words: (D, F), what a word asks of the details.
+        detail_words: (D, F), the weights of the details for a word.
     """
 
     patches: Array

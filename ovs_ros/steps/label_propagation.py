@@ -33,7 +33,7 @@ _TOLERANCE = 1e-4
 
 
 def propagate(scores: Array, patches: Array, alpha: float = ALPHA, steps: int = STEPS) -> Array:
-    """Let patches that look alike agree.
+    """Average the scores of patches that look alike.
 
     Args:
         scores: (h, w, M), of each patch for each word.

@@ -25,7 +25,7 @@ _SHARPNESS = 0.1
 def refine_with_pamr(
     scores: Array, guide: Array, dilations: tuple[int, ...] = DILATIONS, steps: int = STEPS
 ) -> Array:
-    """Let neighbours of like colour agree.
+    """Average the scores of neighbours with similar colours.
 
     Args:
         scores: (rows, cols, M), of each node for each word.

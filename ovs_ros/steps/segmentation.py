@@ -1,4 +1,4 @@
-"""What one frame is segmented into."""
+"""The result of segmenting one frame."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ class Segmentation:
             C-contiguous, made for this frame alone.
         confidence: (H, W) uint8, the probability of the pixel's best word in 1/255, among the words that this
             frame was decided among; calibrated where the segmenter is (see calibration.py).
-        vocabulary: what the ids mean.
+        vocabulary: the names of the ids.
         selected_ids: (M,) uint16, the categories that this frame was decided among, ascending columns.
         selected_names: their M names.
         scores: (M,) float32 in [0, 1], how sure the selection was that a category is in the frame.

@@ -28,7 +28,7 @@ from ovs_ros.steps.segmentation import Segmentation
 from ovs_ros.vocabulary.vocabulary import Vocabulary
 
 UNKNOWN_WEIGHT = np.float32(0.5)
-"""What a vote for unknown weighs beside one for a name of the same probability."""
+"""The weight of a vote for unknown, relative to one for a name of the same probability."""
 
 View = TypeVar("View")
 
@@ -75,7 +75,7 @@ class TemporalFilter(Generic[View]):
         self._memory = None
 
     def apply(self, result: Segmentation, stamp: float, view: View) -> Segmentation:
-        """The frame's names in the light of those before.
+        """Filter the frame's names with those of the frames before.
 
         Args:
             result: of the frame, as the segmenter gives it; not changed, and not kept.

@@ -14,7 +14,7 @@ _CHUNK = 1 << 24
 
 @dataclass(frozen=True, eq=False)
 class Axis:
-    """Where the pixels of an axis of the image lie between the nodes of the grid's.
+    """Positions of an axis' pixels between the nodes of the grid.
 
     Attributes:
         matrix: (S, n) float32, interpolates from the nodes.

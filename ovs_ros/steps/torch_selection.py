@@ -13,7 +13,7 @@ from ovs_ros.steps.torch_words import DeviceWords
 
 @dataclass(frozen=True, eq=False)
 class Slots:
-    """What a frame is decided among: m slots for categories, of which the first M are filled.
+    """The categories of a frame: m slots, of which the first M are filled.
 
     Attributes:
         rows: (m,) int64 ascending rows of the vocabulary; in empty slots 0.

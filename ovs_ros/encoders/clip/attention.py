@@ -1,4 +1,4 @@
-"""The last layer of a CLIP ViT, and how its patches may see each other there.
+"""Variants of the last layer's attention in a CLIP ViT.
 
 CLIP trains the class token alone, so that the last layer's own attention scatters the patches' meaning; these
 variants replace it without training. With X the layer's input, Q, K, V its queries, keys and values, d a
@@ -31,7 +31,7 @@ from torch.nn import functional as F
 SIGMA = 5.0
 """The standard deviation of NACLIP's Gaussian in patches (Hajimiri et al. 2024, section 4.1)."""
 BETA, GAMMA = 1.2, 3.0
-"""What is subtracted from ProxyCLIP's affinities, in units of their mean, and their scale."""
+"""ProxyCLIP's beta (subtracted from affinities, in units of their mean) and gamma (their scale)."""
 _ALIGNED = 16
 """Fused kernels read masks whose rows begin at multiples of this many numbers, and copy others each time."""
 
@@ -48,7 +48,7 @@ def feed(block: Any, tokens: Tensor) -> Tensor:
 
 
 class LastLayer:
-    """The last block at work on one batch; every variant gives (B, N, C) for the N patches, before `ln_post`.
+    """The last block on one batch; every variant gives (B, N, C) for the N patches, before `ln_post`.
 
     Args:
         block: a ResidualAttentionBlock of open_clip.
@@ -69,7 +69,7 @@ class LastLayer:
         return self._whole(self._query(slice(1)), slice(1))[:, 0]
 
     def class_attention(self) -> Tensor:
-        """How much the class token sees of each patch, in shares of all patches: (B, heads, N) float32."""
+        """Attention of the class token to each patch, as shares of all patches: (B, heads, N) float32."""
         query = self._query(slice(1))  # (B, heads, 1, d)
         scores = (query @ self.key[:, :, 1:].mT)[:, :, 0] / query.shape[-1] ** 0.5
         return scores.float().softmax(-1)
@@ -79,7 +79,7 @@ class LastLayer:
         return self._whole(self._query(slice(1, None)), slice(1, None))
 
     def maskclip(self) -> Tensor:
-        """Each patch sees itself alone (MaskCLIP)."""
+        """Each patch attends only to itself (MaskCLIP)."""
         return _join(self._block, self.value[:, :, 1:])
 
     def maskclip_whole(self) -> Tensor:
@@ -87,19 +87,19 @@ class LastLayer:
         return feed(self._block, self._tokens[:, 1:] + self.maskclip())
 
     def sclip(self) -> Tensor:
-        """Patches see what asks alike and what answers alike (SCLIP's correlative self-attention)."""
+        """Query-query and key-key attention (SCLIP's correlative self-attention)."""
         query = self._query(slice(None))
         by_query = F.scaled_dot_product_attention(query[:, :, 1:], query, self.value)
         by_key = F.scaled_dot_product_attention(self.key[:, :, 1:], self.key, self.value)
         return feed(self._block, self._tokens[:, 1:] + _join(self._block, by_query + by_key))
 
     def clearclip(self) -> Tensor:
-        """Patches see what asks alike (ClearCLIP)."""
+        """Query-query attention (ClearCLIP)."""
         query = self._query(slice(None))
         return _join(self._block, F.scaled_dot_product_attention(query[:, :, 1:], query, self.value))
 
     def naclip(self, window: Tensor) -> Tensor:
-        """Patches see what answers alike, their neighbours above all (NACLIP).
+        """Key-key attention with a Gaussian around each patch (NACLIP).
 
         Args:
             window: (N, 1 + N), see `gaussian_window`; of the dtype of `key`, else it is cast in each frame.
@@ -108,7 +108,7 @@ class LastLayer:
         return _join(self._block, seen)
 
     def given(self, weights: Tensor) -> Tensor:
-        """Patches see each other by weights (B, N, N) from elsewhere, the same in every head."""
+        """Attention with given weights (B, N, N), the same in every head."""
         value = self.value[:, :, 1:].transpose(1, 2).flatten(2)  # (B, N, C)
         return self._block.ls_1(self._block.attn.out_proj(weights @ value))
 
@@ -164,7 +164,7 @@ def affinity_weights(cosines: Tensor, *, beta: float, gamma: float) -> Tensor:
 
     ProxyCLIP's equations 4 and 5 (Lan et al. 2024). The mean is over all pairs of one image. Where an image
     is so uniform that not even a patch's affinity with itself is above beta times the mean, the formula
-    leaves nothing to see; a patch then sees itself.
+    leaves nothing to see; a patch then attends to itself.
 
     Args:
         cosines: (B, N, N).
@@ -179,7 +179,7 @@ def affinity_weights(cosines: Tensor, *, beta: float, gamma: float) -> Tensor:
 
 
 def pool(features: Tensor, cosines: Tensor, *, least: float) -> Tensor:
-    """Features (B, N, C) averaged over the patches that are alike, weighted by how much.
+    """Features (B, N, C) averaged over similar patches, weighted by similarity.
 
     Args:
         features: in any dtype.

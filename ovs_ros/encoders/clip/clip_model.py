@@ -1,4 +1,4 @@
-"""What every model of open_clip has in common: its text tower, its scale and its normalisation."""
+"""Shared by all models of open_clip: text tower, scale and normalisation."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager

@@ -27,7 +27,7 @@ class TorchDecoding:
     Args:
         encoder: whose model decodes.
         features: of each window; buffers that the encoder's next frame overwrites.
-        windows: where they lie.
+        windows: their positions.
         patches: (h, w, D) unit embeddings, which serve where the decoder finds no memory.
     """
 
@@ -66,7 +66,7 @@ class TorchDecoding:
         return logits
 
     def changed(self, change: Change, extent: Extent) -> "TorchDecoding":
-        """Refused: the decoder reads the model's own features, which another encoder cannot stand in for.
+        """Refused: the decoder reads the model's own features, which another encoder cannot replace.
 
         Raises:
             ValueError: always.

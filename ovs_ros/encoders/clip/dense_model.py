@@ -1,4 +1,4 @@
-"""What a torch model offers so that it can name pixels: dense features, and perhaps a decoder of its own."""
+"""The interface of torch models: dense features, and for some a decoder of their own."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

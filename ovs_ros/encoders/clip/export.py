@@ -38,10 +38,10 @@ _TEXTS = (
     "an old man rides a bicycle in the rain, past a row of parked cars",
 )  # fmt: skip
 _PREFIX = "decoding"
-"""How outputs of the image encoder that only the decoder needs are called, with a number."""
+"""Names of image encoder outputs that only the decoder needs, with a number."""
 
 Report = Callable[[str, Mapping[str, Parity]], None]
-"""Is told each file, when it has passed, with its parities."""
+"""Called with each file that passed, and its parities."""
 
 
 class ImageGraph(nn.Module):
@@ -99,16 +99,16 @@ def export_model(
 
     Args:
         model: in float32 on the CPU.
-        folder: made if need be; files of the same names are replaced.
+        folder: made if missing; files of the same names are replaced.
         grid: the patches that an image is cut into.
         templates: prompt templates; empty: the model's, or those of CLIP for ImageNet.
         half: write networks in float16 too, for GPUs.
         int8: write networks with weights in int8 too, for CPUs.
         buckets: for how many words decoders are written, where the model decodes.
-        report: is told of each file.
+        report: called with each file.
 
     Raises:
-        ParityError: a network gives something else than torch; its file is removed, and the figure is said.
+        ParityError: a network's outputs differ from torch's; its file is removed, and the figure is said.
         ValueError: the model has something that ONNX or the tokenizer's format lacks.
         ModuleNotFoundError: the package onnx is missing.
     """
@@ -226,7 +226,7 @@ class _Writer:
         self._lower(path, lambda kind: decoder_file(words, kind), precisions, given, expected)
 
     def _check_padding(self, path: Path, given: Mapping[str, Tensor], logits: Tensor) -> None:
-        """Refuse a decoder in which words that are all zero, which fill a bucket up, count."""
+        """Refuse a decoder whose results depend on the zero words that fill a bucket."""
         count = len(logits) // 2
         words = given["words"].clone()
         words[count:] = 0
@@ -288,7 +288,7 @@ class _Writer:
     def _check(
         self, file: str, precision: str, given: Mapping[str, Tensor], expected: Mapping[str, Tensor]
     ) -> None:
-        """Refuse a file that gives something else than torch."""
+        """Refuse a file whose outputs differ from torch's."""
         session = _session(self.folder / file, precision)
         feed = {name: tensor.numpy() for name, tensor in given.items()}
         found = dict(zip(expected, session.run(list(expected), feed), strict=True))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 KEPT = 8
-"""Grids kept at once: a robot's cameras have a handful of sizes, a data set many."""
+"""Grids kept at once: a robot's cameras have few sizes, a data set many."""
 
 Key = tuple[tuple[int, int], torch.device, torch.dtype]
 

@@ -1,4 +1,4 @@
-"""open_clip, imported the one way that works beside every build of torchvision."""
+"""Import open_clip so that it works beside every build of torchvision."""
 
 import importlib
 from importlib.util import find_spec

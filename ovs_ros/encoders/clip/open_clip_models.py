@@ -1,4 +1,4 @@
-"""From a model file to a model of open_clip that names pixels."""
+"""From a model file to a model of open_clip with dense features."""
 
 from collections.abc import Mapping
 from fnmatch import fnmatch
@@ -53,7 +53,7 @@ def dense_clip(clip: Any, file: ModelFile, *, name: str, tokenizer: Any = None) 
 
     Args:
         clip: of the architecture `file.model`.
-        file: says which attention, and what belongs to it.
+        file: the attention and its settings.
         name, tokenizer: see `ClipModel`.
 
     Raises:
@@ -105,7 +105,7 @@ def build_clip(model: str, trained: Mapping[str, Any] | None = None) -> Any:
     if "quick_gelu" in trained:
         config["quick_gelu"] = trained["quick_gelu"]
     if "timm_model_name" in config["vision_cfg"]:
-        config["vision_cfg"]["timm_model_pretrained"] = False  # else timm downloads them
+        config["vision_cfg"]["timm_model_pretrained"] = False  # otherwise timm downloads them
     kind = open_clip.CustomTextCLIP if config.pop("custom_text", False) else open_clip.CLIP
     clip = kind(**config).requires_grad_(False).eval()
     open_clip.model.set_model_preprocess_cfg(

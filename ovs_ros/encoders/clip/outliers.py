@@ -1,4 +1,4 @@
-"""Repair of the few patches that CLIP's deep layers turn into stores of global information (SC-CLIP)."""
+"""Repair outlier patches, in which CLIP's deep layers store global information (SC-CLIP)."""
 
 import torch
 from torch import Tensor
@@ -6,12 +6,12 @@ from torch.nn import functional as F
 
 NEIGHBOURS = 30
 SHARE = 0.05
-"""SC-CLIP's settings: with how many neighbours a patch is compared, and what share of patches stand apart."""
+"""SC-CLIP's settings: number of neighbours, and share of patches that count as outliers."""
 _NO_DISTANCE = 1e-10
 
 
 def local_outlier_factors(tokens: Tensor, *, neighbours: int = NEIGHBOURS) -> Tensor:
-    """How much sparser the surroundings of each token are than those of its neighbours.
+    """Density of the neighbours of each token relative to its own density.
 
     The local outlier factor of Breunig et al. 2000 (definitions 5 to 7) over Euclidean distances. SC-CLIP
     names that factor; the code published with it takes squared distances and a token's own neighbourhood as
@@ -22,7 +22,7 @@ def local_outlier_factors(tokens: Tensor, *, neighbours: int = NEIGHBOURS) -> Te
         neighbours: k; N - 1 where there are fewer.
 
     Returns:
-        (B, N) float32; about 1 for a token amid others, more for one that stands apart.
+        (B, N) float32; about 1 for a token amid others, more for an outlier.
     """
     # Without the mean that all tokens share, the distances lose fewer digits to cancellation.
     x = tokens.float()
@@ -60,7 +60,7 @@ def find_outliers(tokens: Tensor, *, neighbours: int = NEIGHBOURS, share: float 
 def repair(tokens: Tensor, outliers: Tensor, grid: tuple[int, int]) -> Tensor:
     """Put the mean of the inliers among its eight neighbours in each outlier's place.
 
-    An outlier that has outliers alone around it stays.
+    An outlier with only outliers around it stays.
 
     Args:
         tokens: (B, N, C), patches of the grid, row by row.

@@ -1,8 +1,8 @@
-"""SC-CLIP: what CLIP's middle layers know of which patches belong together adjusts the last one.
+"""SC-CLIP: similarities of patches in CLIP's middle layers adjust the last layer.
 
 Bai et al. 2024 (arXiv 2411.15869). Four steps: outlier patches are repaired (see outliers.py); patches are
 averaged over those that a middle layer finds alike, before the last layer and after it; the last layer's
-attention is the mean of that likeness and of key-key attention; and the sum of the layers in between goes
+attention is the mean of that similarity and of key-key attention; and the sum of the layers in between goes
 through the last layer too. The paper's layers are those of 12. For other depths they are taken at the same
 share of the depth, which is a reading.
 """
@@ -47,7 +47,7 @@ class Levels:
 
 
 class Recorder:
-    """Keeps of the blocks' outputs (B, 1 + N, C), told one after the other, what `calibrate` needs."""
+    """Keeps the blocks' outputs (B, 1 + N, C) that `calibrate` needs."""
 
     def __init__(self, levels: Levels) -> None:
         self._levels = levels
@@ -71,7 +71,7 @@ def calibrate(block: Any, tokens: Tensor, recorded: Recorder, grid: tuple[int, i
     Args:
         block: the last one, a ResidualAttentionBlock of open_clip.
         tokens: (B, 1 + N, C), its input.
-        recorded: has been told all blocks before it.
+        recorded: holds all blocks before it.
         grid: (rows, columns), N together.
     """
     likeness, detail, fused = recorded.likeness, recorded.detail, recorded.fused

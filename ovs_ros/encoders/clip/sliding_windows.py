@@ -1,4 +1,4 @@
-"""Sliding windows over a grid of patches, and their grids brought together again.
+"""Sliding windows over a grid of patches, and the mean of their outputs.
 
 Patches that several windows cover get the mean of what each gave. Embeddings are averaged and brought back to
 unit length, which for cosines is the mean of the windows' cosines over the length of the mean; where a model
@@ -14,7 +14,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Windows:
-    """Where windows lie on a grid, all in patches.
+    """Positions of windows on a grid, in patches.
 
     Attributes:
         rows, columns: the whole grid.
@@ -72,7 +72,7 @@ def merge(grids: Tensor, windows: Windows, scale: int = 1) -> Tensor:
 
     Args:
         grids: (B, height*scale, width*scale, C), one for each window.
-        windows: where they lie.
+        windows: their positions.
         scale: how many places of the grids' a patch's side has.
 
     Returns:

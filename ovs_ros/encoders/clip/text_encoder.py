@@ -55,7 +55,9 @@ class ClipTextEncoder:
                 if len(part) == 1 or not is_out_of_memory(error):
                     raise
                 self._batch = len(part) // 2
-                LOG.warning("%s embeds %d texts at once, for memory was full", self.name, self._batch)
+                LOG.warning(
+                    "%s embeds %d texts at once from now on, because memory was full", self.name, self._batch
+                )
             else:
                 start += len(part)
         return embeddings

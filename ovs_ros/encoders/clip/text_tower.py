@@ -25,7 +25,7 @@ _TRANSFORMERS = (
 )
 _IMAGE = (r"visual\..+", r"vision_model\..+")
 _SMALL = {"image_size": 16, "patch_size": 16, "width": 64, "layers": 1}
-"""The image tower that stands in for the one that is left out; open_clip builds none without."""
+"""The image tower that stands in for the one that is left out; open_clip builds no model without one."""
 
 
 def load_text_tower(wanted: str, cache: str = "") -> tuple[Any, Any, str]:

@@ -64,7 +64,7 @@ class TimmTokens:
 
 
 class TimmViT(ClipModel):
-    """A ViT of timm with a class token, and a choice of what the last layer's patches see of each other.
+    """A ViT of timm with a class token, and a choice of the last layer's attention between patches.
 
     The variants are those of attention.py; the image embedding is the model's own.
 

@@ -48,7 +48,7 @@ class HubTokenizer:
 
     Raises:
         FileNotFoundError: the folder lacks a file.
-        ValueError: the files say not what to pad with, or the model asks for more than cleaning and padding.
+        ValueError: the files do not name the padding, or the model asks for more than cleaning and padding.
     """
 
     def __init__(self, folder: Path, text: dict[str, Any]) -> None:
@@ -62,7 +62,7 @@ class HubTokenizer:
         for name in ("tokenizer.json", "tokenizer_config.json"):
             if not (folder / name).is_file():
                 raise FileNotFoundError(
-                    f"expected {name} in {folder}, and it is not there; copy it from the repository"
+                    f"expected {name} in {folder}, and it is missing; copy it from the repository"
                     f" {text['hf_tokenizer_name']}"
                 )
         config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""CLIP's ViTs of open_clip with a choice of what the last layer's patches see of each other."""
+"""open_clip's ViTs with a choice of the last layer's attention."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, get_args
@@ -38,7 +38,7 @@ class OpenClipViT(ClipModel):
     Args:
         clip: a CLIP or CustomTextCLIP with its weights.
         name: identifies architecture and weights; the variant is added.
-        attention: how the last layer's patches see each other (see attention.py).
+        attention: the last layer's attention between patches (see attention.py).
         outliers: repair outlier patches before the last layer (see outliers.py); 'scclip' always does.
         proxy: for 'proxyclip'.
         heads: for 'dinoiser'.
@@ -158,7 +158,7 @@ class OpenClipViT(ClipModel):
                 return layer.naclip(self._windows(grid, layer.key))
 
     def _affinities(self, images: Tensor, grid: tuple[int, int]) -> Tensor:
-        """ProxyCLIP's attention (B, N, N): the proxy sees the image as it was before it was normalised."""
+        """ProxyCLIP's attention (B, N, N). The proxy gets the image before normalisation."""
         assert self._proxy is not None
         mean, std = (
             torch.tensor(values, device=images.device)[:, None, None] for values in (self.mean, self.std)
@@ -176,9 +176,7 @@ def _check_tower(visual: Any) -> None:
     transformer = import_open_clip().transformer
     asked = "expected an image tower of the class VisionTransformer of open_clip"
     if not isinstance(visual, transformer.VisionTransformer):
-        raise ValueError(
-            f"{asked}, got {type(visual).__name__}; the choice of attention is for such ViTs alone"
-        )
+        raise ValueError(f"{asked}, got {type(visual).__name__}; attention can be chosen only for such ViTs")
     if visual.attn_pool is not None or visual.pool_type not in ("tok", "avg"):
         raise ValueError(
             f"{asked} with a class token or a mean over patches, got one that pools by attention, as CoCa's"

@@ -1,4 +1,4 @@
-"""The files of an open_clip model: found on this machine, or an error says how to get them. No downloads."""
+"""Find the files of an open_clip model on this machine; an error says how to get missing ones."""
 
 import json
 import logging
@@ -42,14 +42,14 @@ def architecture(model: str) -> dict[str, Any]:
     """open_clip's configuration of an architecture.
 
     Raises:
-        ValueError: open_clip knows none of that name.
+        ValueError: open_clip has no such architecture.
     """
     open_clip = import_open_clip()
     config = open_clip.get_model_config(model)
     if config is None:
         near = get_close_matches(model, open_clip.list_models(), n=5, cutoff=0.4)
         raise ValueError(
-            f"expected model to be an architecture of open_clip, got {model!r}; near it are"
+            f"expected model to be an architecture of open_clip, got {model!r}; similar names are"
             f" {', '.join(near)}, and open_clip.list_models() names them all"
         )
     return config
@@ -78,7 +78,7 @@ def find_files(model: str, weights: str, cache: str = "") -> ModelFiles:
         found, label = _in_folder(given) if given.is_dir() else given, given.name
         trained = _read_settings(model, found, settings)
     elif weights and (given.suffix in _SUFFIXES or len(given.parts) > 1):
-        raise FileNotFoundError(f"expected the weights of {model} in {given}, and there is no such file")
+        raise FileNotFoundError(f"expected the weights of {model} in {given}, but there is no such file")
     else:
         entry, label = open_clip.get_pretrained_cfg(model, weights), weights
         if not entry:
@@ -118,7 +118,7 @@ def load_weights(clip: Any, files: ModelFiles) -> None:
             f"expected only tensors in {path}, got a damaged file or one with objects that could run code,"
             f" which is refused; take {SAFETENSORS} of the same model"
         ) from error
-    except Exception as error:  # Each kind of fault in a file raises another class.
+    except Exception as error:  # Different faults in a file raise different classes.
         if "TorchScript" in str(error):
             raise ValueError(
                 f"expected tensors in {path}, got a TorchScript archive, which is a program and is not run;"
@@ -172,7 +172,7 @@ def _in_folder(folder: Path) -> Path:
 
 
 def _read_settings(model: str, weights: Path, published: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """How the weights in a file were trained: as the file beside them says, else as all tags were.
+    """How the weights in a file were trained: as the file beside them says, otherwise as all tags were.
 
     Args:
         model: the architecture.

@@ -125,7 +125,7 @@ def class_names(count: int, *, shipped: str | None, given: Path | None, how: str
             raise FileNotFoundError(f"expected a file with the {count} class names; {how}")
         return known_names(shipped)
     if not given.is_file():
-        raise FileNotFoundError(f"expected the class names in {given}, and there is no such file; {how}")
+        raise FileNotFoundError(f"expected the class names in {given}, but there is no such file; {how}")
     if given.suffix == ".json":
         names = [str(name).strip() for name in json.loads(given.read_text(encoding="utf-8"))]
     else:

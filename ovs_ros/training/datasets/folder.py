@@ -28,7 +28,7 @@ def open_folder(folder: Path, split: str, classes: Path | None = None) -> Segmen
     check_split(split)
     names_file = classes or folder / "classes.txt"
     if not names_file.is_file():
-        raise FileNotFoundError(f"expected the class names in {names_file}, and there is no such file; {HOW}")
+        raise FileNotFoundError(f"expected the class names in {names_file}, but there is no such file; {HOW}")
     names = tuple(load_class_names(names_file))
     if len(names) > EIGHT_BIT_IGNORE:
         raise ValueError(

@@ -152,14 +152,14 @@ def test_a_file_alone_has_the_settings_that_all_tags_share(tmp_path: Path) -> No
 
 
 def test_names_that_nothing_has_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="got 'ViT-Z-16'; near it are .*ViT-.-16"):
+    with pytest.raises(ValueError, match="got 'ViT-Z-16'; similar names are .*ViT-.-16"):
         find_files("ViT-Z-16", "openai")
     with pytest.raises(ValueError, match="tags of ViT-B-16 .*laion2b_s34b_b88k.*got 'laion3b'"):
         find_files("ViT-B-16", "laion3b")
     with pytest.raises(ValueError, match="got ''"):
         find_files("ViT-B-16", "")
     for path in ("nothing.safetensors", "some/where"):
-        with pytest.raises(FileNotFoundError, match="there is no such file"):
+        with pytest.raises(FileNotFoundError, match="but there is no such file"):
             find_files("ViT-B-16", str(tmp_path / path))
 
 
