@@ -11,7 +11,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from typer.main import get_command
 
+import ovs_ros
+from ovs_ros.cli.main import app
 from ovs_ros.vocabulary.yaml_io import load_vocabulary
 
 ROOT = Path(__file__).parents[1]
@@ -113,11 +116,44 @@ def test_links_resolve(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_and_their_options_exist(page: Path) -> None:
+    wrong = []
+    for words in commands(page, "ovs"):
+        command, rest = get_command(app), words[1:]
+        while rest and getattr(command, "commands", None):
+            if rest[0] not in command.commands:
+                break
+            command, rest = command.commands[rest[0]], rest[1:]
+        if getattr(command, "commands", None):
+            wrong.append(" ".join(words))
+            continue
+        known = {flag for option in command.params for flag in (*option.opts, *option.secondary_opts)}
+        wrong += [f"{command.name} {word}" for word in rest if re.match(r"--?\w", word) and word not in known]
+    assert not wrong
+
+
+def test_every_command_is_in_the_guide() -> None:
+    text = (ROOT / "docs" / "guide" / "command-line.md").read_text(encoding="utf-8")
+    missing = []
+    for name, command in get_command(app).commands.items():
+        inner = () if name == "train" else getattr(command, "commands", ())
+        names = [f"{name} {one}" for one in inner] or [name]
+        missing += [one for one in names if f"| `ovs {one}` |" not in text]
+    assert not missing
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_make_targets_exist(page: Path) -> None:
     targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     named = {words[1] for words in commands(page, "make")}
     named |= set(re.findall(r"`make (\w+)", page.read_text(encoding="utf-8")))
     assert named <= targets
+
+
+def test_every_public_name_is_on_the_api_page() -> None:
+    page = (ROOT / "docs" / "guide" / "python.md").read_text(encoding="utf-8")
+    described = re.findall(r"^::: ovs_ros\.(\w+)$", page, re.MULTILINE)
+    assert sorted(described) == sorted(name for name in ovs_ros.__all__ if name != "__version__")
 
 
 def test_files_named_in_the_docs_exist() -> None:

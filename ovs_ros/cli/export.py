@@ -24,7 +24,7 @@ _WARM_UP = 2
 
 def export(
     model: Annotated[str, typer.Argument(help="A model file (YAML), or the name of a shipped one.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The folder to write.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")],
     size: Annotated[
         str, typer.Option(help="The camera's image, HEIGHTxWIDTH; others are fitted into its grid.")
     ] = "480x640",
@@ -59,11 +59,11 @@ def export(
         )
         with console.status("Writing and checking"):
             export_model(
-                dense, out, grid, templates=file.templates, half=fp16, int8=int8, report=_print_parity
+                dense, output, grid, templates=file.templates, half=fp16, int8=int8, report=_print_parity
             )
         if compare:
             precisions = ["fp32", *(["int8"] if int8 else [])]
-            _print_times(time_in_turn(dense, out, grid, precisions, compare, threads), threads)
+            _print_times(time_in_turn(dense, output, grid, precisions, compare, threads), threads)
 
 
 def time_in_turn(
