@@ -139,7 +139,10 @@ def prepare(size: str, file: ModelFile | None = None) -> tuple[EncoderPair, Netw
         raise ValueError(f"expected the size 'full' or 'embedded', got {size!r}")
     pair: EncoderPair = DinoMiniLM() if file is None else OpenClip(file)
     make = NetworkConfig.full if size == "full" else NetworkConfig.embedded
+    # The embedded model's head upsamples what a network gives.
+    levels = {"levels": 0} if file is None else {}
     return pair, make(
+        **levels,
         dim=pair.dim,
         prompts=pair.prompts,
         shallow=pair.shallow,

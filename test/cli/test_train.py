@@ -6,12 +6,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from ovs_ros.cli import train
 from ovs_ros.encoders.clip import imports
 from ovs_ros.encoders.embedded import MODELS
 from ovs_ros.encoders.minilm import SentenceEncoder
+from ovs_ros.steps.network import RefinementNetwork
 
 
 def test_missing_packages_are_named_with_the_way_to_get_them(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,18 +75,21 @@ def labelled_tree(root: Path) -> None:
             cv2.imwrite(str(folder / "a.png"), content)
 
 
-def test_full_trains_measures_and_goes_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", ["embedded", "full"])
+def test_full_trains_measures_and_goes_on(tmp_path: Path, size: str) -> None:
     pytest.importorskip("torch", reason="torch is not installed (pip install '.[train]')")
     pytest.importorskip("tensorboard", reason="tensorboard is not installed (pip install '.[train]')")
     tree, run = tmp_path / "tree", tmp_path / "run"
     labelled_tree(tree)
-    command = ["full", f"folder={tree}", "-o", str(run), "--evaluate", f"folder={tree}", "--size", "embedded"]
+    command = ["full", f"folder={tree}", "-o", str(run), "--evaluate", f"folder={tree}", "--size", size]
     command += ["--batch", "2", "--crop", "4", "--workers", "0", "--device", "cpu", "--log-every", "1"]
     result = CliRunner().invoke(train.app, [*command, "--steps", "2"])
     assert result.exit_code == 0, result.output
     assert "step 2, tree: mIoU" in result.output
     assert len((run / "losses.csv").read_text().splitlines()) == 3
     assert (run / "network.pt").is_file() and (run / "last.pt").is_file()
+    assert yaml.safe_load((run / "model.yaml").read_text()) == {"model": "stream", "network": "network.onnx"}
+    assert RefinementNetwork(run / "network.onnx").dim == 256
     result = CliRunner().invoke(train.app, [*command, "--steps", "3"])
     assert result.exit_code == 2
     assert "got others: steps;" in " ".join(result.output.split())
