@@ -31,6 +31,9 @@ from ovs_ros.encoders.patches import fit_grid
 from ovs_ros.zoo import cat_seg, san, sed
 from ovs_ros.zoo.cat_seg_model import CatSeg
 from ovs_ros.zoo.cat_seg_windows import CatSegWindows
+from ovs_ros.zoo.coarse_to_fine import checkpoint
+from ovs_ros.zoo.coarse_to_fine.model import CoarseToFineClip
+from ovs_ros.zoo.coarse_to_fine.network import CoarseToFine
 from ovs_ros.zoo.families import FAMILIES
 from ovs_ros.zoo.radio import load_radio
 
@@ -172,7 +175,7 @@ def _build(file: ModelFile, proxy: Proxy | None = None) -> DenseModel:
     if not isinstance(clip.visual, import_open_clip().transformer.VisionTransformer):
         return dense_clip(clip, file, name=name)
     with without_values():
-        return OpenClipViT(
+        vit = OpenClipViT(
             clip,
             name=name,
             attention=file.attention,
@@ -180,6 +183,10 @@ def _build(file: ModelFile, proxy: Proxy | None = None) -> DenseModel:
             proxy=(proxy or _BlankProxy()) if file.attention == "proxyclip" else None,
             heads=DinoiserHead(clip.visual.conv1.out_channels) if file.attention == "dinoiser" else None,
         )
+        if not file.network:
+            return vit
+        network = CoarseToFine(checkpoint.load(Path(file.network)).config)
+        return CoarseToFineClip(vit, network, name)
 
 
 class _BlankProxy(nn.Module):
@@ -206,7 +213,7 @@ def is_here(file: ModelFile) -> bool:
     Raises:
         ValueError: open_clip knows no such architecture or tag.
     """
-    paths = [file.heads] if file.attention == "dinoiser" else []
+    paths = [path for path in (file.heads, file.network) if path]
     towers = []
     if file.model in FAMILIES:
         paths.append(file.weights)

@@ -27,6 +27,7 @@ from ovs_ros.vocabulary.vocabulary import Vocabulary  # noqa: E402
 from ovs_ros.zoo.coarse_to_fine import checkpoint  # noqa: E402
 from ovs_ros.zoo.coarse_to_fine.network import CoarseToFine  # noqa: E402
 from ovs_ros.zoo.families import load_dense_model  # noqa: E402
+from ovs_ros.zoo.survey import count_cost, is_here  # noqa: E402
 
 STEPS = "20"
 
@@ -99,6 +100,15 @@ def test_it_is_evaluated(trained: Path, tmp_path: Path) -> None:
     tree = trained.parents[1] / "tree"
     run("evaluate", tree / "val", "--model", trained, "--json", tmp_path / "result.json")
     assert json.loads((tmp_path / "result.json").read_text())["images"] == 6
+
+
+def test_its_cost_is_counted_with_the_network(trained: Path) -> None:
+    file = read_model_file(trained)
+    assert is_here(file) and not is_here(replace(file, network="nowhere.pt"))
+    network = checkpoint.load(trained.parent / "network.pt")
+    alone, both = (count_cost(one, height=64, width=64, words=4) for one in (replace(file, network=""), file))
+    assert both.parameters - alone.parameters == sum(p.numel() for p in network.parameters())
+    assert both.flops > alone.flops
 
 
 def test_another_networks_encoders_are_refused(trained: Path, tmp_path: Path) -> None:
