@@ -1,4 +1,4 @@
-"""`ovs train`: rebuild the embedded model from its sources, step by step."""
+"""`ovs train`: train networks, and rebuild the embedded model from its sources, step by step."""
 
 import shutil
 from importlib.util import find_spec
@@ -16,14 +16,14 @@ from ovs_ros.encoders.model_file import ModelFile
 
 app = typer.Typer(no_args_is_help=True)
 
-Models = Annotated[Path, typer.Option(help="The folder of the model's files.")]
-Data = Annotated[Path, typer.Argument(help="The folder with nyuv2, camvid, flickr8k and imagenet_samples.")]
-Caches = Annotated[Path, typer.Argument(help="The folder for the encoded images (about 11 GB).")]
+Models = Annotated[Path, typer.Option(help="Folder of the embedded model's files.")]
+Data = Annotated[Path, typer.Argument(help="Folder with nyuv2, camvid, flickr8k and imagenet_samples.")]
+Caches = Annotated[Path, typer.Argument(help="Folder for the encoded images (about 11 GB).")]
 
 
 @app.callback()
 def check_packages() -> None:
-    """Rebuild the embedded model: encoders, cache, head, export."""
+    """Train networks, and rebuild the embedded model: encoders, cache, head, tune, export, network."""
     missing = [name for name in ("onnx", "safetensors", "torch") if find_spec(name) is None]
     if missing:
         names = ", ".join(missing)
@@ -45,7 +45,7 @@ def encoders(models: Models = MODELS) -> None:
     np.save(models / "position_table.npy", dino.positions)
     write_text_encoder(originals.original_minilm(), models / "text_encoder.onnx")
     shutil.copyfile(originals.text_model("tokenizer.json"), models / "tokenizer.json")
-    Console().print(f"wrote the encoders to {models}")
+    Console().print(f"Wrote the encoders to {models}")
 
 
 @app.command()
@@ -67,22 +67,27 @@ def cache(data: Data, caches: Caches, models: Models = MODELS) -> None:
 def head(
     data: Data,
     caches: Caches,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Gets the weights; the log goes beside it.")],
-    steps: Annotated[int, typer.Option(help="Steps of one batch each.")] = 1500,
-    sets: Annotated[str, typer.Option(help="Labelled sets to learn from, with commas.")] = "nyuv2,camvid",
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="File for the weights; the log is written beside it.")
+    ],
+    steps: Annotated[int, typer.Option(help="Number of steps, one batch each.")] = 1500,
+    sets: Annotated[
+        str, typer.Option(help="Labelled sets to train on, separated by commas.")
+    ] = "nyuv2,camvid",
     rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 1e-3,
     start: Annotated[
-        list[Path], typer.Option(help="Go on from what an earlier run wrote; of several, from their mean.")
+        list[Path],
+        typer.Option(help="Start from the weights of an earlier run, or from the mean of several."),
     ] = [],  # noqa: B006  # typer does not change it
     hold_out: Annotated[
-        bool, typer.Option(help="Hide some fine names of NYUv2 from the pixel labels.")
+        bool, typer.Option(help="Leave some fine names of NYUv2 out of the pixel labels.")
     ] = False,
     plain: Annotated[
-        bool, typer.Option(help="Train the plain head that the shipped one is compared with.")
+        bool, typer.Option(help="Train the plain head, for comparison with the shipped one.")
     ] = False,
     models: Models = MODELS,
 ) -> None:
-    """Train the head and report mIoU on both validation splits, held-out words apart."""
+    """Train the head. Report mIoU on both validation splits, and separately on held-out words."""
     from ovs_ros.encoders.minilm import SentenceEncoder
     from ovs_ros.training.report import HELD_OUT, report
     from ovs_ros.training.train_head import Trainer, TrainOptions
@@ -110,23 +115,27 @@ def full(
         list[str],
         typer.Argument(
             metavar="SET=DIR...",
-            help="What to learn from (split train): coco-stuff, ade20k-150, ade20k-847, pascal-context-59,"
+            help="Sets to train on (split train): coco-stuff, ade20k-150, ade20k-847, pascal-context-59,"
             " pascal-context-459, voc-20, cityscapes, or folder (DIR/train/image, DIR/train/label,"
             " DIR/classes.txt).",
         ),
     ],
     output: Annotated[
         Path,
-        typer.Option("--output", "-o", help="The run's folder; a run that was stopped there goes on."),
+        typer.Option("--output", "-o", help="Folder of the run. A run that was stopped there is resumed."),
     ],
     evaluate: Annotated[
-        list[str], typer.Option(metavar="SET=DIR", help="What to measure on (split val); may be repeated.")
+        list[str], typer.Option(metavar="SET=DIR", help="Sets to evaluate on (split val). May be repeated.")
     ] = [],  # noqa: B006  # typer does not change it
     classes: Annotated[
         list[str],
-        typer.Option(metavar="SET=FILE", help="Other class names for a set, one a line; may be repeated."),
+        typer.Option(
+            metavar="SET=FILE", help="File with other class names for a set, one per line. May be repeated."
+        ),
     ] = [],  # noqa: B006
-    size: Annotated[str, typer.Option(help="'full' (the paper's widths) or 'embedded'.")] = "full",
+    size: Annotated[
+        str, typer.Option(help="Size of the network: 'full' (the widths of the paper) or 'embedded'.")
+    ] = "full",
     model: Annotated[
         str,
         typer.Option(
@@ -134,23 +143,29 @@ def full(
             " such as ViT-B-16:openai or ViT-B-16:FILE."
         ),
     ] = "stream",
-    steps: Annotated[int, typer.Option(help="Steps of one batch each.")] = 80_000,
-    batch: Annotated[int, typer.Option(help="Images a step, over all processes.")] = 4,
+    steps: Annotated[int, typer.Option(help="Number of steps, one batch each.")] = 80_000,
+    batch: Annotated[int, typer.Option(help="Images per step, over all processes.")] = 4,
     crop: Annotated[int, typer.Option(help="Side of a training view, in patches.")] = 24,
-    candidates: Annotated[int, typer.Option(help="Categories an image is decided among.")] = 48,
-    distractors: Annotated[int, typer.Option(help="How many of them are drawn at random.")] = 16,
+    candidates: Annotated[
+        int, typer.Option(help="Number of categories that an image is decided among.")
+    ] = 48,
+    distractors: Annotated[int, typer.Option(help="How many of the candidates are drawn at random.")] = 16,
     rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 2e-4,
-    schedule: Annotated[str, typer.Option(help="How the rate falls: 'poly' or 'cosine'.")] = "poly",
-    warm_up: Annotated[int, typer.Option(help="Steps in which the rate rises.")] = 500,
+    schedule: Annotated[
+        str, typer.Option(help="How the learning rate decreases: 'poly' or 'cosine'.")
+    ] = "poly",
+    warm_up: Annotated[int, typer.Option(help="Steps in which the learning rate increases.")] = 500,
     precision: Annotated[
         str, typer.Option(help="'fp32', 'bf16', 'fp16' (GPU), or 'auto': bf16 on GPUs that have it.")
     ] = "auto",
-    seed: Annotated[int, typer.Option(help="Of all chance.")] = 0,
-    workers: Annotated[int, typer.Option(help="Processes that read images, for each training process.")] = 4,
-    log_every: Annotated[int, typer.Option(help="Steps between two lines of the log.")] = 50,
-    evaluate_every: Annotated[int, typer.Option(help="Steps between two evaluations.")] = 5000,
-    save_every: Annotated[int, typer.Option(help="Steps between two checkpoints.")] = 1000,
-    device: Annotated[str | None, typer.Option(help="'cpu' or 'cuda'; default: a GPU if any.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 0,
+    workers: Annotated[int, typer.Option(help="Processes that read images, per training process.")] = 4,
+    log_every: Annotated[int, typer.Option(help="Write losses every so many steps.")] = 50,
+    evaluate_every: Annotated[int, typer.Option(help="Evaluate every so many steps.")] = 5000,
+    save_every: Annotated[int, typer.Option(help="Save a checkpoint every so many steps.")] = 1000,
+    device: Annotated[
+        str | None, typer.Option(help="'cpu' or 'cuda'. Default: a GPU if there is one.")
+    ] = None,
 ) -> None:
     """Train the coarse-to-fine network over frozen encoders on labelled sets.
 
@@ -200,7 +215,7 @@ def full(
         trainer.train(console)
         if ranks.first:
             path = write_model_file(output, file)
-            console.print(f"wrote {path}; use it with: ovs segment IMAGE --model {path}", soft_wrap=True)
+            console.print(f"Wrote {path}. Use it with: ovs segment IMAGE --model {path}", soft_wrap=True)
 
 
 def _encoders(name: str) -> ModelFile | None:
@@ -223,17 +238,22 @@ def _assignment(text: str) -> tuple[str, str]:
 @app.command()
 def tune(
     data: Data,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Gets the weights; the log goes beside it.")],
-    start: Annotated[
-        list[Path], typer.Option(help="Go on from what an earlier run wrote; of several, from their mean.")
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="File for the weights; the log is written beside it.")
     ],
-    steps: Annotated[int, typer.Option(help="Steps of one batch each.")] = 1500,
-    sets: Annotated[str, typer.Option(help="Labelled sets to learn from, with commas.")] = "nyuv2,camvid",
+    start: Annotated[
+        list[Path],
+        typer.Option(help="Start from the weights of an earlier run, or from the mean of several."),
+    ],
+    steps: Annotated[int, typer.Option(help="Number of steps, one batch each.")] = 1500,
+    sets: Annotated[
+        str, typer.Option(help="Labelled sets to train on, separated by commas.")
+    ] = "nyuv2,camvid",
     rate: Annotated[float, typer.Option(help="Peak learning rate of the head.")] = 4e-4,
-    tail_rate: Annotated[float, typer.Option(help="The same of the encoder's last blocks.")] = 8e-5,
-    seed: Annotated[int, typer.Option(help="Of all chance.")] = 0,
+    tail_rate: Annotated[float, typer.Option(help="Peak learning rate of the encoder's last blocks.")] = 8e-5,
+    seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 0,
     hold_out: Annotated[
-        bool, typer.Option(help="Hide some fine names of NYUv2 from the pixel labels.")
+        bool, typer.Option(help="Leave some fine names of NYUv2 out of the pixel labels.")
     ] = False,
     models: Models = MODELS,
 ) -> None:
@@ -265,37 +285,41 @@ def tune(
 def network(
     data: Data,
     caches: Caches,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Gets the weights; the log goes beside it.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="File for the weights; the log is written beside it.")
+    ],
     parts: Annotated[
         str,
         typer.Option(
-            help="NAME=VALUE with commas: fields of NetworkConfig that shall differ from `embedded`'s, "
+            help="Fields of NetworkConfig that differ from the embedded size: NAME=VALUE with commas, such "
             "as cross_attention=false,spatial=none."
         ),
     ] = "",
-    steps: Annotated[int, typer.Option(help="Steps of one batch each.")] = 200,
-    sets: Annotated[str, typer.Option(help="Labelled sets to learn from, with commas.")] = "nyuv2,camvid",
-    loss: Annotated[str, typer.Option(help="Of pixels: 'bce' or 'softmax'.")] = "bce",
+    steps: Annotated[int, typer.Option(help="Number of steps, one batch each.")] = 200,
+    sets: Annotated[
+        str, typer.Option(help="Labelled sets to train on, separated by commas.")
+    ] = "nyuv2,camvid",
+    loss: Annotated[str, typer.Option(help="Loss of the pixels: 'bce' or 'softmax'.")] = "bce",
     alignment: Annotated[bool, typer.Option(help="Add FGAseg's text-pixel alignment loss.")] = True,
-    seed: Annotated[int, typer.Option(help="Of all chance.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 0,
     hold_out: Annotated[
-        bool, typer.Option(help="Hide some fine names of NYUv2 from the pixel labels.")
+        bool, typer.Option(help="Leave some fine names of NYUv2 out of the pixel labels.")
     ] = False,
     export_to: Annotated[
-        Path | None, typer.Option("--export", help="Also write the network as ONNX, as models/network.onnx.")
+        Path | None, typer.Option("--export", help="Also write the network as this ONNX file.")
     ] = None,
     strength: Annotated[
         float,
         typer.Option(
             min=0.0,
             max=1.0,
-            help="How much of what the network adds to the cosines is exported: 0.5 makes the logits the "
+            help="Exported share of what the network adds to the cosines. 0.5 makes the logits the "
             "mean of its own and the plain ones.",
         ),
     ] = 0.5,
     models: Models = MODELS,
 ) -> None:
-    """Train the embedded model's network over the encoders and the head in the model's folder."""
+    """Train the network of the embedded model over the encoders and the head in --models."""
     from ovs_ros.training.export_network import export_network
     from ovs_ros.training.report import HELD_OUT
     from ovs_ros.training.train_network import NetworkOptions, NetworkTrainer, project_views
@@ -323,30 +347,40 @@ def network(
 @app.command()
 def fusion(
     split: Annotated[
-        Path, typer.Argument(metavar="DIR", help="Holds image/*, label/*.png; classes.txt there or above.")
+        Path,
+        typer.Argument(
+            metavar="DIR", help="Folder with image/* and label/*.png, and classes.txt there or above."
+        ),
     ],
-    second: Annotated[Path, typer.Option(help="The second encoder, an ONNX file with one image as input.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Gets the fusion weights (npz).")],
+    second: Annotated[Path, typer.Option(help="ONNX file of the second encoder, with one image as input.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="File for the fusion weights (npz).")],
     model: Annotated[str, typer.Option(help="The first encoder: 'stream' or 'quality'.")] = "stream",
     size: Annotated[
         tuple[int, int] | None,
-        typer.Option(metavar="H W", help="The second's input, where its file leaves it open."),
+        typer.Option(metavar="H W", help="Input size of the second encoder, if its file does not fix it."),
     ] = None,
     mean: Annotated[
         tuple[float, float, float],
-        typer.Option(metavar="R G B", help="Subtracted from its input, 0 to 255, where it takes floats."),
+        typer.Option(
+            metavar="R G B", help="Mean that is subtracted from its input (0 to 255), if it takes floats."
+        ),
     ] = IMAGENET_MEAN,
     std: Annotated[
-        tuple[float, float, float], typer.Option(metavar="R G B", help="Its input is divided by this.")
+        tuple[float, float, float],
+        typer.Option(metavar="R G B", help="Standard deviation that its input is divided by."),
     ] = IMAGENET_STD,
-    map_output: Annotated[str | None, typer.Option(help="Which of several outputs is the map.")] = None,
-    images: Annotated[int | None, typer.Option(min=1, help="At most so many, at even distances.")] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Steps of one batch each.")] = 600,
+    map_output: Annotated[
+        str | None, typer.Option(help="Name of the output to use, if there are several.")
+    ] = None,
+    images: Annotated[
+        int | None, typer.Option(min=1, help="Use at most so many images, evenly spaced.")
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Number of steps, one batch each.")] = 600,
     batch: Annotated[int, typer.Option(min=1, help="Images a step.")] = 8,
     rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 3e-4,
     models: Models = MODELS,
 ) -> None:
-    """Learn to fuse a second image encoder into the first: LMSeg's w and projection, all else frozen."""
+    """Train the fusion of a second image encoder (LMSeg): w and the projection; all else is frozen."""
     import numpy as np
 
     from ovs_ros.encoders import embedded
@@ -361,8 +395,8 @@ def fusion(
         weights.save(output)
         tenth = max(1, steps // 10)
         Console().print(
-            f"loss {np.mean(losses[:tenth]):.3f} at first, {np.mean(losses[-tenth:]):.3f} at last; "
-            f"w {weights.weight.mean():.3f}; wrote {output}"
+            f"Loss {np.mean(losses[:tenth]):.3f} at first, {np.mean(losses[-tenth:]):.3f} at last."
+            f" Mean w {weights.weight.mean():.3f}. Wrote {output}."
         )
 
 
@@ -372,14 +406,14 @@ def export(
         list[str],
         typer.Argument(
             metavar="FILE[=SHARE]...",
-            help="What `ovs train head` or `ovs train tune` wrote; the mean of several, by their shares.",
+            help="Weights of ovs train head or ovs train tune. Of several, the weighted mean.",
         ),
     ],
     models: Models = MODELS,
 ) -> None:
-    """Write a trained head, and the encoder if it was tuned, into the model's folder.
+    """Write a trained head, and the encoder if it was tuned, into --models.
 
-    In a mean with tuned weights, a head that was trained over the original encoder counts with that one.
+    In a mean with tuned weights, a head of ovs train head counts with the original encoder.
     """
     from ovs_ros.training.dino_torch import write_encoder
     from ovs_ros.training.export_head import load_mean, save_text_head, write_image_head
@@ -397,7 +431,7 @@ def export(
             original = original_dino()
             tail = mean_state(paths, "tail", shares, Tail(original).state_dict())
             write_encoder(with_tail(original, tail), models / "image_encoder.onnx")
-    Console().print(f"wrote the head{' and the encoder' if tuned else ''} to {models}")
+    Console().print(f"Wrote the head{' and the encoder' if tuned else ''} to {models}")
 
 
 def _shared(text: str) -> tuple[Path, float]:
@@ -410,5 +444,5 @@ def _shared(text: str) -> tuple[Path, float]:
     if not count > 0:
         raise ValueError(f"expected FILE or FILE=SHARE with a share above 0, got {text!r}")
     if not Path(name).is_file():
-        raise ValueError(f"expected weights at {name}, and there are none")
+        raise ValueError(f"expected a file with weights at {name}, and there is none")
     return Path(name), count
