@@ -173,4 +173,4 @@ def _find(name: str, folder: Path) -> Path:
     for place in (folder, *folder.resolve().parents):
         if (place / name).is_file():
             return place / name
-    raise ValueError(f"expected {name} in {folder} or above it, and found none; name one with --classes")
+    raise ValueError(f"expected {name} in {folder} or above it, but found none; name one with --classes")

@@ -21,7 +21,7 @@ def random_view(
         image: RGB (H, W, 3) uint8.
         label: (H, W) uint16.
         size: (h, w) of the crop in pixels.
-        rng: the only source of chance.
+        rng: the only source of random numbers.
 
     Returns:
         (h, w, 3) uint8 and (h, w) uint16. An image smaller than the crop lies at its top left; the rest is

@@ -41,11 +41,11 @@ def labelled_images(split: Path) -> list[LabelledImage]:
     for image in sorted((split / "image").glob("*")):
         label = split / "label" / f"{image.stem}.png"
         if not label.is_file():
-            raise FileNotFoundError(f"expected the label {label} beside {image}, and there is none")
+            raise FileNotFoundError(f"expected the label {label} beside {image}, but there is none")
         fine = split / "fine" / f"{image.stem}.png"
         found.append(LabelledImage(image, label, fine if fine.is_file() else None))
     if not found:
-        raise FileNotFoundError(f"expected images in {split / 'image'}, and found none")
+        raise FileNotFoundError(f"expected images in {split / 'image'}, but found none")
     return found
 
 
@@ -64,8 +64,8 @@ def read_rgb(path: Path) -> NDArray[np.uint8]:
 def resize_labels(labels: NDArray[Label], size: tuple[int, int]) -> NDArray[Label]:
     """Labels at another resolution: those under the middle of each new pixel.
 
-    OpenCV's usual nearest neighbour is the one under a pixel's upper left corner. Made smaller by it, all
-    labels lie half a pixel too far to the right and below, and what learns from them names pixels so.
+    OpenCV's usual nearest neighbour takes the pixel under the upper left corner. Shrinking with it shifts all
+    labels half a pixel to the right and down, and a model trained on them inherits the shift.
 
     Args:
         labels: (H, W) uint8 or uint16.
@@ -80,7 +80,7 @@ def read_names(path: Path) -> list[str]:
 
 
 def caption_nouns() -> list[str]:
-    """The visible things and stuff that captions are searched for."""
+    """The visible nouns that captions are searched for."""
     return sorted(set(files("ovs_ros.training").joinpath("nouns.txt").read_text().split()))
 
 

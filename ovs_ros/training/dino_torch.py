@@ -23,7 +23,7 @@ EPSILON = 1e-6
 
 @dataclass(frozen=True)
 class DinoTokens:
-    """What the encoder says of a batch.
+    """The encoder's output for a batch.
 
     Attributes:
         cls: (B, 384) of each of the layers 3, 6, 9 and 12: the class token, normalised.

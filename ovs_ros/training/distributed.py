@@ -1,4 +1,4 @@
-"""One process or several: who am I, and how do we add up."""
+"""One training process or several: rank, device, sums over processes."""
 
 import os
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from torch import Tensor, distributed
 
 @dataclass(frozen=True)
 class Ranks:
-    """A process among its fellows.
+    """One of several training processes.
 
     Attributes:
         rank, world: which one it is, of how many.
@@ -24,7 +24,7 @@ class Ranks:
 
     @property
     def first(self) -> bool:
-        """Whether this is the process that writes files and talks."""
+        """Whether this is the process that writes files and logs."""
         return self.rank == 0
 
     def add_up(self, value: Tensor) -> Tensor:
@@ -34,7 +34,7 @@ class Ranks:
         return value
 
     def wait(self) -> None:
-        """Wait until every process is here."""
+        """Wait for every process."""
         if self.world > 1:
             distributed.barrier()
 

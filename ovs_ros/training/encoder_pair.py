@@ -20,7 +20,7 @@ from ovs_ros.zoo.coarse_to_fine.network_inputs import ImageFeatures
 
 
 class EncoderPair(Protocol):
-    """What training asks of a pair; it is a module without anything to train.
+    """The interface of an encoder pair for training; it has no weights to train.
 
     Attributes:
         name: identifies the weights, for checkpoints.

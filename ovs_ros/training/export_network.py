@@ -1,4 +1,4 @@
-"""Write a trained network down as an ONNX file for the run time."""
+"""Write a trained network as an ONNX file for the run time."""
 
 import copy
 from pathlib import Path

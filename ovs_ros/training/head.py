@@ -12,7 +12,7 @@ SCALE = 4
 
 
 class Mixer(nn.Module):
-    """A ConvNeXt block over the patch grid: what a patch is depends on what is around it."""
+    """A ConvNeXt block over the patch grid: mixes each patch with its neighbours."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ class Head(nn.Module):
         return F.normalize(self.image(cls), dim=-1)
 
     def upsampling(self, hidden: Tensor, guide: Tensor) -> tuple[Tensor, Tensor]:
-        """How cosines spread over pixel positions.
+        """Weights that spread cosines over pixel positions.
 
         Args:
             hidden: (B, h, w, C) of `patches`.
@@ -110,7 +110,7 @@ class Head(nn.Module):
 
 
 class PlainHead(Head):
-    """To compare with: one linear layer on the last layer's tokens, words untouched."""
+    """The plain head, for comparison: one linear layer on the last layer's tokens, words unchanged."""
 
     def __init__(self) -> None:
         nn.Module.__init__(self)

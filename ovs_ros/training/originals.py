@@ -60,7 +60,7 @@ def original_dino() -> DinoV2:
 
     def get(name: str) -> Array:
         if name not in arrays:
-            raise ValueError(f"expected a weight named {name} in {path}, and there is none")
+            raise ValueError(f"expected a weight named {name} in {path}, but there is none")
         return numpy_helper.to_array(arrays[name]).astype(np.float32)
 
     def linear(name: str) -> tuple[Array, Array]:

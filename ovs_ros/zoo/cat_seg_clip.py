@@ -16,7 +16,7 @@ from ovs_ros.encoders.clip.attention import LastLayer, attend, feed
 
 
 class ClipTokens(NamedTuple):
-    """What the image tower says of B images.
+    """The image tower's output for B images.
 
     Attributes:
         patches: (B, h, w, D) dense tokens in the shared space, not normalised.

@@ -70,7 +70,7 @@ class CatSeg(ClipModel):
         self.requires_grad_(False).eval()
 
     def dense(self, images: Tensor) -> TorchFeatures:
-        """See `DenseModel`; `decoding` is a `Guidance`. Any grid goes, the model knows 24 x 24."""
+        """See `DenseModel`; `decoding` is a `Guidance`. Any grid works; the model was trained on 24 x 24."""
         visual = self.clip.visual
         grid = images.shape[2] // self.stride, images.shape[3] // self.stride
         tokens = clip_tokens(

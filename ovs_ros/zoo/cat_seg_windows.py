@@ -1,4 +1,4 @@
-"""CAT-Seg as its authors test it: four overlapping windows of the image and the whole of it, averaged."""
+"""CAT-Seg's test protocol: four overlapping windows of the image and the whole image, averaged."""
 
 from collections.abc import Sequence
 

@@ -66,7 +66,7 @@ class TorchDecoding:
         return logits
 
     def changed(self, change: Change, extent: Extent) -> "TorchDecoding":
-        """Refused: the decoder reads the model's own features, which another encoder cannot replace.
+        """Always refused: the decoder reads the model's own features, which another encoder cannot replace.
 
         Raises:
             ValueError: always.

@@ -33,10 +33,10 @@ def open_cityscapes(folder: Path, split: str, classes: Path | None = None) -> Se
     names = class_names(19, shipped="cityscapes_19", given=classes, how=HOW)
     place = folder / "gtFine" / split
     if not place.is_dir():
-        raise FileNotFoundError(f"expected the folder {place}, and it is not there; {HOW}")
+        raise FileNotFoundError(f"expected the folder {place}, and it is missing; {HOW}")
     cities = sorted(city for city in place.iterdir() if city.is_dir())
     if not cities:
-        raise FileNotFoundError(f"expected a folder for each city in {place}, and found none; {HOW}")
+        raise FileNotFoundError(f"expected a folder for each city in {place}, but found none; {HOW}")
     pairs: list[tuple[Path, Path]] = []
     for city in cities:
         images = folder / "leftImg8bit" / split / city.name

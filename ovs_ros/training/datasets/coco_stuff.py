@@ -51,4 +51,4 @@ def open_coco_stuff(folder: Path, split: str, classes: Path | None = None) -> Se
     for place, ending, lookup in forms:
         if any(place.glob(f"*{ending}")):
             return SegmentationDataset("coco-stuff", names, paired(images, (place, ending), how=HOW), lookup)
-    raise FileNotFoundError(f"expected labels in {folder / 'annotations' / part}, and found none; {HOW}")
+    raise FileNotFoundError(f"expected labels in {folder / 'annotations' / part}, but found none; {HOW}")

@@ -1,4 +1,4 @@
-"""What a labelled set is to training: files, names, and how label values become columns of the names."""
+"""A labelled data set: files, names, and the mapping from label values to names."""
 
 import json
 import os
@@ -74,7 +74,7 @@ def read_values(path: Path, *, palette: bool = False) -> NDArray[np.uint16]:
         return image.astype(np.uint16)
     if palette and image is not None and image.ndim == 3 and image.dtype == np.uint8:
         return palette_values(image)
-    got = "nothing that OpenCV reads" if image is None else f"{image.dtype} of shape {image.shape}"
+    got = "a file that OpenCV cannot read" if image is None else f"{image.dtype} of shape {image.shape}"
     raise ValueError(f"expected labels of one 8 or 16 bit channel in {path}, got {got}")
 
 
@@ -142,11 +142,11 @@ def files_in(folder: Path, ending: str, *, how: str) -> dict[str, Path]:
         FileNotFoundError: no such folder, or no such file in it.
     """
     if not folder.is_dir():
-        raise FileNotFoundError(f"expected the folder {folder}, and it is not there; {how}")
+        raise FileNotFoundError(f"expected the folder {folder}, and it is missing; {how}")
     with os.scandir(folder) as entries:
         names = sorted(entry.name for entry in entries if entry.name.endswith(ending))
     if not names:
-        raise FileNotFoundError(f"expected files named *{ending} in {folder}, and found none; {how}")
+        raise FileNotFoundError(f"expected files named *{ending} in {folder}, but found none; {how}")
     return {name[: -len(ending)]: folder / name for name in names}
 
 
@@ -191,7 +191,7 @@ def read_list(path: Path, *, how: str) -> Sequence[str]:
         FileNotFoundError: there is no such list.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"expected the list {path}, and it is not there; {how}")
+        raise FileNotFoundError(f"expected the list {path}, and it is missing; {how}")
     return read_names(path)
 
 

@@ -35,6 +35,6 @@ def open_folder(folder: Path, split: str, classes: Path | None = None) -> Segmen
             f"expected at most {EIGHT_BIT_IGNORE} names of classes of {folder}, got {len(names)}"
         )
     if not (folder / split / "image").is_dir():
-        raise FileNotFoundError(f"expected the folder {folder / split / 'image'}, and it is not there; {HOW}")
+        raise FileNotFoundError(f"expected the folder {folder / split / 'image'}, and it is missing; {HOW}")
     pairs = tuple((files.image, files.label) for files in labelled_images(folder / split))
     return SegmentationDataset(folder.name, names, pairs, lookup_table({i: i for i in range(len(names))}))

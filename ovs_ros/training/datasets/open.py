@@ -29,7 +29,7 @@ def open_dataset(name: str, folder: Path, split: str, classes: Path | None = Non
 
     Args:
         name: one of `DATASETS`.
-        folder: where the set lies; each reader says which form it expects.
+        folder: where the data set is; each reader says which form it expects.
         split: "train" or "val".
         classes: other class names, one a line.
 

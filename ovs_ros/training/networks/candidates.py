@@ -1,7 +1,7 @@
-"""Which categories each image of a batch is trained to tell apart, and what is true of them.
+"""The candidate categories of each image in a training batch, and their targets.
 
 At run time a frame is decided among the few categories that selection names. In training the categories that
-truly are there must be among them, or they would have no channel to be right in: they are forced in. Images
+truly are there must be among them, otherwise they would have no channel: they are added. Images
 of a batch have candidates of their own, padded to one number with a mask.
 """
 
@@ -33,7 +33,7 @@ class Candidates:
 
 
 def present(labels: Tensor, categories: int, *, ignore: int = IGNORE) -> Tensor:
-    """Which categories each image truly has.
+    """The true categories of each image.
 
     Args:
         labels: (B, H, W) integer columns of the vocabulary, or `ignore`.
@@ -69,7 +69,7 @@ def choose(
     width: int | None = None,
     generator: torch.Generator | None = None,
 ) -> Candidates:
-    """Union of what is there and what selection names, and of random names that neither knows.
+    """Union of the true categories, those that selection names, and random others.
 
     Distractors show the network words that have nothing to do with the image, as a long vocabulary will.
 
@@ -111,7 +111,7 @@ def choose(
 
 
 def targets(labels: Tensor, candidates: Candidates, *, ignore: int = IGNORE) -> tuple[Tensor, Tensor]:
-    """What is true of every pixel and candidate.
+    """The target of every pixel and candidate.
 
     Args:
         labels: (B, H, W) integer columns of the vocabulary, or `ignore`.

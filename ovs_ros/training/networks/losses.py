@@ -1,4 +1,4 @@
-"""What the trained network is told about its answers. `candidates.py` makes the categories and the truth.
+"""The losses of the trained network. `candidates.py` makes the categories and the truth.
 
 - `binary_cross_entropy`: per-pixel BCE over the candidates, the loss of DCP-CLIP, FGAseg and LMSeg.
 - `cross_entropy`: a softmax over the candidates instead; `patch_cross_entropy`: the same at patch resolution,

@@ -1,4 +1,4 @@
-"""Networks on disk."""
+"""Read and write network checkpoints."""
 
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -20,7 +20,7 @@ def load(path: Path) -> CoarseToFine:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is not such a file, or keys are missing in it or foreign to it: all are listed.
+        ValueError: it is not such a file, or keys are missing or unknown: all are listed.
     """
     stored = torch.load(path, map_location="cpu", weights_only=True)
     _check_keys(f"{path}", {"config", "state"}, stored)
@@ -40,7 +40,7 @@ def load_state(network: CoarseToFine, state: dict[str, Any], source: str) -> Non
         source: where the weights come from, for the error.
 
     Raises:
-        ValueError: weights are missing, foreign, or of another shape: all are listed.
+        ValueError: weights are missing, unknown, or of another shape: all are listed.
     """
     own = network.state_dict()
     _check_keys(f"the weights in {source}", set(own), state)

@@ -8,7 +8,7 @@ Guidance = Literal["descriptor", "literal"]
 NormOrder = Literal["post", "pre"]
 """Where equation 9 normalises (see cross_attention.py)."""
 CategoryAttentionKind = Literal["none", "full", "linear"]
-"""How the patches of one category see each other (see category_attention.py)."""
+"""Attention between the patches of one category (see category_attention.py)."""
 SpatialKind = Literal["none", "category", "shared"]
 """Whose queries and keys windowed attention takes (see spatial_decoder.py)."""
 
@@ -124,7 +124,7 @@ class NetworkConfig:
 
     @classmethod
     def plain(cls, dim: int, **fields: Any) -> "NetworkConfig":
-        """Every part off: the scaled cosines. `fields` are those that shall differ, for ablations."""
+        """Every part off: the scaled cosines. `fields` are those that differ, for ablations."""
         off: dict[str, Any] = {
             "cost_volume": False,
             "cross_attention": False,
@@ -138,7 +138,7 @@ class NetworkConfig:
     def embedded(cls, **fields: Any) -> "NetworkConfig":
         """Small enough for two CPU cores, over the embedded pair; the run time upsamples its logits.
 
-        Expects shallow features (B, h, w, 256), the head's hidden ones. `fields` are those that shall differ.
+        Expects shallow features (B, h, w, 256), the head's hidden ones. `fields` are those that differ.
         """
         small: dict[str, Any] = {
             "dim": 256,
@@ -159,7 +159,7 @@ class NetworkConfig:
 
     @classmethod
     def full(cls, dim: int, **fields: Any) -> "NetworkConfig":
-        """The paper's widths, for GPUs, over any pair. `fields` are those that shall differ from it."""
+        """The paper's widths, for GPUs, over any pair. `fields` are those that differ from it."""
         return cls(dim=dim, **fields)
 
 

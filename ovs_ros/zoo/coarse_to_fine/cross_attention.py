@@ -11,7 +11,7 @@ from ovs_ros.zoo.coarse_to_fine.layers import MASKED, Mlp, join_heads, softmax_a
 
 
 class CrossAttention(nn.Module):
-    """Patches take up what the words that they look like say."""
+    """Cross-attention from patches (queries) to words (keys and values)."""
 
     def __init__(self, dim: int, text_width: int, heads: int, mlp_ratio: int, norm_order: NormOrder) -> None:
         super().__init__()

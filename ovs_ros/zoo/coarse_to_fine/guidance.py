@@ -1,4 +1,4 @@
-"""Textual guidance: what cross-attention is told of each selected category (DCP-CLIP, equation 7).
+"""Textual guidance: the input of cross-attention for each selected category (DCP-CLIP, equation 7).
 
 The equation is lost; the paper lists the selected words, a learnable prompt, the class token's classification
 logits and one linear projection. Two readings of it:

@@ -26,7 +26,7 @@ class Mlp(nn.Module):
 
 
 def zero(layer: nn.Linear) -> nn.Linear:
-    """Set a layer's weights to zero: the residual branch that ends in it starts as nothing."""
+    """Set a layer's weights to zero: the residual branch that ends in it starts as zero."""
     nn.init.zeros_(layer.weight)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
@@ -91,7 +91,7 @@ def unit(x: Tensor) -> Tensor:
 
 
 def float32_cosines(patches: Tensor, words: Tensor) -> Tensor:
-    """Cosines in float32, under autocast too, where 8 bits would not tell close words apart.
+    """Cosines in float32, under autocast too, because bfloat16 would not separate close words.
 
     Args:
         patches: (B, h, w, D) unit; words: (B, K, D) unit.

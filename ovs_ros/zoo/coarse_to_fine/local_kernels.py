@@ -1,4 +1,4 @@
-"""Local category supplementation (LCS): texts make kernels that search the visual map (FGAseg).
+"""Local category supplementation (LCS): convolution kernels made from texts (FGAseg).
 
 The cosine cost map (FGAseg's global supplementation, GCS) compares a category with one patch at a time. A
 kernel made from the category's text sees the patches around it too; its answers stand beside the cosines as

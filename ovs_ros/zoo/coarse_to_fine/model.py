@@ -59,7 +59,7 @@ class CoarseToFineClip(ClipModel):
 
 
 def encode_images(vit: OpenClipViT, images: Tensor) -> ImageFeatures:
-    """What a network sees of images: patches as in MaskCLIP (Zhou, Loy, Dai 2022, section 3.2), and more.
+    """The network's input from images: patches as in MaskCLIP (Zhou, Loy, Dai 2022, section 3.2), and more.
 
     Args:
         vit: the encoders.

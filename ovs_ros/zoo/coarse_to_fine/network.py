@@ -73,7 +73,7 @@ class CoarseToFine(nn.Module):
                 zero(self.head)
 
     def forward(self, features: ImageFeatures, words: Tensor, mask: Tensor | None = None) -> NetworkOutput:
-        """Say how well every patch, or every pixel of the doubled grid, goes with every category.
+        """Compute logits of every patch, or every pixel of the doubled grid, for every category.
 
         Args:
             features: of B images.

@@ -1,4 +1,4 @@
-"""What the network is given of an image, and what it gives back."""
+"""Inputs and outputs of the network."""
 
 from dataclasses import dataclass
 

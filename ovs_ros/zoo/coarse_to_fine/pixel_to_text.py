@@ -1,6 +1,6 @@
-"""P2Tformer: texts look at the image (FGAseg, "Pixel-to-Text Transformer").
+"""P2Tformer: texts attend to the image (FGAseg, "Pixel-to-Text Transformer").
 
-A text embedding knows nothing of the image at hand; here every category gathers from the visual map what goes
+A text embedding does not depend on the image; here every category gathers from the visual map what goes
 with it, and so its embedding moves towards what the category looks like in this image.
 """
 
