@@ -17,11 +17,14 @@ PROCESSES = 4
 """How many processes have to find room: a camera's driver, the node and two that listen to it."""
 
 
-def profile(free: int | None = None) -> Path:
-    """The shipped profile that fits into `free` bytes of shared memory; None: what /dev/shm has free."""
-    room = _free() if free is None else free
-    name = LARGE if room >= PROCESSES * SEGMENT_BYTES[LARGE] else SMALL
-    return Path(get_package_share_directory("ovs_ros")) / "config" / name
+def fitting(free: int) -> str:
+    """The name of the shipped profile that fits into `free` bytes of shared memory."""
+    return LARGE if free >= PROCESSES * SEGMENT_BYTES[LARGE] else SMALL
+
+
+def profile() -> Path:
+    """The shipped profile that fits into what /dev/shm has free."""
+    return Path(get_package_share_directory("ovs_ros")) / "config" / fitting(_free())
 
 
 def use_profile() -> str | None:
@@ -37,10 +40,11 @@ def use_profile() -> str | None:
         return None
     if given is not None and given.name not in SEGMENT_BYTES:
         return None
-    chosen = profile()
-    if given is not None:
-        chosen = given.with_name(chosen.name)
-    os.environ.update(dict.fromkeys(VARIABLES, str(chosen)))
+    chosen = profile() if given is None else given.with_name(fitting(_free()))
+    # One of them: Kilted reads both and complains of a profile that comes twice.
+    wanted, other = VARIABLES if _fast_dds_3() else VARIABLES[::-1]
+    os.environ.pop(other, None)
+    os.environ[wanted] = str(chosen)
     if chosen.name == LARGE:
         return None
     return (
@@ -69,6 +73,12 @@ def problem() -> str:
         f"camera too with {' and '.join(VARIABLES)} set to …/share/ovs_ros/config/{LARGE}, or ask for "
         "reliable transport with the parameter qos_overrides.<topic>.subscription.reliability"
     )
+
+
+def _fast_dds_3() -> bool:
+    """Whether this ROS has Fast DDS 3, whose package is named fastdds; it was fastrtps."""
+    prefixes = os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)
+    return any((Path(prefix) / "share" / "fastdds").is_dir() for prefix in prefixes)
 
 
 def _segments_of_others() -> set[str]:

@@ -9,15 +9,15 @@ from xml.etree import ElementTree
 import pytest
 
 from ovs_ros.ros import shared_memory
-from ovs_ros.ros.shared_memory import LARGE, PROCESSES, SEGMENT_BYTES, SMALL, VARIABLES, profile
+from ovs_ros.ros.shared_memory import LARGE, PROCESSES, SEGMENT_BYTES, SMALL, VARIABLES, fitting
 
 CONFIG = Path(__file__).parents[2] / "config"
 MIB = 2**20
 
 
 def test_the_profile_fits_what_is_free():
-    assert profile(free=PROCESSES * 64 * MIB).name == LARGE
-    assert profile(free=PROCESSES * 64 * MIB - 1).name == SMALL
+    assert fitting(PROCESSES * 64 * MIB) == LARGE
+    assert fitting(PROCESSES * 64 * MIB - 1) == SMALL
     assert PROCESSES * SEGMENT_BYTES[SMALL] <= 64 * MIB, "Docker's /dev/shm"
 
 
@@ -28,11 +28,15 @@ def test_the_sizes_are_those_of_the_files(name):
     assert int(values["segment_size"]) == SEGMENT_BYTES[name] >= int(values["maxMessageSize"])
 
 
-def test_both_variables_are_set(monkeypatch):
+@pytest.mark.parametrize(("package", "variable"), [("fastdds", VARIABLES[0]), ("fastrtps", VARIABLES[1])])
+def test_the_variable_that_this_fast_dds_reads_is_set(monkeypatch, tmp_path, package, variable):
+    (tmp_path / "share" / package).mkdir(parents=True)
+    monkeypatch.setenv("AMENT_PREFIX_PATH", str(tmp_path))
     for name in VARIABLES:
-        monkeypatch.setenv(name, "")
-    assert shared_memory.use_profile() is None or profile().name == SMALL
-    assert {os.environ[name] for name in VARIABLES} == {str(profile())}
+        monkeypatch.setenv(name, str(CONFIG / LARGE))
+    shared_memory.use_profile()
+    assert [name for name in VARIABLES if name in os.environ] == [variable]
+    assert os.environ[variable] in (str(CONFIG / LARGE), str(CONFIG / SMALL))
 
 
 def test_a_profile_of_the_user_stays(monkeypatch):
