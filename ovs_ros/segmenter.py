@@ -110,8 +110,9 @@ class Segmenter:
         """A model, with embeddings cached on disk.
 
         Args:
-            model: 'stream' for speed or 'quality' for detail: the embedded model; or a model file, or the
-                name of one that comes with the package (see encoders/model_file.py).
+            model: 'stream' for speed or 'quality' for detail: the embedded model; or a model file, the name
+                of one that comes with the package (see encoders/model_file.py), or a folder of
+                `ovs train full`.
             models: the folder with the embedded model's files; None: those that come with the package.
             threads: how many threads of the CPU the process computes with (see runtime/threads.py); 0: one
                 for each core that it may use.
@@ -128,8 +129,8 @@ class Segmenter:
 
         use_threads(threads)
         checked = SegmenterOptions(**options)  # type: ignore[arg-type]  # checked at run time, field by field
-        if model not in embedded.PRESETS:
-            file = read_model_file(find_model_file(model))
+        file = None if model in embedded.PRESETS else read_model_file(find_model_file(model))
+        if file is not None and not file.embedded:
             image, text = load_model(file)
             if file.exported:
                 return cls(image, text, checked, EmbeddingCache())
@@ -137,9 +138,10 @@ class Segmenter:
 
             return TorchSegmenter(image, text, checked, EmbeddingCache())
         folder = models if models is not None else embedded.MODELS
+        model, own = (model, "") if file is None else (file.model, file.network)
         image, text = embedded.load(model, models=folder)
         temperature = load_temperature(model, folder)
-        network = RefinementNetwork(folder / NETWORK_FILE)
+        network = RefinementNetwork(Path(own) if own else folder / NETWORK_FILE)
         seen_names = embedded.load_seen_names(folder)
         return cls(image, text, checked, EmbeddingCache(), temperature, network, seen_names=seen_names)
 

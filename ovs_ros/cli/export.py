@@ -118,11 +118,11 @@ def _model_file(name: str) -> ModelFile:
     Raises:
         ValueError: it means the embedded model, or one that was exported already.
     """
-    if name in PRESETS:
+    file = None if name in PRESETS else read_model_file(find_model_file(name))
+    if file is None or file.embedded:
         raise ValueError(
             f"expected a model that runs with torch, got {name}, which is ONNX already; use it as it is"
         )
-    file = read_model_file(find_model_file(name))
     if file.exported:
         raise ValueError(
             f"expected a model that runs with torch, got {file.model}, which was exported already"

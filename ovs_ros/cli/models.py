@@ -96,7 +96,7 @@ def describe(path: Path) -> ModelRow:
         ModuleNotFoundError: open_clip is not installed.
     """
     file = read_model_file(path)
-    if file.exported:
+    if file.exported or file.embedded:
         raise ValueError(
             f"expected a model that runs with torch in {path}, got the exported {file.model}; time it with "
             "'ovs bench --model'"

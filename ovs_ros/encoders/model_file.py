@@ -22,6 +22,12 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "attention": get_args(Attention),
     "precision": get_args(Precision),
 }
+MODEL_FILE = "model.yaml"
+"""Name of the model file in a model folder, such as a run of `ovs train full`."""
+EMBEDDED = ("stream", "quality")
+"""What `model` calls the embedded model, at one and at three scales."""
+_OF_EMBEDDED = ("model", "network")
+"""The keys that count beside the embedded model."""
 _OF_EXPORTED = ("model", "device", "precision", "templates")
 """The keys allowed with a folder of `ovs export`; the export fixed all others."""
 
@@ -31,8 +37,8 @@ class ModelFile:
     """The content of a model file; each field is a key of the YAML.
 
     Attributes:
-        model: an architecture that open_clip knows, 'cat-seg-b', 'cat-seg-l', 'sed-b', 'sed-l', 'san-b',
-            'san-l', 'radio', or a folder that `ovs export` wrote.
+        model: 'stream' or 'quality' (the embedded model), an architecture that open_clip knows, 'cat-seg-b',
+            'cat-seg-l', 'sed-b', 'sed-l', 'san-b', 'san-l', 'radio', or a folder that `ovs export` wrote.
         weights: a tag of open_clip such as 'openai', or a file; relative paths are the model file's.
         cache: a cache folder of huggingface_hub, for weights by tag; '' for the usual one (HF_HUB_CACHE).
         network: a file with a trained network, which `ovs train full` wrote; '' for none.
@@ -98,6 +104,11 @@ class ModelFile:
                 raise ValueError(f"expected templates with one '{{}}' each, got {template!r}")
 
     @property
+    def embedded(self) -> bool:
+        """Whether `model` means the embedded model."""
+        return self.model in EMBEDDED
+
+    @property
     def exported(self) -> bool:
         """Whether `model` means a folder of `ovs export`, which runs without torch.
 
@@ -108,12 +119,13 @@ class ModelFile:
 
 
 def find_model_file(name: str) -> Path:
-    """The file that a name means: a path, or the name of a shipped one, with or without '.yaml'.
+    """The file that a name means: a path, a model folder, or a shipped file, with or without '.yaml'.
 
     Raises:
         ValueError: there is no such file.
     """
-    for candidate in (Path(name).expanduser(), MODEL_FILES / name, MODEL_FILES / f"{name}.yaml"):
+    path = Path(name).expanduser()
+    for candidate in (path, path / MODEL_FILE, MODEL_FILES / name, MODEL_FILES / f"{name}.yaml"):
         if name and candidate.is_file():
             return candidate
     known = ", ".join(sorted(path.stem for path in MODEL_FILES.glob("*.yaml")))
@@ -154,6 +166,11 @@ def read_model_file(path: Path) -> ModelFile:
         file = ModelFile(**loaded)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{error} (in {path})") from error
+    if file.embedded and (idle := sorted(set(loaded) - set(_OF_EMBEDDED))):
+        raise ValueError(
+            f"expected keys out of {', '.join(_OF_EMBEDDED)} beside the embedded model in {path}, got "
+            f"{', '.join(idle)}; leave them out"
+        )
     if file.exported and (idle := sorted(set(loaded) - set(_OF_EXPORTED))):
         raise ValueError(
             f"expected keys out of {', '.join(_OF_EXPORTED)} beside the exported {file.model} in {path}, got "

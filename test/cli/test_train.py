@@ -13,7 +13,8 @@ from ovs_ros.cli import train
 from ovs_ros.encoders.clip import imports
 from ovs_ros.encoders.embedded import MODELS
 from ovs_ros.encoders.minilm import SentenceEncoder
-from ovs_ros.steps.network import RefinementNetwork
+from ovs_ros.segmenter import Segmenter, SegmenterOptions
+from ovs_ros.vocabulary.vocabulary import Vocabulary
 
 
 def test_missing_packages_are_named_with_the_way_to_get_them(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,7 +90,21 @@ def test_full_trains_measures_and_goes_on(tmp_path: Path, size: str) -> None:
     assert len((run / "losses.csv").read_text().splitlines()) == 3
     assert (run / "network.pt").is_file() and (run / "last.pt").is_file()
     assert yaml.safe_load((run / "model.yaml").read_text()) == {"model": "stream", "network": "network.onnx"}
-    assert RefinementNetwork(run / "network.onnx").dim == 256
+    image, vocabulary = (
+        cv2.imread(str(tree / "val" / "image" / "a.png")),
+        Vocabulary.from_names(["floor", "wall"]),
+    )
+    shipped, own = (Segmenter.load(str(name), select=False) for name in ("stream", run))
+    words = shipped.embed(vocabulary)
+    without = SegmenterOptions(select=False, network=False)
+    np.testing.assert_array_equal(
+        own.score(image, words, without).logits, shipped.score(image, words, without).logits
+    )
+    # One step moves the network a little from the plain cosines, which it starts at.
+    np.testing.assert_allclose(
+        own.score(image, words).logits, own.score(image, words, without).logits, atol=0.5
+    )
+    assert np.abs(own.score(image, words).logits - shipped.score(image, words).logits).max() > 0.01
     result = CliRunner().invoke(train.app, [*command, "--steps", "3"])
     assert result.exit_code == 2
     assert "got others: steps;" in " ".join(result.output.split())

@@ -98,7 +98,7 @@ def test_it_segments_and_its_export_segments_alike(
 
 def test_it_is_evaluated(trained: Path, tmp_path: Path) -> None:
     tree = trained.parents[1] / "tree"
-    run("evaluate", tree / "val", "--model", trained, "--json", tmp_path / "result.json")
+    run("evaluate", tree / "val", "--model", trained.parent, "--json", tmp_path / "result.json")
     assert json.loads((tmp_path / "result.json").read_text())["images"] == 6
 
 
