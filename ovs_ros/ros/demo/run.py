@@ -7,7 +7,6 @@ import argparse
 import os
 import secrets
 import selectors
-import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -44,9 +43,9 @@ class Process:
     log: Path | None
 
     def stop(self) -> None:
-        """End it as Ctrl-C would, and after GRACE_S for good."""
+        """End it, and after GRACE_S for good."""
         if self.popen.poll() is None:
-            self.popen.send_signal(signal.SIGINT)
+            self.popen.terminate()  # Not SIGINT: it leaves a traceback while modules load.
             try:
                 self.popen.wait(GRACE_S)
             except subprocess.TimeoutExpired:
@@ -82,7 +81,7 @@ def start(name: str, arguments: Sequence[str], environment: Mapping[str, str], l
         popen = subprocess.Popen(
             command, env=environment, stdout=output, stderr=subprocess.STDOUT if log else None
         )
-    return Process(name, popen, log)
+    return Process(name.removeprefix("demo."), popen, log)
 
 
 def first_to_end(processes: Sequence[Process], timeout: float | None = None) -> Process | None:
