@@ -1,7 +1,7 @@
 """SED's gradual fusion decoder: from the cosines of patches with prompts to logits at a quarter of the image.
 
 Xie et al., "SED: A Simple Encoder-Decoder for Open-Vocabulary Semantic Segmentation", CVPR 2024, sections 3.3
-and 3.4, with the layers of the authors' code. Submodules bear the names of its checkpoints. A word is an item
+and 3.4, with the layers of the authors' code. Submodules have the names of its checkpoints. A word is an item
 of the batch everywhere but in the class attention, so that the order of words never matters.
 """
 
