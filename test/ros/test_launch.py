@@ -104,13 +104,8 @@ def test_a_node_that_cannot_be_configured_ends_it_with_an_error(tmp_path):
 def test_namespace_log_level_and_parameters_reach_the_node(tmp_path):
     parameters = tmp_path / "ovs.yaml"
     parameters.write_text("/**:\n  ros__parameters:\n    compressed: true\n    vocabulary: home\n")
-    arguments = {
-        "namespace": "front/left",
-        "log_level": "warn",
-        "params_file": str(parameters),
-        "image": "/cam",
-    }
-    with launched(tmp_path, **{**arguments, "log_level": "info"}) as launch:
+    arguments = {"namespace": "front/left", "params_file": str(parameters), "image": "/cam"}
+    with launched(tmp_path, **arguments) as launch:
         launch.until(lambda: "[front.left.ovs]: Active: images from /cam/compressed" in launch.said)
         launch.popen.send_signal(signal.SIGINT)
         launch.popen.wait(DEADLINE_S)
