@@ -1,29 +1,123 @@
-"""From a model file to a pair of encoders. The packages that a model needs are imported only for it."""
+"""From a name or a folder to a segmenter: the only place that knows every kind of model.
+
+What a model needs is imported only for it, so that importing this module costs nothing.
+"""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ovs_ros.encoders.model_file import ModelFile
-from ovs_ros.encoders.protocols import ImageEncoder, TextEncoder
+if TYPE_CHECKING:
+    from ovs_ros.encoders.model_file import ModelFile
+    from ovs_ros.model import Model
+    from ovs_ros.segmenter import FramePath, Segmenter
+
+OFF = "off"
 
 
-def load_model(file: ModelFile) -> tuple[ImageEncoder, TextEncoder]:
-    """Open the model that a file describes.
+def load(
+    name: str | Path = "stream",
+    *,
+    device: str = "auto",
+    models: Path | None = None,
+    network_file: Path | None = None,
+    threads: int = 0,
+    attributes: str = OFF,
+    attribute_weight: float = 0.1,
+    second_encoder: str | Path = OFF,
+    fusion: str | Path = OFF,
+    **options: object,
+) -> "Segmenter":
+    """Load a model and make a segmenter of it, with word embeddings cached on disk.
+
+    Args:
+        name: which model: 'stream' (fast) or 'quality' (detailed), the embedded model at one and at three
+            scales; an architecture and weights of open_clip such as 'ViT-B-16:openai' (weights may be a
+            file); the name of a shipped model file such as 'cat-seg-b' (`ovs models` lists them); a model
+            file (YAML); or a folder that `ovs export` or `ovs train` wrote.
+        device: 'auto' (a GPU where there is one), 'cpu', 'cuda' or 'cuda:N'; in place of the model file's.
+        models: for 'stream' and 'quality', another folder with the embedded model's files.
+        network_file: a trained network (ONNX) in place of the model's own.
+        threads: how many threads of the CPU the process computes with (see runtime/threads.py); 0: one for
+            each core that it may use.
+        attributes: what words look like (LMSeg): 'off', 'shipped', or a YAML file laid over the shipped.
+        attribute_weight: the attributes' share of a word's embedding; see `AttributePrompts`.
+        second_encoder: ONNX file of a second image encoder (LMSeg); 'off' for none.
+        fusion: what `ovs train fusion` wrote for the second encoder.
+        options: fields of `SegmenterOptions` that differ from their defaults.
+
+    Raises:
+        TypeError: an option that does not exist, or of another type.
+        ValueError: no such model, an option out of range, or files that do not belong together.
+        FileNotFoundError: weights or files are missing; the message says how to get them.
+        ModuleNotFoundError: a package that the model needs is not installed.
+    """
+    from dataclasses import replace
+
+    from ovs_ros.encoders.fusion import with_second
+    from ovs_ros.options import SegmenterOptions
+    from ovs_ros.runtime.threads import use_threads
+    from ovs_ros.segmenter import Segmenter
+    from ovs_ros.steps.network import Network
+    from ovs_ros.vocabulary.cache import EmbeddingCache
+    from ovs_ros.vocabulary.prompts import AttributePrompts
+
+    checked = SegmenterOptions(**options)  # type: ignore[arg-type]  # checked at run time, field by field
+    looks = AttributePrompts.load(attributes, attribute_weight)
+    use_threads(threads)
+    model = load_model(name, device=device, models=models)
+    if network_file is not None:
+        model = replace(model, network=Network(network_file))
+    model = replace(model, image_encoder=with_second(model.image_encoder, second_encoder, fusion))
+    return Segmenter(model, checked, EmbeddingCache(), looks, _frame_path(model))
+
+
+def load_model(name: str | Path, *, device: str = "auto", models: Path | None = None) -> "Model":
+    """Load a model; see `load` for the arguments and errors."""
+    from ovs_ros.encoders import embedded
+
+    folder = Path(name).expanduser()
+    if str(name) in embedded.PRESETS:
+        return _embedded(str(name), embedded.MODELS if models is None else models)
+    if embedded.is_embedded_model(folder):
+        return _embedded("stream", folder)
+    from dataclasses import replace
+
+    from ovs_ros.encoders.model_file import MODEL_FILE, ModelFile, find_model_file, read_model_file
+
+    if folder.is_dir() and not (folder / MODEL_FILE).is_file():
+        file = ModelFile(str(folder) if "/" in str(folder) else f"./{folder}")
+    elif ":" in str(name) and not folder.exists():
+        architecture, _, weights = str(name).partition(":")
+        file = ModelFile(architecture, weights)
+    else:
+        file = read_model_file(find_model_file(str(name)))
+    return open_model(file if device == "auto" else replace(file, device=device))
+
+
+def open_model(file: "ModelFile") -> "Model":
+    """Open the model that a model file describes.
 
     Raises:
         ValueError: no such model, or weights that do not fit it.
         FileNotFoundError: weights are missing; the message says how to get them.
         ModuleNotFoundError: a package that it needs is not installed.
     """
+    from ovs_ros.encoders import embedded
+    from ovs_ros.model import Model
+
+    if file.embedded:
+        return _embedded(file.model, embedded.MODELS, file.network)
     if file.exported:
         from ovs_ros.encoders.onnx_folder import load_exported
 
-        return load_exported(
+        image, text = load_exported(
             Path(file.model), device=file.device, precision=file.precision, templates=file.templates
         )
+        return Model(image, text)
     from ovs_ros.encoders.clip.imports import import_open_clip
 
     try:
-        import_open_clip()  # First, for it says what to install; the others import torch without a word.
+        import_open_clip()  # First, because its error says what to install.
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             f"{error}; or, if {file.model} is to be a folder that 'ovs export' wrote, copy it to where the "
@@ -34,13 +128,37 @@ def load_model(file: ModelFile) -> tuple[ImageEncoder, TextEncoder]:
     from ovs_ros.encoders.clip.text_encoder import ClipTextEncoder
     from ovs_ros.zoo.families import load_dense_model
 
-    model = load_dense_model(file)
-    image = TorchImageEncoder(
-        model,
+    dense = load_dense_model(file)
+    encoder = TorchImageEncoder(
+        dense,
         patches=file.patches,
         device=file.device,
         precision=file.precision,
-        window=0 if model.cuts_windows else file.window,
-        stride=0 if model.cuts_windows else file.stride,
+        window=0 if dense.cuts_windows else file.window,
+        stride=0 if dense.cuts_windows else file.stride,
     )
-    return image, ClipTextEncoder(model, file.templates)
+    return Model(encoder, ClipTextEncoder(dense, file.templates))
+
+
+def _embedded(name: str, folder: Path, network: str = "") -> "Model":
+    from ovs_ros.encoders import embedded
+    from ovs_ros.model import Model
+    from ovs_ros.steps.network import NETWORK_FILE, Network
+
+    image, text = embedded.load(name, models=folder)
+    return Model(
+        image,
+        text,
+        Network(Path(network) if network else folder / NETWORK_FILE),
+        embedded.load_temperature(name, folder),
+        embedded.load_seen_names(folder),
+    )
+
+
+def _frame_path(model: "Model") -> "FramePath | None":
+    """The whole frame as one CUDA graph, where the model's image encoder can be a part of one."""
+    if getattr(model.image_encoder, "stream", None) is None:  # No torch model, or not on a GPU.
+        return None
+    from ovs_ros.steps.torch_frame import TorchFrame
+
+    return TorchFrame(model.image_encoder)  # type: ignore[arg-type]

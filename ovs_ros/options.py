@@ -127,6 +127,9 @@ class LoadOptions(_Checked):
         "stream",
         "The model: 'stream' (fast), 'quality' (detailed), or a model file (see the guide on models).",
     )
+    device: str = _option(
+        "auto", "Where the model runs: 'auto' (a GPU where there is one), 'cpu', 'cuda' or 'cuda:N'."
+    )
     threads: int = _option(
         0,
         "How many threads of the CPU the process computes with; 0: one for each core that it may use, by its "
@@ -149,6 +152,10 @@ class LoadOptions(_Checked):
     fusion: str = _option(
         OFF, "What 'ovs train fusion' wrote for the second encoder; 'off' for none.", node=False
     )
+
+    def arguments(self) -> dict[str, Any]:
+        """What `ovs_ros.load` takes beside the model's name."""
+        return {one.name: getattr(self, one.name) for one in fields(self) if one.name != "model"}
 
 
 @dataclass(frozen=True)

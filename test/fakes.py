@@ -11,9 +11,11 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
-from ovs_ros.encoders.protocols import DenseFeatures
-from ovs_ros.encoders.upsampling import DensePixels
-from ovs_ros.segmenter import Segmenter, SegmenterOptions
+from ovs_ros.encoders.features import Features
+from ovs_ros.encoders.heads import CosineHead
+from ovs_ros.model import Model
+from ovs_ros.options import SegmenterOptions
+from ovs_ros.segmenter import Segmenter
 
 COLORS: dict[str, tuple[int, int, int]] = {
     "black": (0, 0, 0),
@@ -88,32 +90,22 @@ class ColorImageEncoder:
     def __init__(self, on_backbone: Callable[[], object] | None = None) -> None:
         self.on_backbone = on_backbone
 
-    def prepare(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.float32], tuple[float, float]]:
-        """Pad an image (H, W, 3) to whole patches: (gh * PATCH, gw * PATCH, 3) float32 and its extent."""
+    def encode(self, image: NDArray[np.uint8]) -> Features:
+        """Embed the mean colours of the pixel grid, of the patch grid, and all of them together."""
+        if self.on_backbone is not None:
+            self.on_backbone()
         height, width = image.shape[:2]
         down, right = -height % self.PATCH, -width % self.PATCH
         padded = np.pad(image, ((0, down), (0, right), (0, 0)), mode="edge").astype(np.float32)
-        return padded, (height / (height + down), width / (width + right))
-
-    def backbone(
-        self, prepared: tuple[NDArray[np.float32], tuple[float, float]]
-    ) -> tuple[NDArray[np.float32], tuple[float, float]]:
-        """Mean colour (ph, pw, 3) of every square of STRIDE pixels, and the extent."""
-        if self.on_backbone is not None:
-            self.on_backbone()
-        image, extent = prepared
-        return _mean_colors(image, self.STRIDE), extent
-
-    def project(self, features: tuple[NDArray[np.float32], tuple[float, float]]) -> DenseFeatures:
-        """Embed the mean colours of the pixel grid, of the patch grid, and all of them together."""
-        pixels, extent = features
+        pixels = _mean_colors(padded, self.STRIDE)  # (ph, pw, 3)
         whole = embed_colors(pixels).mean(axis=(0, 1))
-        patches = _mean_colors(pixels, self.PATCH // self.STRIDE)
-        return DenseFeatures(
-            image=whole / np.linalg.norm(whole),
-            patches=embed_colors(patches),
-            upsampling=DensePixels(embed_colors(pixels)),
-            extent=extent,
+        return Features(
+            class_token=whole / np.linalg.norm(whole),
+            patch_tokens=embed_colors(_mean_colors(pixels, self.PATCH // self.STRIDE)),
+            head=CosineHead(embed_colors(pixels), self.logit_scale),
+            valid=(height / (height + down), width / (width + right)),
+            logit_scale=self.logit_scale,
+            stages_ms={"prepare": 0.0, "encode": 0.0, "project": 0.0},
         )
 
 
@@ -124,7 +116,7 @@ def _mean_colors(image: NDArray[np.float32], size: int) -> NDArray[np.float32]:
 
 def color_segmenter(on_backbone: Callable[[], object] | None = None, **options: Any) -> Segmenter:
     """A segmenter that knows the names in COLORS; `options` are those of SegmenterOptions."""
-    return Segmenter(ColorImageEncoder(on_backbone), ColorTextEncoder(), SegmenterOptions(**options))
+    return Segmenter(Model(ColorImageEncoder(on_backbone), ColorTextEncoder()), SegmenterOptions(**options))
 
 
 def color_image(rows: Sequence[Sequence[str]], size: int = 32) -> NDArray[np.uint8]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from skimage import data as pictures
 
-from ovs_ros.segmenter import Segmenter
+import ovs_ros
 from ovs_ros.vocabulary.vocabulary import Vocabulary
 
 NAMES = ("motorcycle", "person", "cat", "cup", "table", "wall", "floor", "sky", "tree", "car", "window")
@@ -18,7 +18,7 @@ PHOTOGRAPHS = {
 
 @pytest.fixture(scope="module")
 def segmenter():
-    return Segmenter.load("stream")
+    return ovs_ros.load("stream")
 
 
 @pytest.fixture(scope="module", params=PHOTOGRAPHS)

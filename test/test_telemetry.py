@@ -12,7 +12,7 @@ assert "onnxruntime" not in sys.modules
 assert os.environ["ORT_DISABLE_TELEMETRY"] == "1"
 from ovs_ros import Segmenter, Vocabulary
 import numpy as np
-segmenter = Segmenter.load("stream")
+segmenter = ovs_ros.load("stream")
 segmenter.segment(np.zeros((48, 64, 3), np.uint8), segmenter.embed(Vocabulary.from_names(["dog", "sofa"])))
 assert "onnxruntime" in sys.modules
 """

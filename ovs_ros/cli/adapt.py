@@ -137,13 +137,13 @@ def _choose_templates(
         for template in bar.track(POOL, description="Embedding templates"):
             specs = [CategorySpec(c.name, c.prompts or (template,)) for c in vocabulary.categories]
             alone = Vocabulary.from_specs(specs, vocabulary.negatives)
-            classifiers.append(embed(alone, segmenter.text_encoder, segmenter.cache).embeddings)
-    scale = segmenter.image_encoder.logit_scale / segmenter.calibration
+            classifiers.append(embed(alone, segmenter.model.text_encoder, segmenter.cache).embeddings)
+    model = segmenter.model
+    scale = model.image_encoder.logit_scale / model.temperature
     entropies = TemplateEntropies(np.stack(classifiers), len(vocabulary), scale)
-    encoder = segmenter.image_encoder
     for image in _read(images, "Choosing templates"):
-        features = encoder.project(encoder.backbone(encoder.prepare(image)))
-        patches = crop(features.patches, features.extent)
+        features = model.encode(image)
+        patches = crop(features.patch_tokens, features.valid)  # (h, w, D)
         entropies.add(patches.reshape(-1, patches.shape[2]))
     return [
         CategorySpec(category.name, category.prompts or tuple(POOL[place] for place in places))

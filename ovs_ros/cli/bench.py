@@ -24,12 +24,12 @@ from ovs_ros.cli.common import (
     write_json,
 )
 from ovs_ros.cli.options import with_flags
-from ovs_ros.encoders.protocols import ImageEncoder, TimedEncoder
+from ovs_ros.encoders.features import ImageEncoder
 from ovs_ros.options import LoadOptions, SegmenterOptions
 from ovs_ros.runtime.processor import device_name
 from ovs_ros.segmenter import Segmenter
 from ovs_ros.vocabulary.vocabulary import Vocabulary
-from ovs_ros.vocabulary.word_embeddings import EmbeddedVocabulary
+from ovs_ros.vocabulary.word_embeddings import WordEmbeddings
 
 SIZES = (20, 150, 847, 5000, 20000)
 HEIGHT, WIDTH = 480, 640
@@ -63,21 +63,21 @@ def bench(
     with user_errors():
         segmenter = load_segmenter(load, replace(options, select=not exhaustive), models=models)
         if batch:
-            _timed(segmenter.image_encoder)  # An error is to come before minutes of timing, not after them.
+            _timed(segmenter.model.image_encoder)  # An error must come before minutes of timing.
         vocabularies = compose_vocabularies(segmenter, SIZES)
         encoder_ms, frame_ms, stages_ms, p95_ms = measure(segmenter, vocabularies, draw_scene(), frames)
-        device = device_name(segmenter.image_encoder.device)
+        device = device_name(segmenter.model.device)
         results = {
             "encoder_ms": encoder_ms,
             "frame_ms": frame_ms,
             "stages_ms": stages_ms,
             "p95_ms": p95_ms,
-            "model": segmenter.image_encoder.name,
+            "model": segmenter.model.name,
             "device": device,
         }
         print_times(encoder_ms, frame_ms, stages_ms, p95_ms, device)
         if batch:
-            results["batch_ms"] = measure_batch(segmenter.image_encoder, batch, frames)
+            results["batch_ms"] = measure_batch(segmenter.model.image_encoder, batch, frames)
             console.print(Text(f"Network over {batch} images at once: {results['batch_ms']:.1f} ms"))
         console.print(
             Text(
@@ -91,7 +91,7 @@ def bench(
             write_json(json_file, results)
 
 
-def compose_vocabularies(segmenter: Segmenter, sizes: tuple[int, ...]) -> dict[int, EmbeddedVocabulary]:
+def compose_vocabularies(segmenter: Segmenter, sizes: tuple[int, ...]) -> dict[int, WordEmbeddings]:
     """Vocabularies of everyday names: nouns first, then each adjective with each noun.
 
     The text encoder embeds the single words alone. It would take minutes for all compositions, and a frame's
@@ -111,7 +111,7 @@ def compose_vocabularies(segmenter: Segmenter, sizes: tuple[int, ...]) -> dict[i
         prompts = np.broadcast_to(embeddings.astype(np.float16)[:, None], apart)
     names = [*NOUNS, *(f"{adjective} {noun}" for adjective, noun in product(ADJECTIVES, NOUNS))]
     return {
-        size: EmbeddedVocabulary(
+        size: WordEmbeddings(
             Vocabulary.from_names(names[:size]),
             embeddings[:size],
             prompts=None if prompts is None else prompts[:size],
@@ -144,7 +144,7 @@ def draw_scene() -> NDArray[np.uint8]:
 
 
 def measure(
-    segmenter: Segmenter, vocabularies: dict[int, EmbeddedVocabulary], image: NDArray[np.uint8], frames: int
+    segmenter: Segmenter, vocabularies: dict[int, WordEmbeddings], image: NDArray[np.uint8], frames: int
 ) -> tuple[float, dict[str, float], dict[str, dict[str, float]], dict[str, float]]:
     """Median milliseconds after a warm-up, everything in turn.
 
@@ -152,12 +152,11 @@ def measure(
         The image encoder alone; the whole frame by vocabulary size; its stages by vocabulary size; and the
         95th percentiles, of 'encoder' and of the whole frame by vocabulary size.
     """
-    encoder = segmenter.image_encoder
     encoder_ms: list[float] = []
     frame_ms: dict[int, list[float]] = {size: [] for size in vocabularies}
     stages_ms: dict[int, list[dict[str, float]]] = {size: [] for size in vocabularies}
     for number in track(range(_WARM_UP + frames), "Timing", console=console, transient=True):
-        alone = _encoder_ms(encoder, encoder.prepare(image))
+        alone = segmenter.model.encode(image).stages_ms["encode"]
         if number >= _WARM_UP:
             encoder_ms.append(alone)
         for size, words in vocabularies.items():
@@ -184,11 +183,12 @@ def measure_batch(encoder: ImageEncoder, batch: int, runs: int) -> float:
     Raises:
         ValueError: the encoder takes one image at a time.
     """
-    return _median(_timed(encoder).time_batch(encoder.prepare(draw_scene()), batch, runs))
+    return _median(_timed(encoder).time_batch(draw_scene(), batch, runs))
 
 
-def _timed(encoder: ImageEncoder) -> TimedEncoder:
-    if not isinstance(encoder, TimedEncoder):
+def _timed(encoder: ImageEncoder) -> Any:
+    """The encoder, if it can be timed over several images."""
+    if not hasattr(encoder, "time_batch"):
         raise ValueError(f"expected a torch model for --batch, got {encoder.name}; leave --batch out")
     return encoder
 
@@ -199,14 +199,6 @@ def _median(times: list[float]) -> float:
 
 def _p95(times: list[float]) -> float:
     return round(float(np.percentile(times, 95)), 3)
-
-
-def _encoder_ms(encoder: ImageEncoder, prepared: Any) -> float:
-    if isinstance(encoder, TimedEncoder):
-        return encoder.time_backbone(prepared)
-    start = perf_counter()
-    encoder.backbone(prepared)
-    return (perf_counter() - start) * 1e3
 
 
 def print_times(

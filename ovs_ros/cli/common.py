@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ovs_ros.encoders.fusion import with_second
+import ovs_ros
 from ovs_ros.options import LoadOptions, SegmenterOptions
 from ovs_ros.segmenter import Segmenter
-from ovs_ros.vocabulary.prompts import AttributePrompts
 from ovs_ros.vocabulary.vocabulary import Vocabulary
-from ovs_ros.vocabulary.word_embeddings import EmbeddedVocabulary
+from ovs_ros.vocabulary.word_embeddings import WordEmbeddings
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"})
 
@@ -52,16 +51,16 @@ def load_segmenter(
     options: SegmenterOptions = SegmenterOptions(),  # noqa: B008  # frozen
     *,
     models: Path | None = None,
+    network_file: Path | None = None,
 ) -> Segmenter:
     """The segmenter of a model, with a note while it loads."""
     with console.status(f"Loading the model {load.model}"):
-        segmenter = Segmenter.load(load.model, models=models, threads=load.threads, **asdict(options))
-        segmenter.attributes = AttributePrompts.load(load.attributes, load.attribute_weight)
-        segmenter.image_encoder = with_second(segmenter.image_encoder, load.second_encoder, load.fusion)
-    return segmenter
+        return ovs_ros.load(
+            load.model, models=models, network_file=network_file, **load.arguments(), **asdict(options)
+        )
 
 
-def embed_words(segmenter: Segmenter, vocabulary: Vocabulary) -> EmbeddedVocabulary:
+def embed_words(segmenter: Segmenter, vocabulary: Vocabulary) -> WordEmbeddings:
     """Embed a vocabulary behind a progress bar."""
     with progress_bar() as bar:
         task = bar.add_task("Embedding words", total=len(vocabulary) + len(vocabulary.negatives))

@@ -37,10 +37,9 @@ from ovs_ros.evaluation.metrics import SelectionRecall
 from ovs_ros.options import LoadOptions, SegmenterOptions
 from ovs_ros.runtime.processor import device_name
 from ovs_ros.segmenter import Segmenter
-from ovs_ros.steps.network import RefinementNetwork
 from ovs_ros.steps.segmentation import Segmentation
 from ovs_ros.vocabulary.vocabulary import Vocabulary, name_key
-from ovs_ros.vocabulary.word_embeddings import EmbeddedVocabulary
+from ovs_ros.vocabulary.word_embeddings import WordEmbeddings
 from ovs_ros.vocabulary.yaml_io import load_class_names
 
 
@@ -109,10 +108,9 @@ def evaluate(
         vocabulary = _with_distractors(names, distractors)
         if images is not None:
             dataset = dataset.spread(images)
-        segmenter = load_segmenter(load, options, models=models)
-        if network_file is not None:
-            segmenter.network = RefinementNetwork(network_file)
-        segmenter.seen_names -= {name_key(name) for name in held_out}
+        segmenter = load_segmenter(load, options, models=models, network_file=network_file)
+        seen_names = segmenter.model.seen_names - {name_key(name) for name in held_out}
+        segmenter = replace(segmenter, model=replace(segmenter.model, seen_names=seen_names))
         words = embed_words(segmenter, vocabulary)
         sets = None if conformal is None else evaluate_prediction_sets(segmenter, words, dataset, conformal)
         agreement = Agreement(names, held_out)
@@ -134,7 +132,7 @@ def evaluate(
         rows = [row for measure in measures for row in measure.rows()]
         rows += [
             ("ms per image", f"{runs[0].ms:.1f}"),
-            ("measured on", device_name(segmenter.image_encoder.device)),
+            ("measured on", device_name(segmenter.model.device)),
             ("peak memory", f"{peak_memory_mb():.0f} MB"),
         ]
         if compare:
@@ -159,9 +157,7 @@ def evaluate(
             name: {other: rounded(share)} for name, (other, share) in _mistaken(agreement).items()
         }
         _print(agreement, rows)
-        console.print(
-            Text(f"{len(dataset)} images, {len(vocabulary)} names, model {segmenter.image_encoder.name}")
-        )
+        console.print(Text(f"{len(dataset)} images, {len(vocabulary)} names, model {segmenter.model.name}"))
         if json_file:
             write_json(json_file, results)
 
@@ -175,13 +171,10 @@ class _Run:
         self.measures = measures
         self._times_ms: list[float] = []
 
-    def add(
-        self, image: NDArray[np.uint8], truth: NDArray[np.uint8], words: EmbeddedVocabulary
-    ) -> Segmentation:
+    def add(self, image: NDArray[np.uint8], truth: NDArray[np.uint8], words: WordEmbeddings) -> Segmentation:
         """Segment an image, and measure."""
-        self.segmenter.options = self.options
         start = perf_counter()
-        result = self.segmenter.segment(image, words)
+        result = self.segmenter.segment(image, words, self.options)
         self._times_ms.append((perf_counter() - start) * 1e3)
         for measure in self.measures:
             measure.add(truth, result)
@@ -204,7 +197,7 @@ def _results(run: _Run, images: int, names: int) -> dict[str, object]:
         **first.results(),
         "images": images,
         "ms_per_image": round(run.ms, 2),
-        "model": run.segmenter.image_encoder.name,
+        "model": run.segmenter.model.name,
     }
     for measure in others:
         results |= measure.results()

@@ -86,7 +86,7 @@ def flicker(
             "compared_share": _rounded(off.compared / max(off.seen, 1)),
             "flicker": _rounded(off.rate),
             "filtered": [way.report() for way in ways],
-            "model": segmenter.image_encoder.name,
+            "model": segmenter.model.name,
         }
         _print(results)
         if json_file:

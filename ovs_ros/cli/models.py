@@ -127,8 +127,7 @@ def _time(path: Path, frames: int) -> dict[str, Any]:
     times = []
     for _ in range(WARM_UP + frames):
         start = perf_counter()
-        features = encoder.project(encoder.backbone(encoder.prepare(scene)))
-        features.upsampling.cosines(words if model.keeps_prompts else words[:, 0])
+        encoder.encode(scene).logits(words if model.keeps_prompts else words[:, 0])
         times.append((perf_counter() - start) * 1e3)
     on_gpu = encoder.device != "cpu"
     return {

@@ -11,11 +11,11 @@ from ovs_ros.cli.measures import rounded
 from ovs_ros.evaluation.conformal import cover, fit_limit, image_score, softmax
 from ovs_ros.segmenter import Segmenter
 from ovs_ros.steps.grid import at_nodes
-from ovs_ros.vocabulary.word_embeddings import EmbeddedVocabulary
+from ovs_ros.vocabulary.word_embeddings import WordEmbeddings
 
 
 def evaluate_prediction_sets(
-    segmenter: Segmenter, words: EmbeddedVocabulary, dataset: LabelledSet, alpha: float
+    segmenter: Segmenter, words: WordEmbeddings, dataset: LabelledSet, alpha: float
 ) -> dict[str, object]:
     """Form prediction sets at the nodes of the fine grid, over all words, whatever selection would leave.
 
@@ -60,7 +60,7 @@ def evaluate_prediction_sets(
 
 
 def _positions(
-    segmenter: Segmenter, words: EmbeddedVocabulary, dataset: LabelledSet, number: int
+    segmenter: Segmenter, words: WordEmbeddings, dataset: LabelledSet, number: int
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
     """Probabilities (n, C) and true names (n,) of an image's labelled nodes."""
     image = read_image(dataset.images[number])

@@ -101,7 +101,7 @@ def segment(
         console.print(_table(asked, pixels / len(reports)))
         console.print(Text(f"{len(reports)} image(s) in {output}"))
         if json_file:
-            write_json(json_file, {"model": segmenter.image_encoder.name, "images": reports})
+            write_json(json_file, {"model": segmenter.model.name, "images": reports})
 
 
 def asked_vocabulary(words: str | None, vocabulary: str | None) -> Vocabulary:

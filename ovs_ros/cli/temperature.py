@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -28,7 +29,7 @@ from ovs_ros.segmenter import Segmenter
 from ovs_ros.steps.decoder import decode
 from ovs_ros.steps.grid import at_nodes
 from ovs_ros.vocabulary.vocabulary import Vocabulary
-from ovs_ros.vocabulary.word_embeddings import EmbeddedVocabulary
+from ovs_ros.vocabulary.word_embeddings import WordEmbeddings
 
 STRIDE = 2
 """Every second node of each axis is fitted to: neighbours say nearly the same."""
@@ -71,7 +72,7 @@ def temperature(
         table = Table("model", "temperature", "set", "ECE before", "ECE after")
         for model in names:
             segmenter = load_segmenter(LoadOptions(model=model), models=models)
-            segmenter.calibration = 1.0
+            segmenter = replace(segmenter, model=replace(segmenter.model, temperature=1.0))
             words = {
                 name: embed_words(segmenter, Vocabulary.from_names(dataset.names))
                 for name, dataset in sets.items()
@@ -93,7 +94,7 @@ def temperature(
             write_json(output, {**kept, **fitted})
 
 
-def _fit(segmenter: Segmenter, sets: dict[str, LabelledSet], words: dict[str, EmbeddedVocabulary]) -> float:
+def _fit(segmenter: Segmenter, sets: dict[str, LabelledSet], words: dict[str, WordEmbeddings]) -> float:
     logits: list[NDArray[np.float32]] = []
     right: list[NDArray[np.bool_]] = []
     for name, dataset in sets.items():
@@ -103,12 +104,12 @@ def _fit(segmenter: Segmenter, sets: dict[str, LabelledSet], words: dict[str, Em
             counted = true != IGNORED
             fitted = scored.logits[::STRIDE, ::STRIDE][counted]  # (n, M)
             logits.append(fitted)
-            right.append(scored.selection.columns[fitted.argmax(axis=1)] == true[counted])
+            right.append(scored.selection.classes[fitted.argmax(axis=1)] == true[counted])
     return fit_temperature(logits, right)
 
 
 def _errors(
-    segmenter: Segmenter, dataset: LabelledSet, words: EmbeddedVocabulary, found: float
+    segmenter: Segmenter, dataset: LabelledSet, words: WordEmbeddings, found: float
 ) -> tuple[float, float]:
     """ECE at a temperature of 1 and at the one found, over the pixels of the odd images."""
     before, after = Reliability(), Reliability()
@@ -116,8 +117,8 @@ def _errors(
         scored = segmenter.score(image, words)
         counted = truth != IGNORED
         for reliability, factor in ((before, 1.0), (after, 1.0 / found)):
-            columns, confidence = decode(scored.logits * np.float32(factor), scored.features, truth.shape)
-            right = scored.selection.columns[columns] == truth
+            indices, confidence = decode(scored.logits * np.float32(factor), scored.features, truth.shape)
+            right = scored.selection.classes[indices] == truth
             reliability.add(confidence[counted], right[counted])
     return round(before.error(), 4), round(after.error(), 4)
 

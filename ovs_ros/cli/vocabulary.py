@@ -11,13 +11,13 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from ovs_ros.encoders.protocols import TextEncoder
 from ovs_ros.vocabulary.cache import EmbeddingCache
 from ovs_ros.vocabulary.category import Category
 from ovs_ros.vocabulary.linter import Finding, lint, lint_names
 from ovs_ros.vocabulary.prompts import embed
+from ovs_ros.vocabulary.text_encoder import TextEncoder
 from ovs_ros.vocabulary.vocabulary import Vocabulary, VocabularyError
-from ovs_ros.vocabulary.word_embeddings import EmbeddedVocabulary
+from ovs_ros.vocabulary.word_embeddings import WordEmbeddings
 from ovs_ros.vocabulary.yaml_io import find_vocabulary, load_vocabulary, read_draft
 
 app = typer.Typer(help="Check and show vocabulary files.", no_args_is_help=True)
@@ -111,7 +111,7 @@ def _findings(name: str, near: float, words_only: bool) -> list[Finding]:
     return lint(vocabulary, None if words_only else _embedded(vocabulary), near)
 
 
-def _embedded(vocabulary: Vocabulary) -> EmbeddedVocabulary:
+def _embedded(vocabulary: Vocabulary) -> WordEmbeddings:
     try:
         encoder = text_encoder()
     except FileNotFoundError as error:

@@ -1,8 +1,9 @@
 """The embedded model: DINOv2 ViT-S/14 and MiniLM-L6 in int8, and the project's head that joins them."""
 
 import hashlib
+import json
+import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -10,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ovs_ros.encoders.dino import DinoEncoder
+from ovs_ros.encoders.features import Features, ImageEncoder
+from ovs_ros.encoders.heads import ConvexHead
 from ovs_ros.encoders.minilm import SentenceEncoder
 from ovs_ros.encoders.multi_scale import MultiScaleImageEncoder
 from ovs_ros.encoders.patches import PatchGrid, blank, fit_grid, place
-from ovs_ros.encoders.protocols import DenseFeatures, ImageEncoder
-from ovs_ros.encoders.upsampling import ConvexUpsampling
 from ovs_ros.runtime.onnx import open_session
+from ovs_ros.runtime.stage_clock import StageClock
 from ovs_ros.vocabulary.category import name_key
 
 MODELS = Path(__file__).parents[1] / "models"
@@ -26,27 +28,15 @@ GUIDE = 8
 """Positions a patch side in the small RGB image that guides the head's upsampling."""
 LOGIT_SCALE = 20.0
 """What the head was trained with: the inverse of the softmax temperature."""
+CALIBRATION_FILE = "calibration.json"
+"""In the model's folder: what `ovs temperature` fitted for each preset."""
+LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.05, 20.0
 
-
-@dataclass(frozen=True)
-class PreparedImage:
-    """An image in its grid, uint8 RGB: `pixels` (14 rows, 14 columns, 3), `guide` (8 rows, 8 columns, 3)."""
-
-    pixels: NDArray[np.uint8]
-    guide: NDArray[np.uint8]
-    grid: PatchGrid
-
-
-@dataclass(frozen=True)
-class EncodedImage:
-    """What the backbone gave: `tokens` (1 + rows*columns, 1536) float32, and what it was given."""
-
-    tokens: NDArray[np.float32]
-    prepared: PreparedImage
+logger = logging.getLogger(__name__)
 
 
 class EmbeddedImageEncoder:
-    """DINOv2 and the image side of the head; see `ImageEncoder` for the methods' contract.
+    """DINOv2 and the image side of the head; see `ImageEncoder` for the contract.
 
     Not safe to be used by two threads at once: the input image is kept between frames.
     """
@@ -78,34 +68,33 @@ class EmbeddedImageEncoder:
         self.dim = self._detail_words.shape[0]
         self.name = f"dinov2-vits14-int8@{patches}"
 
-    def prepare(self, image: NDArray[np.uint8]) -> PreparedImage:
-        """Scale an RGB image (H, W, 3) uint8 into its grid, without distortion."""
+    def encode(self, image: NDArray[np.uint8]) -> Features:
+        """Encode an RGB image (H, W, 3) uint8, scaled into its patch grid without distortion."""
+        clock = StageClock()
         grid = fit_grid(*image.shape[:2], patches=self._patches, patch=DinoEncoder.patch)
         if self._canvas is None or self._canvas[0] != grid:
             self._canvas = grid, blank(grid)
         pixels = place(image, grid, self._canvas[1])
         guide = cv2.resize(pixels, (grid.columns * GUIDE, grid.rows * GUIDE), interpolation=cv2.INTER_AREA)
-        return PreparedImage(pixels, guide, grid)
-
-    def backbone(self, prepared: PreparedImage) -> EncodedImage:
-        """Run DINOv2 alone."""
-        return EncodedImage(self._dino.tokens(prepared.pixels), prepared)
-
-    def project(self, features: EncodedImage) -> DenseFeatures:
-        """Run the head."""
-        grid = features.prepared.grid
-        image, patches, weights, details, hidden = self._head.run(
-            None, {"tokens": features.tokens, "guide": features.prepared.guide}
+        clock.stage("prepare")
+        tokens = self._dino.tokens(pixels)  # (1 + rows*columns, 1536)
+        clock.stage("encode")
+        class_token, patches, weights, details, hidden = self._head.run(
+            None, {"tokens": tokens, "guide": guide}
         )
-        shape = (grid.rows, grid.columns)
-        laid = patches.reshape(*shape, -1)
-        return DenseFeatures(
-            image=image[0],
-            patches=laid,
-            upsampling=ConvexUpsampling(laid, weights, details, self._detail_words),
-            extent=grid.extent,
+        shape = grid.rows, grid.columns
+        patch_tokens = patches.reshape(*shape, -1)
+        features = Features(
+            class_token=class_token[0],
+            patch_tokens=patch_tokens,
+            head=ConvexHead(patch_tokens, weights, details, self._detail_words, self.logit_scale),
+            valid=grid.valid,
+            logit_scale=self.logit_scale,
             hidden=hidden.reshape(*shape, -1),
+            stages_ms=clock.stages_ms,
         )
+        clock.stage("project")
+        return features
 
 
 class EmbeddedTextEncoder:
@@ -152,6 +141,36 @@ def load_seen_names(models: Path = MODELS) -> frozenset[str]:
     """
     lines = (models / "seen_words.txt").read_text(encoding="utf-8").splitlines()
     return frozenset(name_key(line) for line in lines)
+
+
+def load_temperature(preset: str, models: Path) -> float:
+    """The fitted temperature of a preset; 1, with a warning, in a folder where none was fitted yet.
+
+    Raises:
+        ValueError: the folder's file cannot be read or has no usable temperature for the preset.
+    """
+    path = models / CALIBRATION_FILE
+    if not path.exists():
+        logger.warning("Confidences are not calibrated: there is no %s; fit it with 'ovs temperature'", path)
+        return 1.0
+    try:
+        temperature = float(json.loads(path.read_text(encoding="utf-8"))[preset]["temperature"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"expected the temperature of the preset {preset} in {path}, got {error!r}; fit it with "
+            "'ovs temperature' or reinstall ovs_ros"
+        ) from error
+    if not LOWEST_TEMPERATURE <= temperature <= HIGHEST_TEMPERATURE:
+        raise ValueError(
+            f"expected a temperature from {LOWEST_TEMPERATURE} to {HIGHEST_TEMPERATURE} in {path}, got "
+            f"{temperature}"
+        )
+    return temperature
+
+
+def is_embedded_model(folder: Path) -> bool:
+    """Whether a folder holds the files of an embedded model, as `ovs train` writes them."""
+    return (folder / "image_head.onnx").is_file()
 
 
 def load(

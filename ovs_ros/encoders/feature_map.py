@@ -4,6 +4,7 @@ import hashlib
 from dataclasses import dataclass
 from math import inf, isqrt
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,24 +57,16 @@ class MapInput:
 
 
 @dataclass(frozen=True, eq=False)
-class PreparedMap:
-    """The network's input, and the share (y, x) of it that the image covers from the top left corner."""
-
-    pixels: NDArray[np.float32] | NDArray[np.uint8]
-    extent: tuple[float, float]
-
-
-@dataclass(frozen=True, eq=False)
 class FeatureMap:
     """Features on a grid.
 
     Attributes:
         values: (h, w, C) float32.
-        extent: the share (y, x) of the grid that the image covers from the top left corner.
+        valid: the share (y, x) of the grid that the image covers from the top left corner.
     """
 
     values: NDArray[np.float32]
-    extent: tuple[float, float]
+    valid: tuple[float, float]
 
 
 class FeatureMapEncoder:
@@ -131,14 +124,14 @@ class FeatureMapEncoder:
         self._scale = 1 / np.array(wanted.std, np.float32)
         self._padding = np.rint(self._mean if self._takes_floats else IMAGENET_MEAN).astype(np.uint8)
         try:
-            self._find_layout(self._raw(self.prepare(np.zeros((height, width, 3), np.uint8))))
+            self._find_layout(self._raw(self._prepare(np.zeros((height, width, 3), np.uint8))[0]))
         except _CANNOT_RUN as error:
             raise ValueError(
                 f"expected {model} to take an input of {height}x{width}, got: {error}; give another size"
             ) from error
 
-    def prepare(self, image: NDArray[np.uint8]) -> PreparedMap:
-        """Scale, pad and normalise an RGB image (H, W, 3) uint8 of any size."""
+    def _prepare(self, image: NDArray[np.uint8]) -> tuple[NDArray[Any], tuple[float, float]]:
+        """The network's input, and the share (y, x) of it that the image covers from the top left corner."""
         height, width = image.shape[:2]
         rows, columns = self._size
         scale = min(rows / height, columns / width)
@@ -150,23 +143,24 @@ class FeatureMapEncoder:
         place(image, lie, self._canvas)
         if self._floats is None:
             pixels = self._canvas.transpose(2, 0, 1) if self._channels_first else self._canvas
-            return PreparedMap(np.ascontiguousarray(pixels)[None], lie.extent)
+            return np.ascontiguousarray(pixels)[None], lie.valid
         last = self._floats[0].transpose(1, 2, 0) if self._channels_first else self._floats[0]  # (H, W, 3)
         np.subtract(self._canvas, self._mean, out=last)
         last *= self._scale
-        return PreparedMap(self._floats, lie.extent)
+        return self._floats, lie.valid
 
-    def run(self, prepared: PreparedMap) -> FeatureMap:
-        """Encode what `prepare` gave."""
-        raw = self._raw(prepared)
+    def encode(self, image: NDArray[np.uint8]) -> FeatureMap:
+        """Scale, pad and normalise an RGB image (H, W, 3) uint8 of any size, and encode it."""
+        pixels, valid = self._prepare(image)
+        raw = self._raw(pixels)
         if raw.ndim == 4:
             values = raw[0].transpose(1, 2, 0) if self._map_first else raw[0]
         else:
             values = raw[0, self._prefix :].reshape(*self._grid, -1)
-        return FeatureMap(np.ascontiguousarray(values, np.float32), prepared.extent)
+        return FeatureMap(np.ascontiguousarray(values, np.float32), valid)
 
-    def _raw(self, prepared: PreparedMap) -> NDArray[np.float32]:
-        return self._session.run([self._output], {self._input: prepared.pixels})[0]
+    def _raw(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
+        return self._session.run([self._output], {self._input: pixels})[0]
 
     def _open_input(self, wanted: MapInput) -> None:
         inputs = self._session.get_inputs()

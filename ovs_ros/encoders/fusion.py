@@ -13,9 +13,10 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from ovs_ros.encoders.feature_map import FeatureMap, FeatureMapEncoder, MapInput, PreparedMap
-from ovs_ros.encoders.protocols import DenseFeatures, ImageEncoder
+from ovs_ros.encoders.feature_map import FeatureMapEncoder, MapInput
+from ovs_ros.encoders.features import Features, ImageEncoder
 from ovs_ros.geometry.resample import resample_bilinear
+from ovs_ros.runtime.stage_clock import StageClock
 
 Array = NDArray[np.float32]
 OFF = "off"
@@ -138,24 +139,19 @@ class FusedImageEncoder:
         self._bias = weights.bias * (1 - weights.weight)
         self.dim, self.logit_scale, self.device = first.dim, first.logit_scale, first.device
         self.name = f"{first.name}&{second.name}"
-        self.notices: list[str] = getattr(first, "notices", [])
+        self.fallbacks: list[str] = getattr(first, "fallbacks", [])
 
-    def prepare(self, image: NDArray[np.uint8]) -> tuple[object, PreparedMap]:
-        """Prepare an RGB image (H, W, 3) uint8 for both networks."""
-        return self._first.prepare(image), self._second.prepare(image)
+    def encode(self, image: NDArray[np.uint8]) -> Features:
+        """Encode an RGB image (H, W, 3) uint8 with both; fuse the second's map into the first's patches."""
+        first = self._first.encode(image)
+        clock = StageClock()
+        second = self._second.encode(image)
+        clock.stage("encode")
+        clock.add(first.stages_ms)
 
-    def backbone(self, prepared: tuple[object, PreparedMap]) -> tuple[object, FeatureMap]:
-        """Run both networks."""
-        return self._first.backbone(prepared[0]), self._second.run(prepared[1])
-
-    def project(self, features: tuple[object, FeatureMap]) -> DenseFeatures:
-        """Bring the first's features into the shared space, and fuse the second's into them."""
-        first = self._first.project(features[0])
-        second = features[1]
-
-        def fuse(embeddings: Array, extent: tuple[float, float]) -> Array:
+        def fuse(embeddings: Array, valid: tuple[float, float]) -> Array:
             height, width, _ = embeddings.shape
-            resized = resample_bilinear(second.values, (height, width), second.extent, extent)  # (h, w, C)
+            resized = resample_bilinear(second.values, (height, width), second.valid, valid)  # (h, w, C)
             mixed = resized @ self._projection  # (h, w, D)
             mixed += self._bias
             mixed += self._weight * embeddings
@@ -164,8 +160,9 @@ class FusedImageEncoder:
 
         return replace(
             first,
-            patches=fuse(first.patches, first.extent),
-            upsampling=first.upsampling.changed(fuse, first.extent),
+            patch_tokens=fuse(first.patch_tokens, first.valid),
+            head=first.head.changed(fuse, first.valid),
+            stages_ms=clock.stages_ms,
         )
 
 

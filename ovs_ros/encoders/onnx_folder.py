@@ -1,7 +1,6 @@
 """A model that `ovs export` wrote, run by ONNX Runtime: neither torch nor open_clip is needed."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,8 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from ovs_ros.encoders.features import Features
+from ovs_ros.encoders.heads import Array, Change, CosineHead, Head, Valid, Words, spread
 from ovs_ros.encoders.manifest import (
     TOKENIZER,
     Manifest,
@@ -19,11 +20,9 @@ from ovs_ros.encoders.manifest import (
     text_file,
 )
 from ovs_ros.encoders.patches import PatchGrid, place
-from ovs_ros.encoders.protocols import DenseFeatures
 from ovs_ros.encoders.text_cleaning import CLEANERS
-from ovs_ros.encoders.upsampling import Array, Change, DensePixels, Extent, Upsampling, Words
-from ovs_ros.geometry.resample import resample_bilinear
 from ovs_ros.runtime.onnx import CPU, BoundSession, open_session, providers_for
+from ovs_ros.runtime.stage_clock import StageClock
 
 BATCH = 64
 """How many texts go through the tower at once."""
@@ -64,24 +63,8 @@ def load_exported(
     return image, ExportedTextEncoder(folder, manifest, threads=threads, templates=templates)
 
 
-@dataclass(frozen=True)
-class PreparedImage:
-    """An image in its grid: `pixels` (1, H, W, 3) uint8 RGB, which the next image overwrites."""
-
-    pixels: NDArray[np.uint8]
-    grid: PatchGrid
-
-
-@dataclass(frozen=True)
-class EncodedImage:
-    """The network's outputs on its device, by name, and how the image lies."""
-
-    outputs: Mapping[str, ort.OrtValue]
-    grid: PatchGrid
-
-
 class ExportedImageEncoder:
-    """The image side of an exported model; see `ImageEncoder` for the methods' contract.
+    """The image side of an exported model; see `ImageEncoder` for the contract.
 
     Images of any shape are scaled into the one grid that was exported, without distortion; what they leave is
     padding. Not safe to be used by two threads at once: the input image is kept between frames.
@@ -124,41 +107,37 @@ class ExportedImageEncoder:
         self.precision = "fp32" if precision == "fp16" and self.device == "cpu" else precision
         self.name = f"{manifest.name}@{manifest.rows * manifest.columns}-{self.precision}-onnx"
 
-    def prepare(self, image: NDArray[np.uint8]) -> PreparedImage:
-        """Scale an RGB image (H, W, 3) uint8 into the grid, without distortion."""
-        manifest = self._manifest
+    def encode(self, image: NDArray[np.uint8]) -> Features:
+        """Encode an RGB image (H, W, 3) uint8, scaled into the exported grid without distortion."""
+        clock, manifest = StageClock(), self._manifest
         grid = fit_into(image.shape[0], image.shape[1], manifest.rows, manifest.columns, manifest.stride)
         if self._canvas is None or self._canvas[0] != grid:
             canvas = np.empty((grid.rows * grid.patch, grid.columns * grid.patch, 3), np.uint8)
             canvas[:] = np.round(255 * np.array(manifest.mean))
             self._canvas = grid, canvas
-        return PreparedImage(place(image, grid, self._canvas[1])[None], grid)
-
-    def backbone(self, prepared: PreparedImage) -> EncodedImage:
-        """Run the network."""
-        return EncodedImage(self._network.run({"image": prepared.pixels}), prepared.grid)
-
-    def project(self, features: EncodedImage) -> DenseFeatures:
-        """Bring the features here."""
-        outputs = features.outputs
-        patches = outputs["patches"].numpy()[0]  # (h, w, D)
-        upsampling: Upsampling = DensePixels(patches)
+        pixels = place(image, grid, self._canvas[1])[None]  # (1, H, W, 3)
+        clock.stage("prepare")
+        outputs = self._network.run({"image": pixels})
+        patch_tokens = outputs["patches"].numpy()[0]  # (h, w, D)
+        head: Head = CosineHead(patch_tokens, self.logit_scale)
         if self._decoders:
-            upsampling = BucketDecoding(self._manifest, self._decoders, outputs)
-        return DenseFeatures(
-            image=outputs["pooled"].numpy()[0],
-            patches=patches,
-            upsampling=upsampling,
-            extent=features.grid.extent,
+            head = OnnxDecoderHead(manifest, self._decoders, outputs)
+        clock.stage("encode")
+        return Features(
+            class_token=outputs["pooled"].numpy()[0],
+            patch_tokens=patch_tokens,
+            head=head,
+            valid=grid.valid,
+            logit_scale=self.logit_scale,
+            stages_ms=clock.stages_ms,
         )
 
 
-class BucketDecoding:
-    """Decodes the words that a frame is decided among with the model's own decoder; see `Upsampling`.
+class OnnxDecoderHead:
+    """Decodes the words that a frame is decided among with the model's own decoder; see `Head`.
 
     Words fill the smallest bucket that holds them; what is left of it are zeros, which the decoder leaves out
-    of account. More words than the largest bucket holds are decoded one bucket after the other. In place of
-    cosines come the decoder's logits over the model's logit scale.
+    of account. More words than the largest bucket holds are decoded one bucket after the other.
 
     Args:
         manifest: of the model.
@@ -178,21 +157,17 @@ class BucketDecoding:
 
     @property
     def grid(self) -> tuple[int, int]:
-        """See `Upsampling`."""
+        """See `Head`."""
         manifest = self._manifest
         return manifest.rows * manifest.decode_scale, manifest.columns * manifest.decode_scale
 
-    def cosines(self, words: Words, added: Array | None = None) -> Array:
-        """See `Upsampling`: logits are multiplied with the words' lengths, as cosines would be.
+    def logits(self, words: Words, added: Array | None = None) -> Array:
+        """See `Head`.
 
         Raises:
             ValueError: words have another number of prompts than the decoder takes.
         """
-        if words.ndim == 2:
-            lengths = np.linalg.norm(words, axis=1)  # (M,)
-            prompts = (words / np.maximum(lengths, 1e-12)[:, None])[:, None]  # (M, 1, D)
-        else:
-            lengths, prompts = np.ones(len(words), np.float32), words  # (M,), (M, P, D)
+        prompts = words[:, None] if words.ndim == 2 else words  # (M, P, D)
         if prompts.shape[1] != self._manifest.prompts:
             raise ValueError(
                 f"expected {self._manifest.prompts} prompts for each word, got {prompts.shape[1]}; embed the "
@@ -200,15 +175,14 @@ class BucketDecoding:
             )
         largest = max(self._decoders)
         parts = [self._decode(prompts[start : start + largest]) for start in range(0, len(words), largest)]
-        laid = np.ascontiguousarray(np.concatenate(parts).transpose(1, 2, 0))  # (h', w', M)
-        laid *= lengths / np.float32(self._manifest.logit_scale)
-        if laid.shape[:2] != self.grid:
-            laid = resample_bilinear(laid, self.grid, (1.0, 1.0), (1.0, 1.0))
+        logits = np.ascontiguousarray(np.concatenate(parts).transpose(1, 2, 0))  # (h', w', M)
+        if logits.shape[:2] != self.grid:
+            logits = spread(logits, self.grid)
         if added is not None:
-            laid += resample_bilinear(added, self.grid, (1.0, 1.0), (1.0, 1.0))
-        return laid
+            logits += spread(added, self.grid)
+        return logits
 
-    def changed(self, change: Change, extent: Extent) -> "BucketDecoding":
+    def changed(self, change: Change, valid: Valid) -> "OnnxDecoderHead":
         """Refused: the decoder reads the model's own features, which another encoder cannot stand in for.
 
         Raises:

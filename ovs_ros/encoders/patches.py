@@ -28,7 +28,7 @@ class PatchGrid:
     patch: int
 
     @property
-    def extent(self) -> tuple[float, float]:
+    def valid(self) -> tuple[float, float]:
         """The share (y, x) of the grid that the image covers."""
         return self.height / (self.rows * self.patch), self.width / (self.columns * self.patch)
 

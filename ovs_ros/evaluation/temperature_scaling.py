@@ -9,23 +9,19 @@ Vision-Language Models", 2024).
 """
 
 import hashlib
-import json
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-logger = logging.getLogger(__name__)
+from ovs_ros.encoders.embedded import HIGHEST_TEMPERATURE, LOWEST_TEMPERATURE
 
-CALIBRATION_FILE = "calibration.json"
-"""In the model's folder: what `ovs temperature` fitted for each model."""
 BINS = 15
 LEVELS = 256
 """Confidences come in steps of 1/255."""
 
-_COOLEST, _WARMEST, _STEPS = 0.05, 20.0, 49
+_STEPS = 49
 _GOLDEN = (5**0.5 - 1) / 2
 
 
@@ -106,7 +102,7 @@ def fit_temperature(logits: Sequence[NDArray[np.float32]], right: Sequence[NDArr
         temperature = np.exp(log_temperature)
         return float(np.mean([image.loss(temperature) for image in images]))
 
-    grid = np.linspace(np.log(_COOLEST), np.log(_WARMEST), _STEPS)
+    grid = np.linspace(np.log(LOWEST_TEMPERATURE), np.log(HIGHEST_TEMPERATURE), _STEPS)
     best = int(np.argmin([cost(point) for point in grid]))
     low, high = grid[max(best - 1, 0)], grid[min(best + 1, _STEPS - 1)]
     while high - low > 1e-3:
@@ -143,25 +139,3 @@ def model_digest(models: Path) -> str:
     for file in sorted((*models.glob("*.onnx"), *models.glob("*.npz"))):
         digest.update(file.name.encode() + file.read_bytes())
     return digest.hexdigest()[:16]
-
-
-def load_temperature(model: str, models: Path) -> float:
-    """The fitted temperature of a model; 1, with a warning, in a folder where none was fitted yet.
-
-    Raises:
-        ValueError: the folder's file cannot be read or has no usable temperature for the model.
-    """
-    path = models / CALIBRATION_FILE
-    if not path.exists():
-        logger.warning("Confidences are not calibrated: there is no %s; fit it with 'ovs temperature'", path)
-        return 1.0
-    try:
-        temperature = float(json.loads(path.read_text(encoding="utf-8"))[model]["temperature"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"expected the temperature of the model {model} in {path}, got {error!r}; fit it with "
-            "'ovs temperature' or reinstall ovs_ros"
-        ) from error
-    if not _COOLEST <= temperature <= _WARMEST:
-        raise ValueError(f"expected a temperature from {_COOLEST} to {_WARMEST} in {path}, got {temperature}")
-    return temperature

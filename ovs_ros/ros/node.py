@@ -37,6 +37,7 @@ try:
 except ImportError:  # Humble
     from rclpy.qos_event import QoSMessageLostInfo, SubscriptionEventCallbacks, UnsupportedEventTypeError
 
+import ovs_ros
 from ovs_ros.options import LoadOptions
 from ovs_ros.ros.diagnostics import Condition, Diagnostics
 from ovs_ros.ros.inputs import Taps
@@ -84,7 +85,7 @@ class OvsNode(LifecycleNode):
     The model loads in configure; the subscriptions open and the worker starts in activate.
 
     Args:
-        make_segmenter: loads a model and makes its segmenter; by default `Segmenter.load`.
+        make_segmenter: loads a model and makes its segmenter; by default `ovs_ros.load`.
         parameters: override those from the command line.
 
     Attributes:
@@ -94,8 +95,8 @@ class OvsNode(LifecycleNode):
 
     def __init__(
         self,
-        make_segmenter: Callable[[LoadOptions], Segmenter] = lambda options: Segmenter.load(
-            options.model, threads=options.threads
+        make_segmenter: Callable[[LoadOptions], Segmenter] = lambda options: ovs_ros.load(
+            options.model, **options.arguments()
         ),
         parameters: Sequence[Parameter] = (),
         **node_options: Any,
@@ -163,8 +164,8 @@ class OvsNode(LifecycleNode):
         except Exception:
             self._release()
             raise
-        encoder = segmenter.image_encoder
-        self.get_logger().info(f"Loaded {encoder.name} on {encoder.device} with {len(initial)} categories")
+        model = segmenter.model
+        self.get_logger().info(f"Loaded {model.name} on {model.device} with {len(initial)} categories")
         return super().on_configure(state)
 
     @_logged
@@ -311,15 +312,14 @@ class OvsNode(LifecycleNode):
         )
         if self._segmenter is None or self._words is None:
             return condition
-        vocabulary, encoder = self._words.current.vocabulary, self._segmenter.image_encoder
+        vocabulary = self._words.current.vocabulary
         return replace(
             condition,
             vocabulary_version=vocabulary.version,
             vocabulary_size=len(vocabulary),
-            model=encoder.name,
-            device=encoder.device,
-            # Of encoders that can make do with less memory.
-            degraded=tuple(getattr(encoder, "notices", ())),
+            model=self._segmenter.model.name,
+            device=self._segmenter.model.device,
+            degraded=self._segmenter.model.fallbacks,
         )
 
 

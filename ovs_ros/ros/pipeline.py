@@ -74,8 +74,7 @@ class Pipeline:
             self._throttle.warn("image", f"An image is dropped: {error}")
             return
         converted = perf_counter()
-        self._segmenter.options = settings.segmenter
-        result = self._segmenter.segment(image, words)
+        result = self._segmenter.segment(image, words, settings.segmenter)
         self._measurements.start(message.header, (image.shape[0], image.shape[1]))
         result = self._temporal_filter.apply(message.header, image, result, settings.node)
         segmented = perf_counter()

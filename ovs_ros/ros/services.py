@@ -15,7 +15,7 @@ from std_srvs.srv import Trigger
 from ovs_ros.ros.words import NOT_CONFIGURED, PROMPT_SEPARATOR, Words, remarks
 from ovs_ros.srv import GetVocabulary, SetVocabulary
 from ovs_ros.vocabulary.vocabulary import VocabularyError
-from ovs_ros.vocabulary.word_embeddings import EmbeddedVocabulary
+from ovs_ros.vocabulary.word_embeddings import WordEmbeddings
 
 Result = TypeVar("Result")
 
@@ -54,7 +54,7 @@ class VocabularyServices:
     async def _set(
         self, request: SetVocabulary.Request, response: SetVocabulary.Response
     ) -> SetVocabulary.Response:
-        def change(words: Words) -> EmbeddedVocabulary:
+        def change(words: Words) -> WordEmbeddings:
             return words.change(request.mode, request.names, request.prompts, request.thresholds)
 
         response.success, response.message = await self._off_thread(lambda: self._answer(change))
@@ -86,7 +86,7 @@ class VocabularyServices:
         response.unknown_id = vocabulary.unknown_id
         return response
 
-    def _answer(self, change: Callable[[Words], EmbeddedVocabulary]) -> tuple[bool, str]:
+    def _answer(self, change: Callable[[Words], WordEmbeddings]) -> tuple[bool, str]:
         """Make a change: whether it was made, and what to say about it."""
         logger = self._node.get_logger()
         words = self._words()

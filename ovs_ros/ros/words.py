@@ -8,7 +8,7 @@ from ovs_ros.segmenter import Segmenter
 from ovs_ros.srv import SetVocabulary
 from ovs_ros.vocabulary.linter import lint
 from ovs_ros.vocabulary.vocabulary import CategorySpec, Vocabulary, VocabularyError
-from ovs_ros.vocabulary.word_embeddings import EmbeddedVocabulary
+from ovs_ros.vocabulary.word_embeddings import WordEmbeddings
 
 PROMPT_SEPARATOR = "|"
 NOT_CONFIGURED = "expected a configured node, got a request before or after; configure the node first"
@@ -38,7 +38,7 @@ class Words:
 
     def change(
         self, mode: int, names: Sequence[str], prompts: Sequence[str], thresholds: Sequence[float]
-    ) -> EmbeddedVocabulary:
+    ) -> WordEmbeddings:
         """Do what a SetVocabulary request asks for. Takes as long as its new words take to embed.
 
         Raises:
@@ -50,7 +50,7 @@ class Words:
             self.current = embedded
         return embedded
 
-    def reset(self) -> EmbeddedVocabulary:
+    def reset(self) -> WordEmbeddings:
         """Go back to the words of the start, under the next version.
 
         Raises:
@@ -72,7 +72,7 @@ class Words:
         with self._changing:
             return self.current.vocabulary
 
-    def _embed(self, vocabulary: Vocabulary) -> EmbeddedVocabulary:
+    def _embed(self, vocabulary: Vocabulary) -> WordEmbeddings:
         def go_on(done: int, total: int) -> None:
             # Thousands of new words take minutes, and who ends the node must not wait for them all.
             if done < total:
@@ -132,7 +132,7 @@ def requested(
     return vocabulary.replaced(specs) if mode == request.REPLACE else vocabulary.added(specs)
 
 
-def remarks(words: EmbeddedVocabulary) -> str:
+def remarks(words: WordEmbeddings) -> str:
     """One line: how many categories there are, and what the linter makes of them."""
     vocabulary = words.vocabulary
     full = len(words.embeddings) <= _LINTED_FULLY

@@ -1,48 +1,43 @@
-"""How well each node of the fine grid goes with each word."""
+"""How well each node of the output grid goes with each word that a frame is decided among."""
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ovs_ros.encoders.protocols import DenseFeatures
+from ovs_ros.encoders.features import Features
 from ovs_ros.steps.grid import crop
-from ovs_ros.steps.network import MOST_WORDS, RefinementNetwork
+from ovs_ros.steps.network import MOST_WORDS, Network
 
 
 def align(
-    features: DenseFeatures,
-    embeddings: NDArray[np.float32],
-    logit_scale: float,
-    temperature: float = 1.0,
-    network: RefinementNetwork | None = None,
-    most_refined: int = MOST_WORDS,
+    features: Features,
+    words: NDArray[np.float32],
     prompts: NDArray[np.float16] | None = None,
+    network: Network | None = None,
+    most_refined: int = MOST_WORDS,
+    temperature: float = 1.0,
 ) -> NDArray[np.float32]:
-    """The logits of a softmax over words: scaled cosines of the fine grid, refined by a network if any.
+    """The logits of a softmax over words, refined by the trained network if there is one.
 
-    The network works on patches; what it adds is upsampled with their cosines. Beyond `MOST_WORDS` words,
-    which only a decision without selection reaches, the cosines stay as they are.
+    Beyond `MOST_WORDS` words, which only a decision without selection reaches, the network is left out.
 
     Args:
         features: of one image.
-        embeddings: (C, D) float32 unit rows, the words to choose among.
-        logit_scale: what cosines are multiplied with.
+        words: (M, D) float32 unit rows, the words to choose among.
+        prompts: (M, P, D) unit rows, which the model's own decoder takes in place of `words` and of any
+            network; None: the model takes one embedding a word.
+        network: refines the logits; None: they stay as the model gives them.
+        most_refined: how many words the network refines at most.
         temperature: what logits are divided by.
-        network: refines the cosines; None: they stay as they are.
-        most_refined: how many words it refines at most.
-        prompts: (C, P, D) unit rows, which the model's decoder takes in place of their means `embeddings` and
-            of any network; None: the means.
 
     Returns:
-        (rows, cols, C) float32, for the nodes that the image covers.
+        (rows, columns, M) float32, for the nodes that the image covers.
     """
-    scale = np.float32(logit_scale / temperature)
     if prompts is not None:
-        logits = features.upsampling.cosines(prompts)  # (ph, pw, C)
-        logits *= scale
-        return crop(logits, features.extent)
-    added = None
-    if network is not None and len(embeddings) <= MOST_WORDS:
-        added = network.residual(features, embeddings, logit_scale, most_refined)  # (h, w, C)
-        added /= np.float32(temperature)
-    logits = features.upsampling.cosines(embeddings * scale, added)  # (ph, pw, C)
-    return crop(logits, features.extent)
+        logits = features.logits(prompts)
+    elif network is not None and len(words) <= MOST_WORDS:
+        logits = network.logits(features, words, most_refined)
+    else:
+        logits = features.logits(words)
+    if temperature != 1.0:
+        logits /= np.float32(temperature)
+    return crop(logits, features.valid)

@@ -13,7 +13,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from ovs_ros.encoders.protocols import DenseFeatures
+from ovs_ros.encoders.features import Features
 
 _GROUPS = (2, 4, 8)
 """Cells are interpolated together by how many words can win in them: up to 2, 4, 8, and more."""
@@ -22,22 +22,22 @@ _CHUNK = 1 << 22
 
 
 def decode(
-    logits: NDArray[np.float32], features: DenseFeatures, size: tuple[int, int]
+    logits: NDArray[np.float32], features: Features, size: tuple[int, int]
 ) -> tuple[NDArray[np.integer], NDArray[np.uint8]]:
     """The best word of every pixel, and its probability.
 
     Args:
         logits: (rows, cols, C) float32, as `align` gives them, for the nodes that the image covers.
-        features: what the logits were made from: its fine grid and extent say where the nodes lie.
+        features: what the logits were made from: its fine grid and valid say where the nodes lie.
         size: (H, W) of the image.
 
     Returns:
-        (H, W) column of the highest upsampled logit; uint8 for C up to 255, uint16 up to 65535, else int32.
-        (H, W) uint8 the probability of that column in 1/255, upsampled from its softmax at the nodes.
+        (H, W) index of the highest upsampled logit; uint8 for C up to 255, uint16 up to 65535, else int32.
+        (H, W) uint8 the probability of that word in 1/255, upsampled from its softmax at the nodes.
     """
     rows, cols, words = logits.shape
-    down = _axis(rows, features.upsampling.grid[0] * features.extent[0], size[0])
-    across = _axis(cols, features.upsampling.grid[1] * features.extent[1], size[1])
+    down = _axis(rows, features.grid[0] * features.valid[0], size[0])
+    across = _axis(cols, features.grid[1] * features.valid[1], size[1])
     dtype = np.uint8 if words < 256 else np.uint16 if words < 65536 else np.int32
     nodes = logits.reshape(-1, words)
     best = nodes.argmax(axis=1)  # (rows * cols,)
@@ -45,11 +45,11 @@ def decode(
     partition = _log_partition(nodes, highest)  # (rows * cols,)
     best = best.astype(dtype).reshape(rows, cols)
     probability = np.exp(highest[:, 0] - partition).reshape(rows, cols)
-    columns = best.take(across.low[across.cell], axis=1).take(down.low[down.cell], axis=0)
+    indices = best.take(across.low[across.cell], axis=1).take(down.low[down.cell], axis=0)
     confidence = _upsample(probability * np.float32(255), down, across)
     for cells in _mixed_cells(best, nodes, down, across):
-        _decode_cells(cells, nodes, partition, down, across, columns, confidence)
-    return columns, confidence
+        _decode_cells(cells, nodes, partition, down, across, indices, confidence)
+    return indices, confidence
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +131,7 @@ class _Cells:
 
     Attributes:
         row, col: (g,) which cells.
-        words: (T, g) the columns that can win.
+        words: (T, g) the indices of words that can win.
     """
 
     row: NDArray[np.intp]
@@ -175,7 +175,7 @@ def _beaten(corners: NDArray[np.float32], winners: NDArray[np.integer]) -> NDArr
 
     Args:
         corners: (4, g, C) logits.
-        winners: (4, g) the best column at each corner.
+        winners: (4, g) the best word at each corner.
 
     Returns:
         (g, C).
@@ -206,7 +206,7 @@ def _decode_cells(
     partition: NDArray[np.float32],
     down: _Axis,
     across: _Axis,
-    columns: NDArray[np.integer],
+    indices: NDArray[np.integer],
     confidence: NDArray[np.uint8],
 ) -> None:
     """Interpolate the logits of the words that can win in each cell, and write the winners."""
@@ -218,7 +218,7 @@ def _decode_cells(
     shares = np.exp(logits - partition[corners]) * np.float32(255)  # (T, 4, g)
     highest = _bilinear(logits[0], wy, wx)  # (h, w, g)
     probability = _bilinear(shares[0], wy, wx)
-    words = cells.words.astype(columns.dtype)
+    words = cells.words.astype(indices.dtype)
     winner = np.broadcast_to(words[0], highest.shape).copy()
     for place in range(1, len(logits)):
         value = _bilinear(logits[place], wy, wx)
@@ -227,8 +227,8 @@ def _decode_cells(
         # As copying where `better` holds, in a quarter of the time; unsigned differences wrap there and back.
         probability += (_bilinear(shares[place], wy, wx) - probability) * better
         winner += (words[place] - winner) * better
-    pixels = (ys * columns.shape[1])[:, None] + xs  # (h, w, g)
-    columns.reshape(-1)[pixels] = winner
+    pixels = (ys * indices.shape[1])[:, None] + xs  # (h, w, g)
+    indices.reshape(-1)[pixels] = winner
     probability += np.float32(0.5)
     confidence.reshape(-1)[pixels] = probability.astype(np.uint8)
 

@@ -1,4 +1,4 @@
-"""Which pixels keep their name: the last step, from columns of logits to ids."""
+"""From class indices to class ids, with thresholds: the last step."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ovs_ros.steps.selection import Selection
-from ovs_ros.vocabulary.word_embeddings import EmbeddedVocabulary
+from ovs_ros.vocabulary.word_embeddings import WordEmbeddings
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,36 +26,36 @@ class Verdict:
 
 
 def validate(
-    columns: NDArray[np.integer],
+    indices: NDArray[np.integer],
     confidence: NDArray[np.uint8],
     selection: Selection,
-    words: EmbeddedVocabulary,
+    words: WordEmbeddings,
     threshold: float,
 ) -> Verdict:
     """Give pixels the ids of their words; those below their threshold or won by a negative become unknown.
 
     Args:
-        columns: (H, W) uint8, uint16 or int32: the M selected categories count from 0, N negatives from M;
-            M + N is nobody's. Its dtype holds one number more than there are columns. Overwritten.
+        indices: (H, W) uint8, uint16 or int32: the M selected categories count from 0, N negatives from M;
+            M + N is nobody's. Its dtype holds one number more than there are indices. Overwritten.
         confidence: (H, W) uint8, probabilities in 1/255.
-        selection: what the columns mean.
+        selection: what the indices mean.
         words: the vocabulary that was selected from.
         threshold: for categories without their own.
     """
     vocabulary = words.vocabulary
-    count = len(selection.columns)
+    count = len(selection.classes)
     nobody = count + len(vocabulary.negatives)
-    own = words.thresholds[selection.columns]
+    own = words.thresholds[selection.classes]
     thresholds = np.where(np.isnan(own), np.float32(threshold), own)
     if thresholds.any():
         least = np.zeros(nobody + 1, np.uint8)
         # Rounded up, but for what a float32 adds to a whole number: 0.6 is 153/255, and 153 is enough.
         least[:count] = np.ceil(thresholds * 255 - 1e-3)
-        np.copyto(columns, nobody, where=confidence < look_up(least, columns), casting="unsafe")
+        np.copyto(indices, nobody, where=confidence < look_up(least, indices), casting="unsafe")
     ids = np.full(nobody + 1, vocabulary.unknown_id, np.uint16 if vocabulary.wide else np.uint8)
-    ids[:count] = words.ids[selection.columns]
-    shares = _histogram(columns, nobody + 1) / columns.size
-    return Verdict(look_up(ids, columns), shares[:count].astype(np.float32), float(shares[count:].sum()))
+    ids[:count] = words.ids[selection.classes]
+    shares = _histogram(indices, nobody + 1) / indices.size
+    return Verdict(look_up(ids, indices), shares[:count].astype(np.float32), float(shares[count:].sum()))
 
 
 def look_up(table: NDArray, indices: NDArray[np.integer]) -> NDArray:
@@ -67,9 +67,9 @@ def look_up(table: NDArray, indices: NDArray[np.integer]) -> NDArray:
     return np.take(table, indices)
 
 
-def _histogram(columns: NDArray[np.integer], length: int) -> NDArray[np.float64]:
-    if columns.dtype == np.uint8 and columns.size:
-        flat = np.ascontiguousarray(columns).reshape(1, -1)
+def _histogram(indices: NDArray[np.integer], length: int) -> NDArray[np.float64]:
+    if indices.dtype == np.uint8 and indices.size:
+        flat = np.ascontiguousarray(indices).reshape(1, -1)
         # Its shape is (256, 1) in OpenCV 4 and (256,) in 5.
         return cv2.calcHist([flat], [0], None, [256], [0, 256]).reshape(-1)[:length].astype(np.float64)
-    return np.bincount(columns.ravel(), minlength=length).astype(np.float64)
+    return np.bincount(indices.ravel(), minlength=length).astype(np.float64)

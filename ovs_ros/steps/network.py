@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ovs_ros.encoders.protocols import DenseFeatures
+from ovs_ros.encoders.features import Features
 from ovs_ros.runtime.onnx import open_session
 
 NETWORK_FILE = "network.onnx"
@@ -20,7 +20,7 @@ MOST_WORDS = 1024
 _INPUTS = {"patches", "image", "words"}
 
 
-class RefinementNetwork:
+class Network:
     """A network that `ovs train` exported, over one pair of encoders.
 
     Attributes:
@@ -55,8 +55,25 @@ class RefinementNetwork:
         self._sees_hidden = "shallow" in inputs
         self.dim = int(inputs["words"][2])
 
+    def logits(
+        self, features: Features, words: NDArray[np.float32], most: int = MOST_WORDS
+    ) -> NDArray[np.float32]:
+        """Logits of words as `Features.logits` gives them, refined.
+
+        The network works on patches; what it adds to their logits is spread with them.
+
+        Args:
+            features: of one image.
+            words: (M, D) float32 unit rows.
+            most: how many words the network refines; see `residual`.
+
+        Raises:
+            ValueError: the network needs what the encoder does not give.
+        """
+        return features.logits(words, self.residual(features, words, most))
+
     def residual(
-        self, features: DenseFeatures, words: NDArray[np.float32], logit_scale: float, most: int = MOST_WORDS
+        self, features: Features, words: NDArray[np.float32], most: int = MOST_WORDS
     ) -> NDArray[np.float32]:
         """What the network adds to each patch's scaled cosines.
 
@@ -66,11 +83,10 @@ class RefinementNetwork:
         Args:
             features: of one image.
             words: (M, D) float32 unit rows.
-            logit_scale: the scale of the encoder pair.
             most: how many words are refined.
 
         Returns:
-            (h, w, M) float32, in logits at that scale.
+            (h, w, M) float32 logits.
 
         Raises:
             ValueError: the network needs what the encoder does not give.
@@ -80,21 +96,21 @@ class RefinementNetwork:
                 "expected an image encoder that gives hidden features, got one without; "
                 "use the network with the encoder that it was trained with"
             )
-        h, w, dim = features.patches.shape
-        cosines = features.patches.reshape(-1, dim) @ words.T  # (h*w, M)
+        h, w, dim = features.patch_tokens.shape
+        cosines = features.patch_tokens.reshape(-1, dim) @ words.T  # (h*w, M)
         if len(words) <= most:
-            return self._run(features, words) - (cosines * np.float32(logit_scale)).reshape(h, w, -1)
+            return self._run(features, words) - (cosines * np.float32(features.logit_scale)).reshape(h, w, -1)
         lacks = (cosines - cosines.max(axis=1, keepdims=True)).max(axis=0)  # (M,)
         best = np.sort(np.argpartition(-lacks, most)[:most])
         refined = self._run(features, words[best])
-        refined -= (cosines[:, best] * np.float32(logit_scale)).reshape(h, w, -1)  # (h, w, most)
+        refined -= (cosines[:, best] * np.float32(features.logit_scale)).reshape(h, w, -1)  # (h, w, most)
         residual = np.repeat(refined.mean(axis=2, keepdims=True), len(words), axis=2)  # (h, w, M)
         residual[..., best] = refined
         return residual
 
-    def _run(self, features: DenseFeatures, words: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _run(self, features: Features, words: NDArray[np.float32]) -> NDArray[np.float32]:
         """Refined logits, (h, w, M)."""
-        given = {"patches": features.patches, "image": features.image, "words": words[:, None]}
+        given = {"patches": features.patch_tokens, "image": features.class_token, "words": words[:, None]}
         if self._sees_hidden:
             assert features.hidden is not None
             given["shallow"] = features.hidden

@@ -1,14 +1,14 @@
 """Refinement of logits by what the image and its patches show, without any training."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ovs_ros.encoders.protocols import DenseFeatures
-from ovs_ros.encoders.upsampling import Change, Extent, Upsampling, Words
+from ovs_ros.encoders.features import Features
+from ovs_ros.encoders.heads import BilinearHead
 from ovs_ros.geometry.resample import resample_bilinear
 from ovs_ros.options import Postprocess
 from ovs_ros.steps.grid import covered, crop
@@ -21,7 +21,7 @@ NODES_A_PATCH = 4
 """What follows the image's edges needs at least this many nodes along a patch's side."""
 
 
-def with_fine_grid(features: DenseFeatures, postprocess: Postprocess) -> DenseFeatures:
+def with_fine_grid(features: Features, postprocess: Postprocess) -> Features:
     """The same features, with nodes fine enough for what follows the image's edges.
 
     Encoders without an upsampling of their own give logits for patches alone. Theirs are spread bilinearly.
@@ -30,16 +30,14 @@ def with_fine_grid(features: DenseFeatures, postprocess: Postprocess) -> DenseFe
         return features
     factors = [
         -(-NODES_A_PATCH * patches // nodes)
-        for nodes, patches in zip(features.upsampling.grid, features.patches.shape, strict=False)
+        for nodes, patches in zip(features.grid, features.patch_tokens.shape, strict=False)
     ]
     if max(factors) <= 1:
         return features
-    return replace(features, upsampling=_BilinearUpsampling(features.upsampling, max(factors)))
+    return replace(features, head=BilinearHead(features.head, max(factors)))
 
 
-def refine(
-    logits: Array, features: DenseFeatures, image: NDArray[np.uint8], postprocess: Postprocess
-) -> Array:
+def refine(logits: Array, features: Features, image: NDArray[np.uint8], postprocess: Postprocess) -> Array:
     """Refine logits.
 
     Propagation works on the means of the nodes' logits over patches, so that it does not matter whether these
@@ -62,7 +60,7 @@ def refine(
     return logits
 
 
-def guide_at_nodes(image: NDArray[np.uint8], features: DenseFeatures) -> Array:
+def guide_at_nodes(image: NDArray[np.uint8], features: Features) -> Array:
     """The image's mean colours around the nodes that it covers.
 
     Args:
@@ -72,11 +70,11 @@ def guide_at_nodes(image: NDArray[np.uint8], features: DenseFeatures) -> Array:
     Returns:
         (rows, cols, 3) float32 in [0, 1].
     """
-    nodes = features.upsampling.grid
-    rows, cols = (covered(nodes[axis], features.extent[axis]) for axis in (0, 1))
+    nodes = features.grid
+    rows, cols = (covered(nodes[axis], features.valid[axis]) for axis in (0, 1))
     # Four pixels a node: a last node that the image covers in part is then right to an eighth of a node.
-    height = min(max(1, round(4 * nodes[0] * features.extent[0])), 4 * rows)
-    width = min(max(1, round(4 * nodes[1] * features.extent[1])), 4 * cols)
+    height = min(max(1, round(4 * nodes[0] * features.valid[0])), 4 * rows)
+    width = min(max(1, round(4 * nodes[1] * features.valid[1])), 4 * cols)
     fine = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
     fine = cv2.copyMakeBorder(fine, 0, 4 * rows - height, 0, 4 * cols - width, cv2.BORDER_REPLICATE)
     guide: Array = cv2.resize(fine, (cols, rows), interpolation=cv2.INTER_AREA).astype(np.float32)
@@ -84,10 +82,10 @@ def guide_at_nodes(image: NDArray[np.uint8], features: DenseFeatures) -> Array:
     return guide
 
 
-def _propagated(logits: Array, features: DenseFeatures) -> Array:
-    patches = crop(features.patches, features.extent)  # (h, w, D)
+def _propagated(logits: Array, features: Features) -> Array:
+    patches = crop(features.patch_tokens, features.valid)  # (h, w, D)
     rows, cols, words = logits.shape
-    nodes, grid = features.upsampling.grid, features.patches.shape
+    nodes, grid = features.grid, features.patch_tokens.shape
     down = _mean_matrix(patches.shape[0], grid[0], rows, nodes[0])
     across = _mean_matrix(patches.shape[1], grid[1], cols, nodes[1])
     coarse = across @ (down @ logits.reshape(rows, -1)).reshape(-1, cols, words)  # (h, w, C)
@@ -116,25 +114,3 @@ def _mean_matrix(kept: int, patches: int, kept_nodes: int, nodes: int) -> Array:
     matrix: Array = (share / share.sum(axis=1, keepdims=True)).astype(np.float32)
     matrix.setflags(write=False)
     return matrix
-
-
-@dataclass(frozen=True)
-class _BilinearUpsampling:
-    """Another upsampling's cosines on a grid `factor` times as fine."""
-
-    coarse: Upsampling
-    factor: int
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """See `Upsampling`."""
-        rows, columns = self.coarse.grid
-        return rows * self.factor, columns * self.factor
-
-    def cosines(self, words: Words, added: Array | None = None) -> Array:
-        """See `Upsampling`."""
-        return resample_bilinear(self.coarse.cosines(words, added), self.grid, (1.0, 1.0), (1.0, 1.0))
-
-    def changed(self, change: Change, extent: Extent) -> "_BilinearUpsampling":
-        """See `Upsampling`."""
-        return replace(self, coarse=self.coarse.changed(change, extent))

@@ -26,10 +26,10 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from ovs_ros.encoders.protocols import DenseFeatures
+from ovs_ros.encoders.features import Features
 from ovs_ros.options import SegmenterOptions
 from ovs_ros.steps.grid import crop
-from ovs_ros.vocabulary.word_embeddings import EmbeddedVocabulary
+from ovs_ros.vocabulary.word_embeddings import WordEmbeddings
 
 SCREEN_CELLS = (6, 8)
 """Into how many cells (down, across) patches are pooled to screen a vocabulary beyond the shortlist."""
@@ -44,48 +44,45 @@ class Selection:
     """What a frame is decided among.
 
     Attributes:
-        columns: (M,) ascending indices of categories in their vocabulary.
+        classes: (M,) ascending class indices: positions of the categories in their vocabulary.
         scores: (M,) float32 in [0, 1]: the highest probability that a patch or the whole image gave to it.
-        rows: which rows of the embedded vocabulary take part: those of `columns`, then all negatives.
+        words: indices of the word embeddings that take part: those of `classes`, then all negatives.
     """
 
-    columns: NDArray[np.intp]
+    classes: NDArray[np.intp]
     scores: NDArray[np.float32]
-    rows: NDArray[np.intp] | slice
+    words: NDArray[np.intp] | slice
 
 
-def everything(words: EmbeddedVocabulary) -> Selection:
+def everything(words: WordEmbeddings) -> Selection:
     """No selection: all categories, with score 1."""
     count = len(words.ids)
     return Selection(np.arange(count), np.ones(count, np.float32), slice(None))
 
 
-def select(
-    features: DenseFeatures, words: EmbeddedVocabulary, scale: float, options: SegmenterOptions
-) -> Selection:
+def select(features: Features, words: WordEmbeddings, options: SegmenterOptions) -> Selection:
     """The categories that an image can hold, at most `options.max_categories`.
 
     Args:
         features: of one image.
         words: K categories and N negatives.
-        scale: what cosines are multiplied with before a softmax.
         options: rule, top_n, theta, max_categories and shortlist count here.
     """
     count, total = len(words.ids), len(words.embeddings)
-    grid = crop(features.patches, features.extent)  # (rows, cols, D)
+    grid = crop(features.patch_tokens, features.valid)  # (rows, cols, D)
     patches = grid.reshape(-1, grid.shape[2])  # (n, D)
     negatives = np.arange(count, total)
     if count > options.shortlist:
-        parts = _parts(grid, features.image, SCREEN_CELLS)
-        fewer = _parts(grid, features.image, SKETCH_CELLS)
+        parts = _parts(grid, features.class_token, SCREEN_CELLS)
+        fewer = _parts(grid, features.class_token, SKETCH_CELLS)
         listed = nearest(parts, words, options.shortlist, fewer)
         embeddings = words.embeddings[np.concatenate((listed, negatives))]
     else:
         listed = np.arange(count)
         embeddings = words.embeddings
-    weights = (embeddings * np.float32(scale)).T  # (D, C)
+    weights = (embeddings * np.float32(features.logit_scale)).T  # (D, C)
     logits = patches @ weights  # (n, C) log S_p, but for a summand that is the same within a row
-    whole = _softmax((features.image @ weights).astype(np.float64))  # (C,) S_i
+    whole = _softmax((features.class_token @ weights).astype(np.float64))  # (C,) S_i
     if options.rule == "top_n":
         ballots = _best(logits, options.top_n)
     else:
@@ -100,12 +97,12 @@ def select(
         rank = np.argsort(-(votes[places] + 1) * scores, kind="stable")
         kept = np.sort(rank[: options.max_categories])
         places, scores = places[kept], scores[kept]
-    columns = listed[places]
-    return Selection(columns, scores, np.concatenate((columns, negatives)))
+    classes = listed[places]
+    return Selection(classes, scores, np.concatenate((classes, negatives)))
 
 
 def nearest(
-    parts: NDArray[np.float32], words: EmbeddedVocabulary, count: int, fewer: NDArray[np.float32]
+    parts: NDArray[np.float32], words: WordEmbeddings, count: int, fewer: NDArray[np.float32]
 ) -> NDArray[np.intp]:
     """The `count` categories (ascending) that come nearest to being the best of a part of the image.
 
@@ -156,7 +153,7 @@ def pooling(rows: int, cols: int, cells: tuple[int, int]) -> NDArray[np.float32]
 
 
 def _best(logits: NDArray[np.float32], count: int) -> NDArray[np.intp]:
-    """The columns of the `count` highest logits of each row: (n, C) -> (n, min(count, C)), in no order."""
+    """The indices of the `count` highest logits of each row: (n, C) -> (n, min(count, C)), in no order."""
     if count >= logits.shape[1]:
         return np.broadcast_to(np.arange(logits.shape[1]), logits.shape)
     if count == 1:
@@ -180,7 +177,7 @@ def _held_back(whole: NDArray[np.float64]) -> NDArray[np.float32]:
 
 
 def _best_probability(logits: NDArray[np.float32], places: NDArray[np.intp]) -> NDArray[np.float32]:
-    """The highest S_p of some columns: (n, C) logits -> (len(places),) float32."""
+    """The highest S_p of some categories: (n, C) logits -> (len(places),) float32."""
     highest = logits.max(axis=1, keepdims=True)  # (n, 1)
     sums = np.exp(logits - highest).sum(axis=1, keepdims=True)  # (n, 1)
     best: NDArray[np.float32] = np.exp((logits[:, places] - highest - np.log(sums)).max(axis=0))

@@ -17,12 +17,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ovs_ros.encoders.protocols import DenseFeatures
+from ovs_ros.encoders.features import Features
 from ovs_ros.options import SegmenterOptions
 from ovs_ros.steps.labels import look_up
 from ovs_ros.steps.regions import connected_regions
 from ovs_ros.steps.selection import Selection
-from ovs_ros.vocabulary.word_embeddings import EmbeddedVocabulary
+from ovs_ros.vocabulary.word_embeddings import WordEmbeddings
 
 MOST_REGIONS = 64
 """How many regions of a frame, the largest ones, are checked at most; their numbers fit into 8 bits."""
@@ -44,10 +44,9 @@ class _Regions:
 def validate_tags(
     columns: NDArray[np.integer],
     logits: NDArray[np.float32],
-    features: DenseFeatures,
+    features: Features,
     selection: Selection,
-    words: EmbeddedVocabulary,
-    scale: float,
+    words: WordEmbeddings,
     options: SegmenterOptions,
 ) -> tuple[NDArray[np.integer], Selection]:
     """Relabel or reject the regions whose features do not bear their name out.
@@ -58,7 +57,6 @@ def validate_tags(
         features: of the image.
         selection: what the columns mean.
         words: the vocabulary that was selected from.
-        scale: what cosines are multiplied with before a softmax, for the scores of new names.
         options: validation ('relabel' or 'reject'), validation_top_k and validate_seen count.
 
     Returns:
@@ -72,18 +70,18 @@ def validate_tags(
     means = _mean_features(regions, features)  # (R, D)
     # With all words, whatever their number: for 64 regions and 20,000 words it takes milliseconds.
     cosines = means @ words.embeddings.T  # (R, K + N)
-    own = cosines[np.arange(len(means)), selection.columns[regions.column]]  # (R,)
+    own = cosines[np.arange(len(means)), selection.classes[regions.column]]  # (R,)
     better = (cosines > own[:, None]).sum(axis=1)  # (R,)
     failed = np.flatnonzero(better >= options.validation_top_k)
     if not len(failed):
         return columns, selection
     best = cosines[failed].argmax(axis=1)
     relabelled = (best < len(words.ids)) & (options.validation == "relabel")
-    scores = _best_probability(cosines[failed[relabelled]] * np.float32(scale))
+    scores = _best_probability(cosines[failed[relabelled]] * np.float32(features.logit_scale))
     grown, codes = _grown(selection, best[relabelled], scores, words)
-    unknown = len(grown.columns) + len(words.vocabulary.negatives)
+    unknown = len(grown.classes) + len(words.vocabulary.negatives)
     new = np.full(len(failed), unknown)
-    new[relabelled] = np.searchsorted(grown.columns, best[relabelled])
+    new[relabelled] = np.searchsorted(grown.classes, best[relabelled])
     painted = _painted(regions, failed, features, columns.shape)
     return _repaint(columns, painted, regions.column[failed], new, codes, unknown), grown
 
@@ -91,8 +89,8 @@ def validate_tags(
 def _regions(
     best: NDArray[np.intp],
     selection: Selection,
-    words: EmbeddedVocabulary,
-    features: DenseFeatures,
+    words: WordEmbeddings,
+    features: Features,
     options: SegmenterOptions,
 ) -> _Regions:
     """The largest regions whose names are to be checked; `best` (rows, cols) are the winners at the nodes."""
@@ -100,10 +98,10 @@ def _regions(
     column = np.zeros(count, np.intp)
     column[number] = best
     sizes = np.bincount(number.ravel(), minlength=count)
-    of_patch = features.upsampling.grid[0] * features.upsampling.grid[1] / features.patches[..., 0].size
-    checked = (sizes >= of_patch) & (column < len(selection.columns))
+    of_patch = features.grid[0] * features.grid[1] / features.patch_tokens[..., 0].size
+    checked = (sizes >= of_patch) & (column < len(selection.classes))
     if not options.validate_seen:
-        checked[checked] = ~words.seen[selection.columns[column[checked]]]
+        checked[checked] = ~words.seen[selection.classes[column[checked]]]
     chosen = np.flatnonzero(checked)
     chosen = chosen[np.argsort(-sizes[chosen], kind="stable")[:MOST_REGIONS]]
     renumbered = np.full(count, len(chosen))
@@ -111,16 +109,16 @@ def _regions(
     return _Regions(renumbered[number], column[chosen])
 
 
-def _mean_features(regions: _Regions, features: DenseFeatures) -> NDArray[np.float32]:
+def _mean_features(regions: _Regions, features: Features) -> NDArray[np.float32]:
     """(R, D) unit rows, the mean of the patches under each region's nodes."""
-    height, width, dim = features.patches.shape
+    height, width, dim = features.patch_tokens.shape
     rows, cols = regions.number.shape
-    down = np.arange(rows) * height // features.upsampling.grid[0]
-    across = np.arange(cols) * width // features.upsampling.grid[1]
+    down = np.arange(rows) * height // features.grid[0]
+    across = np.arange(cols) * width // features.grid[1]
     cells = regions.number * (height * width) + down[:, None] * width + across
     count = len(regions.column)
     areas = np.bincount(cells.ravel(), minlength=(count + 1) * height * width)[: count * height * width]
-    sums = areas.reshape(count, -1).astype(np.float32) @ features.patches.reshape(-1, dim)  # (R, D)
+    sums = areas.reshape(count, -1).astype(np.float32) @ features.patch_tokens.reshape(-1, dim)  # (R, D)
     norms = np.linalg.norm(sums, axis=1, keepdims=True)
     means: NDArray[np.float32] = sums / np.maximum(norms, np.finfo(np.float32).tiny)
     return means
@@ -134,24 +132,24 @@ def _best_probability(logits: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _grown(
-    selection: Selection, named: NDArray[np.intp], scores: NDArray[np.float32], words: EmbeddedVocabulary
+    selection: Selection, named: NDArray[np.intp], scores: NDArray[np.float32], words: WordEmbeddings
 ) -> tuple[Selection, NDArray[np.intp]]:
     """The selection with more categories, each of which may be named and scored several times.
 
     Also (M + N,): which column each old one, negatives included, is now.
     """
     negatives = np.arange(len(words.ids), len(words.embeddings))
-    columns = np.union1d(selection.columns, named)
+    columns = np.union1d(selection.classes, named)
     grown = np.zeros(len(columns), np.float32)
     np.maximum.at(grown, np.searchsorted(columns, named), scores)
-    places = np.searchsorted(columns, selection.columns)
+    places = np.searchsorted(columns, selection.classes)
     grown[places] = selection.scores
     codes = np.concatenate((places, np.arange(len(negatives)) + len(columns)))
     return Selection(columns, grown, np.concatenate((columns, negatives))), codes
 
 
 def _painted(
-    regions: _Regions, failed: NDArray[np.intp], features: DenseFeatures, size: tuple[int, ...]
+    regions: _Regions, failed: NDArray[np.intp], features: Features, size: tuple[int, ...]
 ) -> NDArray[np.uint8]:
     """(H, W) where each pixel lies in or beside a failed region, that one's place in `failed` from 1, else 0.
 
@@ -163,11 +161,9 @@ def _painted(
     painted = np.where(inside, inside, cv2.dilate(inside, np.ones((3, 3), np.uint8)))
     down, across = (
         np.minimum(
-            ((np.arange(length) + 0.5) * (nodes * extent / length)).astype(np.intp), painted.shape[axis] - 1
+            ((np.arange(length) + 0.5) * (nodes * valid / length)).astype(np.intp), painted.shape[axis] - 1
         )
-        for axis, (length, nodes, extent) in enumerate(
-            zip(size, features.upsampling.grid, features.extent, strict=True)
-        )
+        for axis, (length, nodes, valid) in enumerate(zip(size, features.grid, features.valid, strict=True))
     )
     return painted.take(across, axis=1).take(down, axis=0)
 

@@ -5,6 +5,7 @@ replays fixed shapes, so nothing here depends on how many categories a frame sel
 as the selection may fill, and the empty ones carry logits that no softmax notices.
 """
 
+import logging
 from collections import OrderedDict
 from dataclasses import dataclass, replace
 from time import perf_counter
@@ -20,15 +21,15 @@ from ovs_ros.options import SegmenterOptions
 from ovs_ros.runtime.torch_device import is_out_of_memory
 from ovs_ros.runtime.torch_graph import StaticCall
 from ovs_ros.runtime.torch_resize import Shrink
-from ovs_ros.segmenter import Segmenter
 from ovs_ros.steps.grid import covered
 from ovs_ros.steps.segmentation import Segmentation
 from ovs_ros.steps.selection import SCREEN_CELLS, SKETCH_LISTS, pooling
 from ovs_ros.steps.torch_decoder import Axis, decode, lay_axis
 from ovs_ros.steps.torch_selection import Slots, everything, select
 from ovs_ros.steps.torch_words import CAPACITIES, DeviceWords, capacities
-from ovs_ros.vocabulary.word_embeddings import EmbeddedVocabulary
+from ovs_ros.vocabulary.word_embeddings import WordEmbeddings
 
+LOG = logging.getLogger(__name__)
 MOST_SLOTS = 128
 """How many words a frame is decided among at most here: the logits of each are computed for every pixel."""
 _PLANS = 4
@@ -39,68 +40,31 @@ _NOWHERE = -1e30
 """The logit of an empty slot: finite, for 0 times infinity would spoil the interpolation beside it."""
 
 
-class TorchSegmenter(Segmenter):
-    """A `Segmenter` that decides whole frames on a GPU where it can; see there for the arguments.
+def refusal(
+    encoder: TorchImageEncoder, words: WordEmbeddings, options: SegmenterOptions, network: bool
+) -> str | None:
+    """Why `TorchFrame` cannot take such frames; None if it can.
 
-    It can where the image encoder is a `TorchImageEncoder` on a GPU, and the settings are those that
-    `serves` allows. All other frames go the segmenter's own way, to the same answer.
-
-    Attributes:
-        on_cpu: go this way on a CPU too, where it is the slower one; to compare the two.
-    """
-
-    on_cpu = False
-    _frame: "TorchFrame | None" = None
-
-    def segment(self, image: NDArray[np.uint8], words: EmbeddedVocabulary) -> Segmentation:
-        """See `Segmenter.segment`; the stages are 'prepare', 'launch' and 'wait'."""
-        options, encoder = self.options, self.image_encoder
-        if self._frame is not None and self._frame.footprint is not self._frame.encoder.footprint:
-            self._frame = None  # Memory was full in the usual way, and these graphs hold some of it.
-        if (
-            isinstance(encoder, TorchImageEncoder)
-            and (self.on_cpu or encoder.stream is not None)
-            and not (options.network and self.network is not None)
-            and serves(encoder, words, options)
-            and _is_image(image)
-        ):
-            if self._frame is None or self._frame.encoder is not encoder:
-                self._frame = TorchFrame(encoder)
-            result = self._frame.segment(image, words, options, options.temperature * self.calibration)
-            if result is not None:
-                return result
-        return super().segment(image, words)
-
-
-def serves(encoder: TorchImageEncoder, words: EmbeddedVocabulary, options: SegmenterOptions) -> bool:
-    """Whether `TorchFrame` can take such frames.
-
-    The model must not decode, `validation` and `postprocess` must be off, the selection must not go by a
-    vocabulary's sketch, and a frame be decided among at most `MOST_SLOTS` words, negatives included.
+    Args:
+        encoder: of the model.
+        words: the vocabulary.
+        options: how frames are decided.
+        network: whether a trained network refines the logits.
     """
     count = len(words.ids)
     selected = min(options.max_categories, count) if options.select else count
     by_sketch = options.select and words.sketch is not None and count > SKETCH_LISTS * options.shortlist
-    return (
-        not encoder.model.decodes
-        and options.validation == "off"
-        and options.postprocess == "none"
-        and words.embeddings.shape[1] == encoder.dim
-        and count <= CAPACITIES[-1]
-        and selected + len(words.embeddings) - count <= MOST_SLOTS
-        and not by_sketch
-    )
-
-
-def _is_image(image: object) -> bool:
-    """Whether it is what `Segmenter.segment` takes, which says of others what is wrong with them."""
-    return (
-        isinstance(image, np.ndarray)
-        and image.dtype == np.uint8
-        and image.ndim == 3
-        and image.shape[2] == 3
-        and image.size > 0
-    )
+    reasons = {
+        "a trained network refines the logits": network,
+        "the model has a decoder of its own": encoder.model.decodes,
+        f"validation is '{options.validation}'": options.validation != "off",
+        f"postprocess is '{options.postprocess}'": options.postprocess != "none",
+        f"there are more than {CAPACITIES[-1]} categories": count > CAPACITIES[-1],
+        f"a frame is decided among more than {MOST_SLOTS} words": selected + len(words.embeddings) - count
+        > MOST_SLOTS,
+        "the vocabulary is screened by its sketch": by_sketch,
+    }
+    return next((reason for reason, holds in reasons.items() if holds), None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,44 +89,50 @@ class _Plan:
 
 
 class TorchFrame:
-    """Decides frames on the device of an image encoder; not for two threads at once.
-
-    Attributes:
-        encoder: the same.
-        footprint: the encoder's when this was made.
+    """Decides frames on the device of an image encoder, see `FramePath`; not for two threads at once.
 
     Args:
-        encoder: of a model that does not decode.
+        encoder: the image encoder of the model.
+        on_cpu: work on a CPU too, where the steps are faster one by one; to compare the two.
     """
 
-    def __init__(self, encoder: TorchImageEncoder) -> None:
-        self.encoder = encoder
-        self.footprint = encoder.footprint
+    def __init__(self, encoder: TorchImageEncoder, *, on_cpu: bool = False) -> None:
+        self._encoder = encoder
+        self._on_cpu = on_cpu
+        self._footprint = encoder.footprint
         self._plans: OrderedDict[object, _Plan] = OrderedDict()
         self._words: dict[object, DeviceWords] = {}
+        self._refused: set[str] = set()
 
     def segment(
         self,
         image: NDArray[np.uint8],
-        words: EmbeddedVocabulary,
+        words: WordEmbeddings,
         options: SegmenterOptions,
+        *,
         temperature: float,
+        network: bool,
     ) -> Segmentation | None:
-        """Name every pixel of an image.
-
-        Args:
-            image: (H, W, 3) uint8 RGB.
-            words: a vocabulary and
-            options: settings that `serves` allows; `options.temperature` does not count, but
-            temperature: what logits are divided by after the selection.
+        """See `FramePath`; the stages are 'prepare', 'launch' and 'wait'.
 
         Returns:
-            None where memory was full: the encoder makes do with less from now on.
+            None for frames that this way cannot take; the log says why, once for each reason. None too where
+            memory was full: the encoder needs less from now on.
 
         Raises:
-            RuntimeError: the device fails, or its memory is too small even for the last resort.
+            RuntimeError: the device fails, or its memory is too small even for the last fallback.
         """
-        encoder = self.encoder
+        encoder = self._encoder
+        if encoder.stream is None and not self._on_cpu:
+            return None
+        reason = refusal(encoder, words, options, network)
+        if reason is not None:
+            if reason not in self._refused:
+                self._refused.add(reason)
+                LOG.warning("Frames leave the fast path on %s and take longer: %s", encoder.device, reason)
+            return None
+        if self._footprint is not encoder.footprint:
+            self._release()  # Memory was full meanwhile, and these graphs hold some of it.
         size = image.shape[0], image.shape[1]
         shape = encoder.buffers(*size)
         started = perf_counter()
@@ -180,26 +150,31 @@ class TorchFrame:
             launched = perf_counter()
             answer = encoder.fetch(packed)
         except RuntimeError as error:
-            if not is_out_of_memory(error) or not encoder.make_do(len(shape.windows.corners)):
+            if not is_out_of_memory(error) or not encoder.fall_back(len(shape.windows.corners)):
                 raise
-            self._plans.clear()
-            self._words.clear()
+            self._release()
             return None
         done = perf_counter()
         stages = {"prepare": placed - started, "launch": launched - placed, "wait": done - launched}
         stages_ms = {name: 1e3 * seconds for name, seconds in stages.items()}
         return _unpack(answer, size, plan.slots, words, stages_ms)
 
+    def _release(self) -> None:
+        """Give up all graphs and buffers."""
+        self._plans.clear()
+        self._words.clear()
+        self._footprint = self._encoder.footprint
+
     def _plan(
         self,
         shape: ShapeBuffers,
         size: tuple[int, int],
-        words: EmbeddedVocabulary,
+        words: WordEmbeddings,
         options: SegmenterOptions,
         temperature: float,
     ) -> _Plan:
         """The plan for such frames, made anew if need be, with the words in place."""
-        encoder = self.encoder
+        encoder = self._encoder
         device = encoder.footprint.device
         room = device, capacities(words), words.vocabulary.wide
         screened = options.select and len(words.ids) > options.shortlist
@@ -213,11 +188,11 @@ class TorchFrame:
             if key in self._plans and self._plans[key].shape is shape:
                 self._plans.move_to_end(key)
                 return self._plans[key]
-            sides, extent = (shape.grid.rows, shape.grid.columns), shape.grid.extent
+            sides, valid = (shape.grid.rows, shape.grid.columns), shape.grid.valid
             scale = encoder.logit_scale
-            rows, cols = covered(sides[0], extent[0]), covered(sides[1], extent[1])
-            down = lay_axis(rows, sides[0] * extent[0], size[0], device)
-            across = lay_axis(cols, sides[1] * extent[1], size[1], device)
+            rows, cols = covered(sides[0], valid[0]), covered(sides[1], valid[1])
+            down = lay_axis(rows, sides[0] * valid[0], size[0], device)
+            across = lay_axis(cols, sides[1] * valid[1], size[1], device)
             cells = torch.tensor(pooling(rows, cols, SCREEN_CELLS), device=device) if screened else None
 
             scaled = shape.grid.height, shape.grid.width
@@ -232,7 +207,7 @@ class TorchFrame:
             def run() -> Tensor:
                 if shrink is not None:
                     placed.copy_(shrink(image))
-                embeddings = encoder.encode(shape.pixels, shape.windows).embeddings  # (h*w + 1, D)
+                embeddings = encoder.forward(shape.pixels, shape.windows).embeddings  # (h*w + 1, D)
                 with torch.inference_mode():
                     grid = embeddings[:-1].unflatten(0, sides)[:rows, :cols]  # (rows, cols, D)
                     patches = grid.flatten(0, 1)
@@ -290,7 +265,7 @@ def _unpack(
     answer: NDArray[np.uint8],
     size: tuple[int, int],
     slots: int,
-    words: EmbeddedVocabulary,
+    words: WordEmbeddings,
     stages_ms: dict[str, float],
 ) -> Segmentation:
     """The answer of `_decide`, whose arrays stay views of it.

@@ -3,13 +3,13 @@
 import numpy as np
 import torch
 
-from ovs_ros.vocabulary.word_embeddings import EmbeddedVocabulary
+from ovs_ros.vocabulary.word_embeddings import WordEmbeddings
 
 CAPACITIES = (8, 16, 32, 64, 128, 192, 256, 512, 1024, 2048)
 """Sizes of buffers: a vocabulary that outgrows its own costs a new CUDA graph."""
 
 
-def capacities(words: EmbeddedVocabulary) -> tuple[int, int]:
+def capacities(words: WordEmbeddings) -> tuple[int, int]:
     """How many rows the categories and the negatives of a vocabulary get.
 
     Raises:
@@ -43,7 +43,7 @@ class DeviceWords:
         device: where the buffers lie.
     """
 
-    def __init__(self, words: EmbeddedVocabulary, device: torch.device) -> None:
+    def __init__(self, words: WordEmbeddings, device: torch.device) -> None:
         self.categories, self.negatives = capacities(words)
         rows = self.categories + self.negatives
         ids = torch.int16 if words.vocabulary.wide else torch.uint8
@@ -52,9 +52,9 @@ class DeviceWords:
         self.least = torch.zeros(rows, dtype=torch.uint8, device=device)
         self.ids = torch.zeros(rows, dtype=ids, device=device)
         self.unknown = torch.zeros(1, dtype=ids, device=device)
-        self._held: tuple[EmbeddedVocabulary, float] | None = None
+        self._held: tuple[WordEmbeddings, float] | None = None
 
-    def hold(self, words: EmbeddedVocabulary, threshold: float) -> None:
+    def hold(self, words: WordEmbeddings, threshold: float) -> None:
         """Take a vocabulary of these capacities in, unless it is there.
 
         Args:
@@ -72,7 +72,7 @@ class DeviceWords:
         there[rows] = True
         thresholds = np.where(np.isnan(words.thresholds), np.float32(threshold), words.thresholds)
         least = np.zeros(size, np.uint8)
-        # Rounded up, but for what a float32 adds to a whole number, as in validation.py.
+        # Rounded up, but for what a float32 adds to a whole number, as in labels.py.
         least[:count] = np.ceil(thresholds * 255 - 1e-3)
         wide = words.vocabulary.wide
         ids = np.full(size + 1, words.vocabulary.unknown_id, np.uint16 if wide else np.uint8)

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ovs_ros.encoders.embedded import EmbeddedImageEncoder
-from ovs_ros.encoders.upsampling import ConvexUpsampling
+from ovs_ros.encoders.heads import ConvexHead
 from ovs_ros.training.data import resize_labels
 from ovs_ros.training.head import SCALE
 from ovs_ros.training.token_cache import View
@@ -82,15 +82,15 @@ def write_projected(
     source = np.zeros(count, np.int32)
     for index, view in enumerate(track(views, total=count, description=title)):
         image = cv2.resize(view.image, (columns * _PATCH, rows * _PATCH), interpolation=cv2.INTER_AREA)
-        features = encoder.project(encoder.backbone(encoder.prepare(image)))
-        upsampling = features.upsampling
-        assert isinstance(upsampling, ConvexUpsampling) and features.hidden is not None
+        features = encoder.encode(image)
+        head = features.head
+        assert isinstance(head, ConvexHead) and features.hidden is not None
         for name, value in (
-            ("image", features.image),
-            ("patches", features.patches),
+            ("image", features.class_token),
+            ("patches", features.patch_tokens),
             ("hidden", features.hidden),
-            ("weights", upsampling.weights),
-            ("details", upsampling.details),
+            ("weights", head.weights),
+            ("details", head.details),
         ):
             put(name, index, value, np.float16)
         for which, labels in enumerate(view.labels):
@@ -100,7 +100,7 @@ def write_projected(
 
 
 def spread(coarse: Tensor, weights: Tensor) -> Tensor:
-    """Upsample patch logits as the run time does (see `encoders/upsampling.py`).
+    """Upsample patch logits as the run time does (see `encoders/heads.py`).
 
     Args:
         coarse: (B, M, h, w).

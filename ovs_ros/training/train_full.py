@@ -372,7 +372,7 @@ class FullTrainer:
         with self._autocast():
             logits = network(features, words[columns][None], named[:, columns]).logits
         # The whole grid is brought to the image's resolution, then its padding is cut off.
-        y, x = grid.extent
+        y, x = grid.valid
         logits = F.interpolate(
             logits, (round(height / y), round(width / x)), mode="bilinear", align_corners=False
         )

@@ -17,13 +17,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ovs_ros.encoders.feature_map import FeatureMapEncoder
+from ovs_ros.encoders.features import ImageEncoder
 from ovs_ros.encoders.fusion import FusionWeights
-from ovs_ros.encoders.protocols import ImageEncoder, TextEncoder
 from ovs_ros.geometry.resample import bilinear_matrix, resample_bilinear
 from ovs_ros.training.data import IGNORE, LabelledImage, labelled_images, read_names, read_rgb, resize_labels
 from ovs_ros.training.networks.fusion_network import Fusion
 from ovs_ros.training.token_cache import read_grey
 from ovs_ros.vocabulary.prompts import embed
+from ovs_ros.vocabulary.text_encoder import TextEncoder
 from ovs_ros.vocabulary.vocabulary import Vocabulary
 
 POSITIONS = 4
@@ -58,13 +59,13 @@ class FusionSample:
         first: (h, w, D) float16 unit patches.
         second: (h, w, C) float16, the second map on the same grid.
         label: (4h, 4w) uint8 over the image without padding, indices of names, IGNORE where none counts.
-        extent: the share (y, x) of the grid that the image covers.
+        valid: the share (y, x) of the grid that the image covers.
     """
 
     first: NDArray[np.float16]
     second: NDArray[np.float16]
     label: NDArray[np.uint8]
-    extent: tuple[float, float]
+    valid: tuple[float, float]
 
 
 def split_files(split: Path, images: int | None) -> tuple[list[LabelledImage], list[str]]:
@@ -88,18 +89,17 @@ def encode_samples(
     """Run both encoders on images with labels."""
     for file in files:
         image = read_rgb(file.image)
-        features = first.project(first.backbone(first.prepare(image)))
-        feature_map = second.run(second.prepare(image))
-        rows, columns = features.patches.shape[:2]
+        features, feature_map = first.encode(image), second.encode(image)
+        rows, columns = features.patch_tokens.shape[:2]
         on_grid = resample_bilinear(
-            feature_map.values, (rows, columns), feature_map.extent, features.extent
+            feature_map.values, (rows, columns), feature_map.valid, features.valid
         )  # (h, w, C)
         size = (columns * POSITIONS, rows * POSITIONS)
         yield FusionSample(
-            features.patches.astype(np.float16),
+            features.patch_tokens.astype(np.float16),
             on_grid.astype(np.float16),
             resize_labels(read_grey(file.label), size),
-            features.extent,
+            features.valid,
         )
 
 
@@ -195,7 +195,7 @@ def _loss(
     cosines = fusion(first, second) @ words.T  # (h, w, M), scaled
     rows, columns = (
         torch.from_numpy(
-            bilinear_matrix(sample.first.shape[a], sample.extent[a], sample.label.shape[a], 1.0).copy()
+            bilinear_matrix(sample.first.shape[a], sample.valid[a], sample.label.shape[a], 1.0).copy()
         )
         for a in (0, 1)
     )

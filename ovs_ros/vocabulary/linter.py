@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ovs_ros.vocabulary.category import MAX_NAME_LENGTH
 from ovs_ros.vocabulary.vocabulary import Vocabulary, name_key
-from ovs_ros.vocabulary.word_embeddings import EmbeddedVocabulary
+from ovs_ros.vocabulary.word_embeddings import WordEmbeddings
 
 LONG_NAME = 50
 """Characters from which a name is better said by a short name and a prompt."""
@@ -44,9 +44,7 @@ class Finding:
     message: str
 
 
-def lint(
-    vocabulary: Vocabulary, embedded: EmbeddedVocabulary | None = None, near: float = 0.9
-) -> list[Finding]:
+def lint(vocabulary: Vocabulary, embedded: WordEmbeddings | None = None, near: float = 0.9) -> list[Finding]:
     """What to look at in a vocabulary before a robot depends on it.
 
     Args:
@@ -131,7 +129,7 @@ def _loose_key(name: str) -> str:
     return re.sub(r"[\W_]+", "", unicodedata.normalize("NFKC", name_key(name)))
 
 
-def _near_synonyms(embedded: EmbeddedVocabulary, near: float) -> list[Finding]:
+def _near_synonyms(embedded: WordEmbeddings, near: float) -> list[Finding]:
     """For each category the category and the negative word next to it, where they are near."""
     vocabulary = embedded.vocabulary
     count = len(vocabulary)

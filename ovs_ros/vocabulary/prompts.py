@@ -12,11 +12,11 @@ from math import isfinite
 import numpy as np
 from numpy.typing import NDArray
 
-from ovs_ros.encoders.protocols import TextEncoder
 from ovs_ros.vocabulary.attributes import Attributes, load_attributes
 from ovs_ros.vocabulary.cache import EmbeddingCache, content_key
+from ovs_ros.vocabulary.text_encoder import TextEncoder
 from ovs_ros.vocabulary.vocabulary import Vocabulary, VocabularyError
-from ovs_ros.vocabulary.word_embeddings import EmbeddedVocabulary
+from ovs_ros.vocabulary.word_embeddings import WordEmbeddings
 
 WORDS_A_BATCH = 64
 TEXTS_A_BATCH = 512
@@ -93,7 +93,7 @@ def embed(
     progress: Callable[[int, int], None] | None = None,
     attributes: AttributePrompts | None = None,
     seen_names: frozenset[str] = frozenset(),
-) -> EmbeddedVocabulary:
+) -> WordEmbeddings:
     """Embed a vocabulary's K categories and N negative words.
 
     Each word's embedding is the mean of its texts' unit embeddings, brought back to unit norm. What the cache
@@ -129,7 +129,7 @@ def embed(
             embeddings[rows] = _mixed(embeddings[rows], looks, attributes.weight)
             if prompts is not None:
                 prompts[rows] = _mixed(prompts[rows].astype(np.float32), looks[:, None], attributes.weight)
-    return EmbeddedVocabulary(vocabulary, embeddings, seen_names, prompts)
+    return WordEmbeddings(vocabulary, embeddings, seen_names, prompts)
 
 
 def _mixed(plain: NDArray[np.float32], looks: NDArray[np.float32], weight: float) -> NDArray[np.float32]:

@@ -13,7 +13,7 @@ SKETCHED_FROM = 2048
 
 
 @dataclass(frozen=True, eq=False)
-class EmbeddedVocabulary:
+class WordEmbeddings:
     """One version of a vocabulary with a unit embedding for each of its words. All arrays are read-only.
 
     Attributes:

@@ -9,11 +9,12 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+import ovs_ros
 from ovs_ros.cli import train
 from ovs_ros.encoders.clip import imports
 from ovs_ros.encoders.embedded import MODELS
 from ovs_ros.encoders.minilm import SentenceEncoder
-from ovs_ros.segmenter import Segmenter, SegmenterOptions
+from ovs_ros.segmenter import SegmenterOptions
 from ovs_ros.vocabulary.vocabulary import Vocabulary
 
 
@@ -94,7 +95,7 @@ def test_full_trains_measures_and_goes_on(tmp_path: Path, size: str) -> None:
         cv2.imread(str(tree / "val" / "image" / "a.png")),
         Vocabulary.from_names(["floor", "wall"]),
     )
-    shipped, own = (Segmenter.load(str(name), select=False) for name in ("stream", run))
+    shipped, own = (ovs_ros.load(str(name), select=False) for name in ("stream", run))
     words = shipped.embed(vocabulary)
     without = SegmenterOptions(select=False, network=False)
     np.testing.assert_array_equal(

@@ -16,7 +16,7 @@ def encode(path: Path, image: np.ndarray, wanted: MapInput | None = None) -> tup
     encoder = FeatureMapEncoder(path, wanted)
     got = encoder.run(encoder.prepare(image))
     assert got.values.dtype == np.float32 and encoder.channels == got.values.shape[2]
-    return got.values, got.extent
+    return got.values, got.valid
 
 
 @pytest.mark.parametrize("first", [True, False])
@@ -25,22 +25,22 @@ def encode(path: Path, image: np.ndarray, wanted: MapInput | None = None) -> tup
 def test_every_layout_gives_the_same_map(tmp_path: Path, first: bool, kind: int, layout: str) -> None:
     path = tmp_path / "e.onnx"
     kernel = save_encoder(path, size=(48, 64), first=first, kind=kind, layout=layout, prefix=5)
-    values, extent = encode(path, IMAGE)
+    values, valid = encode(path, IMAGE)
     pixels = IMAGE.astype(np.float32)
     if kind == FLOAT:
         pixels = (pixels - np.float32(IMAGENET_MEAN)) / np.float32(IMAGENET_STD)
     blocks = pixels.reshape(3, 16, 4, 16, 3)
     expected = np.einsum("rycxk,dkyx->rcd", blocks, kernel)
-    assert extent == (1.0, 1.0)
+    assert valid == (1.0, 1.0)
     np.testing.assert_allclose(values, expected, rtol=1e-3, atol=np.abs(expected).max() * 1e-4)
 
 
 def test_an_encoder_of_sams_layout_fits(tmp_path: Path) -> None:
     path = tmp_path / "sam.onnx"
     save_encoder(path, size=(1024, 1024), channels=256)
-    values, extent = encode(path, IMAGE)
+    values, valid = encode(path, IMAGE)
     assert values.shape == (64, 64, 256)
-    assert extent == (0.75, 1.0)
+    assert valid == (0.75, 1.0)
     np.testing.assert_allclose(values[48:], 0, atol=0.05)  # Padding is the mean, and so about zero.
 
 
@@ -51,7 +51,7 @@ def test_an_image_is_scaled_without_distortion_and_padding_does_not_keep_the_las
     for image in (IMAGE, IMAGE.transpose(1, 0, 2).copy(), IMAGE):
         prepared = encoder.prepare(image)
         height, width = image.shape[:2]
-        assert prepared.extent == (height / 64, width / 64)
+        assert prepared.valid == (height / 64, width / 64)
         shown = prepared.pixels[0].transpose(1, 2, 0)
         np.testing.assert_array_equal(shown[:height, :width], image)
         assert (shown[height:] == shown[-1, -1]).all() and (shown[:, width:] == shown[-1, -1]).all()

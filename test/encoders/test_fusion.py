@@ -8,9 +8,9 @@ from fakes import ColorImageEncoder, ColorTextEncoder, color_image, color_segmen
 from onnx_encoders import save_encoder
 
 from ovs_ros.encoders.feature_map import FeatureMap, FeatureMapEncoder, MapInput
+from ovs_ros.encoders.features import Features
 from ovs_ros.encoders.fusion import FusedImageEncoder, FusionWeights, with_second
 from ovs_ros.encoders.multi_scale import MultiScaleImageEncoder
-from ovs_ros.encoders.protocols import DenseFeatures
 from ovs_ros.vocabulary.vocabulary import Vocabulary
 
 DIM, CHANNELS = ColorImageEncoder.dim, 8
@@ -34,7 +34,7 @@ def weights(second: FeatureMapEncoder, w: float | np.ndarray, seed: int = 0) -> 
     )
 
 
-def run(encoder: FusedImageEncoder | ColorImageEncoder | MultiScaleImageEncoder) -> DenseFeatures:
+def run(encoder: FusedImageEncoder | ColorImageEncoder | MultiScaleImageEncoder) -> Features:
     return encoder.project(encoder.backbone(encoder.prepare(IMAGE)))
 
 
@@ -76,11 +76,11 @@ def test_maps_are_laid_over_the_same_part_of_the_image(
 ) -> None:
     # The map's channels 0 and 1 are its own coordinates (0 to 1 over the image), sampled in the first's grid.
     side = 64
-    extent = (48 / 72, 1.0)
-    ys, xs = ((np.arange(side, dtype=np.float32) + 0.5) / (side * e) for e in extent)
+    valid = (48 / 72, 1.0)
+    ys, xs = ((np.arange(side, dtype=np.float32) + 0.5) / (side * e) for e in valid)
     values = np.zeros((side, side, CHANNELS), np.float32)
     values[..., 0], values[..., 1] = ys[:, None], xs
-    monkeypatch.setattr(second, "run", lambda prepared: FeatureMap(values, extent))
+    monkeypatch.setattr(second, "run", lambda prepared: FeatureMap(values, valid))
     projection = np.zeros((CHANNELS, DIM), np.float32)
     projection[0, 0] = projection[1, 1] = 1
     bias = np.zeros(DIM, np.float32)

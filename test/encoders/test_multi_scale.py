@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from fakes import ColorImageEncoder, ColorTextEncoder, color_image, color_segmenter
 
-from ovs_ros.encoders.multi_scale import MeanUpsampling, MultiScaleImageEncoder
-from ovs_ros.encoders.upsampling import DensePixels
+from ovs_ros.encoders.heads import CosineHead
+from ovs_ros.encoders.multi_scale import MeanHead, MultiScaleImageEncoder
 from ovs_ros.geometry.resample import bilinear_matrix
 from ovs_ros.segmenter import Segmenter, SegmenterOptions
 from ovs_ros.vocabulary.vocabulary import Vocabulary
@@ -30,7 +30,7 @@ def test_mean_is_taken_on_the_finest_grid() -> None:
     fine = rng.standard_normal((6, 8, 4)).astype(np.float32)
     coarse = rng.standard_normal((3, 4, 4)).astype(np.float32)
     words = rng.standard_normal((5, 4)).astype(np.float32)
-    both = MeanUpsampling((DensePixels(coarse), DensePixels(fine)), ((1.0, 1.0), (1.0, 1.0)))
+    both = MeanHead((CosineHead(coarse), CosineHead(fine)), ((1.0, 1.0), (1.0, 1.0)))
     got = both.cosines(words)
     assert both.grid == (6, 8) and got.shape == (6, 8, 5)
     for word in range(5):

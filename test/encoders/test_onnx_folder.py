@@ -131,7 +131,7 @@ def test_features_are_those_of_torch(model: OpenClipViT, exported: Path, precisi
         assert a.dtype == np.float32 and a.shape == b.shape
         assert compare(a, b).least > LEAST[precision]
         assert np.allclose(np.linalg.norm(a, axis=-1), 1, atol=1e-3)
-    assert found.extent == expected.extent
+    assert found.valid == expected.valid
     words = found.patches.reshape(-1, found.patches.shape[2])[:3]
     assert np.allclose(found.upsampling.cosines(words), found.patches @ words.T, atol=1e-5)
 
@@ -186,7 +186,7 @@ def test_padding_comes_back_when_an_image_of_another_shape_follows(exported: Pat
     encode(encoder, fixed_picture(96, 128))
     again = encode(encoder, tall)
     assert np.array_equal(again.patches, expected.patches)
-    assert again.extent == (1.0, pytest.approx(38 / 128))
+    assert again.valid == (1.0, pytest.approx(38 / 128))
 
 
 @given(st.integers(1, 3000), st.integers(1, 3000), st.integers(1, 40), st.integers(1, 40))
@@ -230,7 +230,7 @@ def test_a_decoder_refuses_prompts_that_it_was_not_exported_for(exported_decodin
     with pytest.raises(ValueError, match="expected 1 prompts"):
         upsampling.cosines(np.ones((3, 4, encoder.dim), np.float32))
     with pytest.raises(ValueError, match="second encoder"):
-        upsampling.changed(lambda embeddings, extent: embeddings, (1.0, 1.0))
+        upsampling.changed(lambda embeddings, valid: embeddings, (1.0, 1.0))
 
 
 def test_the_manifest_tells_what_was_measured(exported_decoding: Path) -> None:

@@ -17,7 +17,7 @@ def test_grid_keeps_to_its_budget_and_holds_the_image(height: int, width: int, p
     assert grid.rows * grid.columns <= patches
     assert 0 <= grid.rows * 14 - grid.height < 14
     assert 0 <= grid.columns * 14 - grid.width < 14
-    assert all(0 < share <= 1 for share in grid.extent)
+    assert all(0 < share <= 1 for share in grid.valid)
 
 
 @given(st.integers(200, 2000), st.integers(200, 2000))
@@ -31,7 +31,7 @@ def test_aspect_ratio_is_kept_to_a_pixel(height: int, width: int) -> None:
 
 def test_vga_fills_a_grid_of_its_shape() -> None:
     grid = fit_grid(480, 640, patches=588, patch=14)
-    assert (grid.rows, grid.columns, grid.extent) == (21, 28, (1.0, 1.0))
+    assert (grid.rows, grid.columns, grid.valid) == (21, 28, (1.0, 1.0))
 
 
 def test_placed_image_is_the_resized_one_and_padding_is_mean_colour() -> None:

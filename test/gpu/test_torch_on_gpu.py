@@ -11,11 +11,11 @@ from torch_models import TinyDecoding, TinyDense, noise_image  # noqa: E402
 
 from ovs_ros.encoders.clip.image_encoder import TorchImageEncoder  # noqa: E402
 from ovs_ros.encoders.clip.text_encoder import ClipTextEncoder  # noqa: E402
-from ovs_ros.encoders.protocols import DenseFeatures  # noqa: E402
+from ovs_ros.encoders.features import Features  # noqa: E402
 from ovs_ros.segmenter import Segmenter, SegmenterOptions  # noqa: E402
 from ovs_ros.steps.torch_frame import TorchSegmenter  # noqa: E402
 from ovs_ros.vocabulary.vocabulary import Vocabulary  # noqa: E402
-from ovs_ros.vocabulary.word_embeddings import EmbeddedVocabulary  # noqa: E402
+from ovs_ros.vocabulary.word_embeddings import WordEmbeddings  # noqa: E402
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no GPU on this machine")
 
@@ -24,14 +24,14 @@ def on_gpu(model: TinyDense, patches: int = 300, **settings: Any) -> TorchImageE
     return TorchImageEncoder(model, patches=patches, **{"device": "cuda", "precision": "fp16", **settings})
 
 
-def encode(encoder: TorchImageEncoder, image: np.ndarray) -> DenseFeatures:
+def encode(encoder: TorchImageEncoder, image: np.ndarray) -> Features:
     return encoder.project(encoder.backbone(encoder.prepare(image)))
 
 
-def random_words(count: int) -> EmbeddedVocabulary:
+def random_words(count: int) -> WordEmbeddings:
     embeddings = np.random.default_rng(0).standard_normal((count, TinyDense.dim))
     names = [f"thing {number}" for number in range(count)]
-    return EmbeddedVocabulary(
+    return WordEmbeddings(
         Vocabulary.from_names(names), embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
     )
 

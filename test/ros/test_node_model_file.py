@@ -9,7 +9,7 @@ open_clip_or_skip()
 import open_clip  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 
-from ovs_ros.segmenter import Segmenter  # noqa: E402
+import ovs_ros
 from ovs_ros.srv import SetVocabulary  # noqa: E402
 
 
@@ -26,7 +26,7 @@ def model_file(tmp_path):
 
 
 def test_a_model_file_streams_takes_words_and_names_its_device(vocabulary, model_file):
-    with running(vocabulary, lambda load: Segmenter.load(load.model), model=str(model_file)) as robot:
+    with running(vocabulary, lambda load: ovs_ros.load(load.model), model=str(model_file)) as robot:
         first = robot.segment(1)
         assert set(pixels(first).ravel().tolist()) <= {0, 1, 2, 255}
         assert robot.of_stamp("semantic/categories", 1).version == 1

@@ -115,7 +115,7 @@ import numpy as np
 from ovs_ros.segmenter import Segmenter
 from ovs_ros.vocabulary.vocabulary import Vocabulary
 before = len(os.listdir("/proc/self/task"))
-segmenter = Segmenter.load("stream", threads=int(sys.argv[1]))
+segmenter = ovs_ros.load("stream", threads=int(sys.argv[1]))
 segmenter.segment(np.zeros((48, 64, 3), np.uint8), segmenter.embed(Vocabulary.from_names(["dog"])))
 print(len(os.listdir("/proc/self/task")) - before)
 """

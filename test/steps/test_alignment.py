@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 from fakes import ColorImageEncoder, ColorTextEncoder, color_image
 
-from ovs_ros.encoders.protocols import DenseFeatures
-from ovs_ros.encoders.upsampling import Array, Change, DensePixels, Extent, Words
+from ovs_ros.encoders.features import Features
+from ovs_ros.encoders.heads import Array, Change, CosineHead, Valid, Words
 from ovs_ros.segmenter import Segmenter, SegmenterOptions
 from ovs_ros.steps.alignment import align
 from ovs_ros.vocabulary.vocabulary import CategorySpec, Vocabulary
@@ -16,7 +16,7 @@ class FirstPrompts:
     """Decodes with the first prompt of each word, and keeps what it was asked for."""
 
     def __init__(self, pixels: Array) -> None:
-        self.plain = DensePixels(pixels)
+        self.plain = CosineHead(pixels)
         self.asked: Array | None = None
 
     @property
@@ -27,16 +27,16 @@ class FirstPrompts:
         self.asked = words
         return self.plain.cosines(words[:, 0].astype(np.float32), added)
 
-    def changed(self, change: Change, extent: Extent) -> "FirstPrompts":
+    def changed(self, change: Change, valid: Valid) -> "FirstPrompts":
         raise NotImplementedError
 
 
 class FirstPromptEncoder(ColorImageEncoder):
     """Its decoder listens to each word's first prompt only."""
 
-    def project(self, features: tuple[Array, Extent]) -> DenseFeatures:
+    def project(self, features: tuple[Array, Valid]) -> Features:
         plain = super().project(features)
-        assert isinstance(plain.upsampling, DensePixels)
+        assert isinstance(plain.upsampling, CosineHead)
         return replace(plain, upsampling=FirstPrompts(plain.upsampling.pixels))
 
 

@@ -4,19 +4,19 @@ from fakes import DIM
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ovs_ros.encoders.protocols import DenseFeatures
-from ovs_ros.encoders.upsampling import DensePixels
+from ovs_ros.encoders.features import Features
+from ovs_ros.encoders.heads import CosineHead
 from ovs_ros.steps.decoder import decode
 from ovs_ros.steps.grid import covered
 
 
-def features(grid, extent):
-    """Features of which the decoder needs no more than the fine grid and the extent."""
-    return DenseFeatures(
+def features(grid, valid):
+    """Features of which the decoder needs no more than the fine grid and the valid."""
+    return Features(
         image=np.zeros(DIM, np.float32),
         patches=np.zeros((1, 1, DIM), np.float32),
-        upsampling=DensePixels(np.zeros((*grid, 1), np.float32)),
-        extent=extent,
+        upsampling=CosineHead(np.zeros((*grid, 1), np.float32)),
+        valid=valid,
     )
 
 
@@ -62,11 +62,11 @@ def assert_equals_reference(logits, covered_nodes, size, columns, confidence):
 )
 @settings(max_examples=80, deadline=None)
 def test_any_grid_and_size_equal_bilinear_upsampling_and_argmax(grid, size, words, padding, seed):
-    extent = (1 - padding[0], 1 - padding[1])
-    rows, cols = covered(grid[0], extent[0]), covered(grid[1], extent[1])
+    valid = (1 - padding[0], 1 - padding[1])
+    rows, cols = covered(grid[0], valid[0]), covered(grid[1], valid[1])
     logits = np.random.default_rng(seed).normal(scale=3, size=(rows, cols, words)).astype(np.float32)
-    columns, confidence = decode(logits, features(grid, extent), size)
-    assert_equals_reference(logits, (grid[0] * extent[0], grid[1] * extent[1]), size, columns, confidence)
+    columns, confidence = decode(logits, features(grid, valid), size)
+    assert_equals_reference(logits, (grid[0] * valid[0], grid[1] * valid[1]), size, columns, confidence)
 
 
 def test_smooth_areas_of_a_real_size_equal_the_reference():

@@ -6,7 +6,7 @@ import pytest
 from ovs_ros.steps.labels import validate
 from ovs_ros.steps.selection import Selection
 from ovs_ros.vocabulary.vocabulary import CategorySpec, Vocabulary
-from ovs_ros.vocabulary.word_embeddings import EmbeddedVocabulary
+from ovs_ros.vocabulary.word_embeddings import WordEmbeddings
 
 UNKNOWN = 255
 
@@ -14,7 +14,7 @@ UNKNOWN = 255
 def judged(columns, confidence, threshold, kind):
     """Of the words own (its threshold is 0.6), other and a negative, in the columns 0 to 2."""
     vocabulary = Vocabulary.from_specs([CategorySpec("own", threshold=0.6), "other"], ["negative"])
-    words = EmbeddedVocabulary(vocabulary, np.eye(3, dtype=np.float32))
+    words = WordEmbeddings(vocabulary, np.eye(3, dtype=np.float32))
     selection = Selection(np.arange(2), np.ones(2, np.float32), np.arange(3))
     return validate(np.array([columns], kind), np.array([confidence], np.uint8), selection, words, threshold)
 

@@ -8,11 +8,11 @@ import pytest
 from fakes import DIM, ColorImageEncoder, ColorTextEncoder, color_image
 from onnx import TensorProto, helper
 
-from ovs_ros.encoders.protocols import DenseFeatures
-from ovs_ros.encoders.upsampling import DensePixels
+from ovs_ros.encoders.features import Features
+from ovs_ros.encoders.heads import CosineHead
 from ovs_ros.segmenter import Segmenter, SegmenterOptions
 from ovs_ros.steps.alignment import align
-from ovs_ros.steps.network import MOST_WORDS, RefinementNetwork
+from ovs_ros.steps.network import MOST_WORDS, Network
 from ovs_ros.vocabulary.vocabulary import Vocabulary
 
 SCALE = 10.0
@@ -60,15 +60,15 @@ def write_network(
     return path
 
 
-def features_of(seed: int, h: int = 3, w: int = 4) -> DenseFeatures:
+def features_of(seed: int, h: int = 3, w: int = 4) -> Features:
     rng = np.random.default_rng(seed)
     patches = rng.standard_normal((h, w, DIM)).astype(np.float32)
     patches /= np.linalg.norm(patches, axis=2, keepdims=True)
-    return DenseFeatures(patches[0, 0], patches, DensePixels(patches), (1.0, 1.0))
+    return Features(patches[0, 0], patches, CosineHead(patches), (1.0, 1.0))
 
 
 def test_residual_is_what_the_network_adds_to_the_cosines(tmp_path: Path) -> None:
-    network = RefinementNetwork(write_network(tmp_path / "n.onnx", added=3.0))
+    network = Network(write_network(tmp_path / "n.onnx", added=3.0))
     features = features_of(0)
     words = features.patches[1]  # (4, DIM)
     residual = network.residual(features, words, SCALE)
@@ -79,7 +79,7 @@ def test_residual_is_what_the_network_adds_to_the_cosines(tmp_path: Path) -> Non
 
 def test_only_the_words_that_matter_are_refined(tmp_path: Path) -> None:
     """The network adds to the first word it is given; words far from every patch are not among them."""
-    network = RefinementNetwork(write_network(tmp_path / "n.onnx", added=3.0))
+    network = Network(write_network(tmp_path / "n.onnx", added=3.0))
     features = features_of(4, h=1, w=3)
     words = np.concatenate((-features.patches[0, :2], features.patches[0]))  # two far, three near
     residual = network.residual(features, words, SCALE, most=3)
@@ -89,10 +89,10 @@ def test_only_the_words_that_matter_are_refined(tmp_path: Path) -> None:
 
 
 def test_a_word_that_is_the_best_of_one_patch_matters_more_than_a_near_second(tmp_path: Path) -> None:
-    network = RefinementNetwork(write_network(tmp_path / "n.onnx", added=3.0))
+    network = Network(write_network(tmp_path / "n.onnx", added=3.0))
     axes = np.eye(DIM, dtype=np.float32)
     patches = axes[None, :2]  # (1, 2, DIM)
-    features = DenseFeatures(axes[0], patches, DensePixels(patches), (1.0, 1.0))
+    features = Features(axes[0], patches, CosineHead(patches), (1.0, 1.0))
     second = 0.96 * axes[0] + 0.28 * axes[2]  # nearly the best of the first patch
     unlikely = 0.6 * axes[1] + 0.8 * axes[3]  # the best of the second one all the same
     words = np.stack((second, axes[0], unlikely))
@@ -103,7 +103,7 @@ def test_a_word_that_is_the_best_of_one_patch_matters_more_than_a_near_second(tm
 
 
 def test_alignment_adds_it_and_divides_by_the_temperature(tmp_path: Path) -> None:
-    network = RefinementNetwork(write_network(tmp_path / "n.onnx", added=3.0))
+    network = Network(write_network(tmp_path / "n.onnx", added=3.0))
     features = features_of(1)
     words = features.patches[1]
     plain = align(features, words, SCALE, 2.0)
@@ -113,7 +113,7 @@ def test_alignment_adds_it_and_divides_by_the_temperature(tmp_path: Path) -> Non
 
 
 def test_a_list_too_long_for_the_network_keeps_its_cosines(tmp_path: Path) -> None:
-    network = RefinementNetwork(write_network(tmp_path / "n.onnx", added=3.0))
+    network = Network(write_network(tmp_path / "n.onnx", added=3.0))
     features = features_of(2)
     words = np.tile(features.patches[0, :1], (MOST_WORDS + 1, 1))
     np.testing.assert_array_equal(align(features, words, SCALE, 1.0, network), align(features, words, SCALE))
@@ -121,7 +121,7 @@ def test_a_list_too_long_for_the_network_keeps_its_cosines(tmp_path: Path) -> No
 
 def test_the_option_switches_it_off(tmp_path: Path) -> None:
     """The network makes everything the first word; without it the picture is what it is."""
-    network = RefinementNetwork(write_network(tmp_path / "n.onnx", added=1e3))
+    network = Network(write_network(tmp_path / "n.onnx", added=1e3))
     segmenter = Segmenter(
         ColorImageEncoder(), ColorTextEncoder(), SegmenterOptions(select=False), network=network
     )
@@ -134,17 +134,17 @@ def test_the_option_switches_it_off(tmp_path: Path) -> None:
 
 def test_foreign_networks_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="expected a model"):
-        RefinementNetwork(tmp_path / "none.onnx")
+        Network(tmp_path / "none.onnx")
     with pytest.raises(ValueError, match="output logits"):
-        RefinementNetwork(write_network(tmp_path / "other.onnx", 0.0, output="masks"))
+        Network(write_network(tmp_path / "other.onnx", 0.0, output="masks"))
     with pytest.raises(ValueError, match="one embedding a word"):
-        RefinementNetwork(write_network(tmp_path / "three.onnx", 0.0, prompts=3))
-    narrow = RefinementNetwork(write_network(tmp_path / "narrow.onnx", 0.0, dim=7))
+        Network(write_network(tmp_path / "three.onnx", 0.0, prompts=3))
+    narrow = Network(write_network(tmp_path / "narrow.onnx", 0.0, dim=7))
     with pytest.raises(ValueError, match="trained with these encoders"):
         Segmenter(ColorImageEncoder(), ColorTextEncoder(), network=narrow)
 
 
 def test_an_encoder_without_hidden_features_is_refused(tmp_path: Path) -> None:
-    network = RefinementNetwork(write_network(tmp_path / "n.onnx", 0.0, shallow=True))
+    network = Network(write_network(tmp_path / "n.onnx", 0.0, shallow=True))
     with pytest.raises(ValueError, match="hidden features"):
         network.residual(features_of(3), np.zeros((1, DIM), np.float32), SCALE)

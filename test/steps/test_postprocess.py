@@ -6,8 +6,8 @@ from fakes import color_image, color_segmenter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ovs_ros.encoders.protocols import DenseFeatures
-from ovs_ros.encoders.upsampling import DensePixels
+from ovs_ros.encoders.features import Features
+from ovs_ros.encoders.heads import CosineHead
 from ovs_ros.options import SegmenterOptions, declared
 from ovs_ros.steps.grid import covered
 from ovs_ros.steps.label_propagation import propagate
@@ -19,16 +19,16 @@ POSTPROCESSES = declared(SegmenterOptions)["postprocess"].choices
 WORDS = ["red", "green", "blue", "white"]
 
 
-def features_of(patch_grid, node_grid, extent=(1.0, 1.0), seed=0):
+def features_of(patch_grid, node_grid, valid=(1.0, 1.0), seed=0):
     rng = np.random.default_rng(seed)
     patches = rng.standard_normal((*patch_grid, 6)).astype(np.float32) + 1
     patches /= np.linalg.norm(patches, axis=2, keepdims=True)
     pixels = rng.standard_normal((*node_grid, 6)).astype(np.float32)
-    return DenseFeatures(patches[0, 0], patches, DensePixels(pixels), extent)
+    return Features(patches[0, 0], patches, CosineHead(pixels), valid)
 
 
 def some_logits(features, words=3, seed=1):
-    shape = [covered(features.upsampling.grid[axis], features.extent[axis]) for axis in (0, 1)]
+    shape = [covered(features.upsampling.grid[axis], features.valid[axis]) for axis in (0, 1)]
     return np.random.default_rng(seed).standard_normal((*shape, words)).astype(np.float32)
 
 
@@ -73,12 +73,12 @@ def test_propagation_adds_what_it_changes_of_the_patches_means():
 
 
 def test_padding_takes_no_part_in_propagation():
-    features = features_of((6, 8), (24, 32), extent=(0.5, 0.75))
+    features = features_of((6, 8), (24, 32), valid=(0.5, 0.75))
     logits = some_logits(features)
-    cut = DenseFeatures(
+    cut = Features(
         features.image,
         features.patches[:3, :6],
-        DensePixels(np.zeros((12, 24, 6), np.float32)),
+        CosineHead(np.zeros((12, 24, 6), np.float32)),
         (1.0, 1.0),
     )
     image = some_image()
@@ -89,7 +89,7 @@ def test_padding_takes_no_part_in_propagation():
 
 def test_the_guide_lies_under_the_nodes():
     # The image covers two and a half of four rows of nodes, so the last node hangs half over its end.
-    features = features_of((1, 1), (4, 2), extent=(0.625, 1.0))
+    features = features_of((1, 1), (4, 2), valid=(0.625, 1.0))
     image = np.zeros((50, 40, 3), np.uint8)
     image[20:40, 20:] = 100
     image[40:, :, 1] = 200
@@ -108,7 +108,7 @@ def test_what_follows_edges_gets_nodes_finer_than_patches():
     near = np.float32([0.875, 0.125])  # The third node of four lies an eighth of a patch behind the centre.
     coarse = features.upsampling.cosines(words)[:2, :2]
     np.testing.assert_allclose(cosines[2, 2], np.einsum("y,x,yxm->m", near, near, coarse), rtol=1e-5)
-    doubled = fine.upsampling.changed(lambda grid, extent: 2 * grid, (1.0, 1.0)).cosines(words)
+    doubled = fine.upsampling.changed(lambda grid, valid: 2 * grid, (1.0, 1.0)).cosines(words)
     np.testing.assert_allclose(doubled, 2 * cosines, rtol=1e-5)
     added = fine.upsampling.cosines(words, np.ones((5, 6, 2), np.float32))
     np.testing.assert_allclose(added, cosines + 1, atol=1e-5)
@@ -130,8 +130,8 @@ def test_grids_that_are_fine_enough_stay():
     st.tuples(st.floats(0.05, 1), st.floats(0.05, 1)),
     st.integers(0, 10**6),
 )
-def test_any_grids_and_extents(postprocess, patches, nodes, extent, seed):
-    features = features_of(patches, nodes, extent, seed)
+def test_any_grids_and_extents(postprocess, patches, nodes, valid, seed):
+    features = features_of(patches, nodes, valid, seed)
     logits = some_logits(features, 4, seed)
     image = some_image(seed)
     got = refine(logits, features, image, postprocess)

@@ -4,21 +4,21 @@ from fakes import ColorImageEncoder, ColorTextEncoder, color_image
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ovs_ros.encoders.protocols import DenseFeatures
-from ovs_ros.encoders.upsampling import DensePixels
+from ovs_ros.encoders.features import Features
+from ovs_ros.encoders.heads import CosineHead
 from ovs_ros.options import SegmenterOptions
 from ovs_ros.steps.selection import everything, select
 from ovs_ros.vocabulary.prompts import embed
 from ovs_ros.vocabulary.vocabulary import Vocabulary
-from ovs_ros.vocabulary.word_embeddings import EmbeddedVocabulary
+from ovs_ros.vocabulary.word_embeddings import WordEmbeddings
 
 
 def unit(vectors):
     return (vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)).astype(np.float32)
 
 
-def features(image, patches, extent=(1.0, 1.0)):
-    return DenseFeatures(image=image, patches=patches, upsampling=DensePixels(patches), extent=extent)
+def features(image, patches, valid=(1.0, 1.0)):
+    return Features(image=image, patches=patches, upsampling=CosineHead(patches), valid=valid)
 
 
 def words(embeddings, negatives=0):
@@ -26,7 +26,7 @@ def words(embeddings, negatives=0):
     vocabulary = Vocabulary.from_names(
         [f"word {i}" for i in range(count)], [f"negative {i}" for i in range(negatives)]
     )
-    return EmbeddedVocabulary(vocabulary, embeddings)
+    return WordEmbeddings(vocabulary, embeddings)
 
 
 def color_words(names, negatives=()):
@@ -136,7 +136,7 @@ def test_an_image_of_negatives_alone_selects_nothing():
 def test_padding_elects_nobody():
     plain = [color_features([[name]]).patches[0, 0] for name in ("red", "blue")]
     patches = np.stack(plain)[None]  # (1, 2, D)
-    of_image = features(patches[0, 0], patches, extent=(1.0, 0.5))
+    of_image = features(patches[0, 0], patches, valid=(1.0, 0.5))
     options = SegmenterOptions(rule="top_n")
     assert select(of_image, color_words(["red", "blue"]), 20.0, options).columns.tolist() == [0]
 

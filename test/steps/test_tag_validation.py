@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 from fakes import COLORS, ColorImageEncoder, ColorTextEncoder, color_image
 
-from ovs_ros.encoders.protocols import DenseFeatures
-from ovs_ros.encoders.upsampling import DensePixels
+from ovs_ros.encoders.features import Features
+from ovs_ros.encoders.heads import CosineHead
 from ovs_ros.options import SegmenterOptions
 from ovs_ros.segmenter import Segmenter
 from ovs_ros.steps.selection import Selection
 from ovs_ros.steps.tag_validation import validate_tags
 from ovs_ros.vocabulary.vocabulary import Vocabulary
-from ovs_ros.vocabulary.word_embeddings import EmbeddedVocabulary
+from ovs_ros.vocabulary.word_embeddings import WordEmbeddings
 
 REJECT = SegmenterOptions(validation="reject", validation_top_k=1)
 RELABEL = SegmenterOptions(validation="relabel", validation_top_k=1)
@@ -31,7 +31,7 @@ def claim(rows, names, selected, negatives=(), seen=()):
     """
     text = ColorTextEncoder()
     vocabulary = Vocabulary.from_names(names, negatives)
-    words = EmbeddedVocabulary(vocabulary, text.encode([*names, *negatives]), frozenset(seen))
+    words = WordEmbeddings(vocabulary, text.encode([*names, *negatives]), frozenset(seen))
     columns = np.array([[selected.index(name) for name in row] for row in rows])
     nodes = columns.repeat(8, axis=0).repeat(8, axis=1)
     logits = np.eye(len(selected), dtype=np.float32)[nodes]
@@ -128,11 +128,11 @@ def test_many_new_names_widen_the_columns():
     dim, grid = 512, 8
     own = np.eye(dim, dtype=np.float32)[: grid * grid]
     others = np.eye(dim, dtype=np.float32)[grid * grid : grid * grid + 230]
-    words = EmbeddedVocabulary(
+    words = WordEmbeddings(
         Vocabulary.from_names([f"word {i}" for i in range(294)]), np.concatenate((own, others))
     )
     patches = own.reshape(grid, grid, dim)[rng.permutation(grid)]
-    features = DenseFeatures(patches[0, 0], patches, DensePixels(patches), (1.0, 1.0))
+    features = Features(patches[0, 0], patches, CosineHead(patches), (1.0, 1.0))
     selection = Selection(np.arange(64, 294), np.ones(230, np.float32), np.arange(64, 294))
     best = np.arange(64).reshape(grid, grid)
     columns, grown = validate_tags(
@@ -149,7 +149,7 @@ def test_the_segmenter_validates_with_the_names_that_it_was_trained_with(validat
 
         def project(self, features):
             dense = super().project(features)
-            confused = DensePixels(dense.upsampling.pixels[..., self.swap])
+            confused = CosineHead(dense.upsampling.pixels[..., self.swap])
             return replace(dense, upsampling=confused)
 
         swap = np.arange(ColorImageEncoder.dim)

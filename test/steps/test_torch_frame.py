@@ -10,6 +10,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed (pip install
 
 from torch_models import NoWaiting, TinyDecoding, TinyDense, noise_image, one_thread  # noqa: E402, F401
 
+import ovs_ros
 from ovs_ros.cli import bench  # noqa: E402
 from ovs_ros.encoders.clip.image_encoder import TorchImageEncoder  # noqa: E402
 from ovs_ros.encoders.clip.text_encoder import ClipTextEncoder  # noqa: E402
@@ -19,7 +20,7 @@ from ovs_ros.steps.segmentation import Segmentation  # noqa: E402
 from ovs_ros.steps.torch_frame import TorchFrame, TorchSegmenter, _count, serves  # noqa: E402
 from ovs_ros.vocabulary.category import Category  # noqa: E402
 from ovs_ros.vocabulary.vocabulary import Vocabulary  # noqa: E402
-from ovs_ros.vocabulary.word_embeddings import EmbeddedVocabulary  # noqa: E402
+from ovs_ros.vocabulary.word_embeddings import WordEmbeddings  # noqa: E402
 
 
 def pair(model: TinyDense | None = None, patches: int = 150, **options: Any) -> tuple[Segmenter, Segmenter]:
@@ -32,7 +33,7 @@ def pair(model: TinyDense | None = None, patches: int = 150, **options: Any) -> 
     return own, device
 
 
-def embedded(count: int, negatives: int = 0, seed: int = 0) -> EmbeddedVocabulary:
+def embedded(count: int, negatives: int = 0, seed: int = 0) -> WordEmbeddings:
     """Random words, every third category with a threshold of its own."""
     categories = tuple(
         Category(number, f"thing {number}", threshold=0.3 if number % 3 == 0 else None)
@@ -40,7 +41,7 @@ def embedded(count: int, negatives: int = 0, seed: int = 0) -> EmbeddedVocabular
     )
     vocabulary = Vocabulary(categories, negatives=tuple(f"not {number}" for number in range(negatives)))
     embeddings = np.random.default_rng(seed).standard_normal((count + negatives, TinyDense.dim))
-    return EmbeddedVocabulary(vocabulary, embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True))
+    return WordEmbeddings(vocabulary, embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True))
 
 
 def assert_same(own: Segmentation, device: Segmentation) -> None:
@@ -99,7 +100,7 @@ def test_where_negatives_win_everything_all_is_unknown() -> None:
     encoder = own.image_encoder
     patches = encoder.project(encoder.backbone(encoder.prepare(image))).patches.reshape(12, -1)
     vocabulary = Vocabulary.from_names(["a"], negatives=tuple(f"not {number}" for number in range(12)))
-    words = EmbeddedVocabulary(vocabulary, np.concatenate((-patches[:1], patches)))
+    words = WordEmbeddings(vocabulary, np.concatenate((-patches[:1], patches)))
     result = device.segment(image, words)
     assert result.unknown_share == 1.0 and result.selected_names == ()
     assert (result.labels == result.unknown_id).all()
@@ -214,7 +215,7 @@ def test_a_model_file_of_a_torch_model_loads_a_segmenter_of_whole_frames(
     file = tmp_path / "tiny.yaml"
     file.write_text("model: tiny\n", encoding="utf-8")
     monkeypatch.setattr("ovs_ros.segmenter.load_model", lambda file: (own.image_encoder, own.text_encoder))
-    segmenter = Segmenter.load(str(file), theta=0.25)
+    segmenter = ovs_ros.load(str(file), theta=0.25)
     assert isinstance(segmenter, TorchSegmenter) and segmenter.options.theta == 0.25
 
 

@@ -18,10 +18,10 @@ open_clip_or_skip()
 from training.made_up import COLOURS, write_tree  # noqa: E402
 from typer.testing import CliRunner  # noqa: E402
 
+import ovs_ros
 from ovs_ros.cli.main import app  # noqa: E402
 from ovs_ros.encoders.clip.open_clip_models import build_clip  # noqa: E402
 from ovs_ros.encoders.model_file import read_model_file  # noqa: E402
-from ovs_ros.segmenter import Segmenter  # noqa: E402
 from ovs_ros.training.train_full import prepare  # noqa: E402
 from ovs_ros.vocabulary.vocabulary import Vocabulary  # noqa: E402
 from ovs_ros.zoo.coarse_to_fine import checkpoint  # noqa: E402
@@ -88,7 +88,7 @@ def test_it_segments_and_its_export_segments_alike(
     found = []
     (tmp_path / "exported.yaml").write_text("model: ./exported")
     for name in (exact, tmp_path / "exported.yaml"):
-        segmenter = Segmenter.load(str(name), select=False, threshold=0.0)
+        segmenter = ovs_ros.load(str(name), select=False, threshold=0.0)
         words = segmenter.embed(vocabulary)
         found.append((segmenter.score(image, words).logits, segmenter.segment(image, words).labels))
     (torch_logits, torch_labels), (onnx_logits, onnx_labels) = found

@@ -10,8 +10,8 @@ torch = pytest.importorskip("torch", reason="torch is not installed (pip install
 
 from rich.console import Console  # noqa: E402
 
-from ovs_ros.encoders.upsampling import ConvexUpsampling  # noqa: E402
-from ovs_ros.steps.network import RefinementNetwork  # noqa: E402
+from ovs_ros.encoders.heads import ConvexHead  # noqa: E402
+from ovs_ros.steps.network import Network  # noqa: E402
 from ovs_ros.training.export_network import export_network  # noqa: E402
 from ovs_ros.training.projected import GRID, Projected, pixel_logits  # noqa: E402
 from ovs_ros.training.train_network import (  # noqa: E402
@@ -72,7 +72,7 @@ def test_logits_are_upsampled_as_the_run_time_does_it() -> None:
     details = rng.standard_normal((h * w, 16, narrow)).astype(np.float32)
     asked = rng.standard_normal((words, narrow)).astype(np.float32)
     # With unit words along the axes, patches are their own cosines.
-    want = ConvexUpsampling(coarse, weights, details, asked).cosines(np.eye(words, dtype=np.float32))
+    want = ConvexHead(coarse, weights, details, asked).cosines(np.eye(words, dtype=np.float32))
     got = pixel_logits(
         torch.from_numpy(coarse).permute(2, 0, 1)[None],
         torch.from_numpy(weights)[None],
@@ -100,7 +100,7 @@ def test_steps_change_the_network_and_the_file_runs(
     trainer.save(tmp_path / "network.pt")
     loaded = checkpoint.load(tmp_path / "network.pt")
     export_network(loaded, tmp_path / "network.onnx")
-    assert RefinementNetwork(tmp_path / "network.onnx").dim == 256
+    assert Network(tmp_path / "network.onnx").dim == 256
 
 
 def test_a_network_that_upsamples_itself_is_refused(data: Path, caches: Path) -> None:

@@ -5,13 +5,13 @@ import pytest
 
 from ovs_ros.vocabulary.linter import lint, lint_names
 from ovs_ros.vocabulary.vocabulary import Vocabulary
-from ovs_ros.vocabulary.word_embeddings import EmbeddedVocabulary
+from ovs_ros.vocabulary.word_embeddings import WordEmbeddings
 
 
-def embedded(vocabulary: Vocabulary, angles: list[float]) -> EmbeddedVocabulary:
+def embedded(vocabulary: Vocabulary, angles: list[float]) -> WordEmbeddings:
     """Words as unit vectors in a plane, at angles in degrees: categories first, then negatives."""
     radians = np.deg2rad(np.array(angles, np.float32))
-    return EmbeddedVocabulary(vocabulary, np.stack([np.cos(radians), np.sin(radians)], axis=1))
+    return WordEmbeddings(vocabulary, np.stack([np.cos(radians), np.sin(radians)], axis=1))
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_finds_the_one_pair_among_many_blocks() -> None:
     vectors[1400] = vectors[900] + 0.01
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     vocabulary = Vocabulary.from_names(names, negatives=["sky"])
-    findings = lint(vocabulary, EmbeddedVocabulary(vocabulary, vectors))
+    findings = lint(vocabulary, WordEmbeddings(vocabulary, vectors))
     assert [finding.names for finding in findings] == [("word 900", "word 1400")]
 
 

@@ -2,7 +2,7 @@ import numpy as np
 
 from ovs_ros.vocabulary.sketch import draw_sketch
 from ovs_ros.vocabulary.vocabulary import Vocabulary
-from ovs_ros.vocabulary.word_embeddings import SKETCHED_FROM, EmbeddedVocabulary
+from ovs_ros.vocabulary.word_embeddings import SKETCHED_FROM, WordEmbeddings
 
 
 def unit(vectors):
@@ -31,14 +31,14 @@ def test_large_vocabularies_have_a_sketch_of_their_categories():
     rng = np.random.default_rng(2)
     embeddings = unit(rng.normal(size=(SKETCHED_FROM + 2, 80)))
     names = [f"word {i}" for i in range(SKETCHED_FROM)]
-    large = EmbeddedVocabulary(Vocabulary.from_names(names, ["sky", "shadow"]), embeddings)
+    large = WordEmbeddings(Vocabulary.from_names(names, ["sky", "shadow"]), embeddings)
     assert large.sketch is not None and large.sketch.words.shape == (SKETCHED_FROM, 64)
     assert not large.sketch.words.flags.writeable and not large.sketch.axes.flags.writeable
-    small = EmbeddedVocabulary(Vocabulary.from_names(names[:-1]), embeddings[: SKETCHED_FROM - 1])
+    small = WordEmbeddings(Vocabulary.from_names(names[:-1]), embeddings[: SKETCHED_FROM - 1])
     assert small.sketch is None
 
 
 def test_seen_names_are_marked_whatever_their_spelling():
     vocabulary = Vocabulary.from_names(["Night  Stand", "quasar"], ["wall"])
-    words = EmbeddedVocabulary(vocabulary, np.eye(3, dtype=np.float32), frozenset({"night stand", "wall"}))
+    words = WordEmbeddings(vocabulary, np.eye(3, dtype=np.float32), frozenset({"night stand", "wall"}))
     assert words.seen.tolist() == [True, False] and not words.seen.flags.writeable

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ovs_ros.vocabulary.vocabulary import CategorySpec, Vocabulary
-from ovs_ros.vocabulary.word_embeddings import EmbeddedVocabulary
+from ovs_ros.vocabulary.word_embeddings import WordEmbeddings
 
 VOCABULARY = Vocabulary.from_names(["cat", "chair"], ["sky"]).replaced(
     ["chair", CategorySpec("desk", (), 0.25)]
@@ -12,7 +12,7 @@ VOCABULARY = Vocabulary.from_names(["cat", "chair"], ["sky"]).replaced(
 
 
 def test_arrays_line_up_with_the_words() -> None:
-    embedded = EmbeddedVocabulary(VOCABULARY, np.eye(3, 5, dtype=np.float32))
+    embedded = WordEmbeddings(VOCABULARY, np.eye(3, 5, dtype=np.float32))
     assert embedded.ids.tolist() == [1, 2] and embedded.ids.dtype == np.uint16
     np.testing.assert_array_equal(embedded.thresholds, np.float32([np.nan, 0.25]))
     assert embedded.embeddings.dtype == embedded.thresholds.dtype == np.float32
@@ -21,7 +21,7 @@ def test_arrays_line_up_with_the_words() -> None:
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_arrays_are_its_own_and_read_only(order: str) -> None:
     given = np.array(np.eye(3, dtype=np.float32), order=order)
-    embedded = EmbeddedVocabulary(VOCABULARY, given)
+    embedded = WordEmbeddings(VOCABULARY, given)
     given[:] = 0
     np.testing.assert_array_equal(embedded.embeddings, np.eye(3))
     assert embedded.embeddings.flags.c_contiguous
@@ -42,12 +42,12 @@ def test_arrays_are_its_own_and_read_only(order: str) -> None:
 )
 def test_refuses_other_arrays(embeddings: np.ndarray, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        EmbeddedVocabulary(VOCABULARY, embeddings)
+        WordEmbeddings(VOCABULARY, embeddings)
 
 
 def test_prompts_are_seen_through_and_read_only() -> None:
     given = np.ones((3, 2, 5), np.float16)
-    embedded = EmbeddedVocabulary(VOCABULARY, np.eye(3, 5), prompts=given)
+    embedded = WordEmbeddings(VOCABULARY, np.eye(3, 5), prompts=given)
     assert embedded.prompts is not None and np.shares_memory(embedded.prompts, given)
     with pytest.raises(ValueError, match="read-only"):
         embedded.prompts[0] = 0
@@ -66,4 +66,4 @@ def test_prompts_are_seen_through_and_read_only() -> None:
 )
 def test_refuses_other_prompts(prompts: np.ndarray) -> None:
     with pytest.raises(ValueError, match=r"expected prompts of shape \(3, P, 5\) and dtype float16, got"):
-        EmbeddedVocabulary(VOCABULARY, np.eye(3, 5), prompts=prompts)
+        WordEmbeddings(VOCABULARY, np.eye(3, 5), prompts=prompts)

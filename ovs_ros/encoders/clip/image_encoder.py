@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ovs_ros.encoders.clip.decoding import TorchDecoding
+from ovs_ros.encoders.clip.decoder_head import TorchDecoderHead
 from ovs_ros.encoders.clip.dense_model import DenseModel, TorchFeatures
 from ovs_ros.encoders.clip.sliding_windows import Windows, crops, lay_windows, merge
+from ovs_ros.encoders.features import Features
+from ovs_ros.encoders.heads import CosineHead, Head
 from ovs_ros.encoders.patches import PatchGrid, fit_grid, place
-from ovs_ros.encoders.protocols import DenseFeatures
-from ovs_ros.encoders.upsampling import DensePixels
+from ovs_ros.runtime.stage_clock import StageClock
 from ovs_ros.runtime.torch_device import (
     MOVING,
     cast_matrices,
@@ -104,28 +105,11 @@ class ShapeBuffers:
     encode: StaticCall[EncodedBuffers]
 
 
-@dataclass(frozen=True, eq=False)
-class PreparedFrame:
-    """An image in its grid, and as it came, for another try at a smaller size."""
-
-    image: NDArray[np.uint8]
-    shape: ShapeBuffers
-
-
-@dataclass(frozen=True, eq=False)
-class EncodedFrame:
-    """What the device was told to compute, perhaps not yet done."""
-
-    buffers: EncodedBuffers
-    shape: ShapeBuffers
-
-
 class TorchImageEncoder:
-    """Dense features of a torch model; see `ImageEncoder` for the methods' contract.
+    """Dense features of a torch model; see `ImageEncoder` for the contract.
 
-    On a GPU the network is one CUDA graph for each shape of images, frames travel from and to pinned memory,
-    and `project` waits for the device, nothing before it does. When its memory is full the encoder makes do
-    with less (see `Footprint`), and says so in `notices`.
+    On a GPU the network is one CUDA graph for each shape of images, and frames travel from and to pinned
+    memory. When memory is full the encoder falls back to less (see `Footprint`) and lists it in `fallbacks`.
 
     Not safe to be used by two threads at once. Features of models that decode are good until the next frame.
 
@@ -135,7 +119,7 @@ class TorchImageEncoder:
         model: on its device and in its precision.
         footprint: device and resolution now.
         dtype: of matrix products now.
-        notices: what has been given up so far, one line for each step, each said once.
+        fallbacks: what the encoder gave up when memory was full, one line a step.
 
     Args:
         model: taken over: moved and cast.
@@ -167,7 +151,7 @@ class TorchImageEncoder:
         if stride > window:
             raise ValueError(f"expected a stride of at most the window's {window} pixels, got {stride}")
         self.dim, self.logit_scale = model.dim, model.logit_scale
-        self.notices: list[str] = []
+        self.fallbacks: list[str] = []
         self.model = model.eval().requires_grad_(False)
         self._configured = patches
         self._precision = precision
@@ -177,49 +161,45 @@ class TorchImageEncoder:
         self.footprint = Footprint(resolve_device(device), patches)
         self._settle()
 
-    def prepare(self, image: NDArray[np.uint8]) -> PreparedFrame:
-        """Scale an RGB image (H, W, 3) uint8 into its grid, without distortion."""
-        shape = self.buffers(image.shape[0], image.shape[1])
-        self.wait()  # For a frame that nobody fetched, which may still read the canvas.
-        place(image, shape.grid, shape.canvas.numpy())
-        return PreparedFrame(image, shape)
-
-    def backbone(self, prepared: PreparedFrame) -> EncodedFrame:
-        """Run the model; on a GPU: launch it.
+    def encode(self, image: NDArray[np.uint8]) -> Features:
+        """Encode an RGB image (H, W, 3) uint8, scaled into its grid without distortion.
 
         Raises:
-            RuntimeError: the device fails, or its memory is too small even for the last resort.
+            RuntimeError: the device fails, or its memory is too small even for the last fallback.
         """
+        clock = StageClock()
         while True:
+            shape = self.buffers(image.shape[0], image.shape[1])
+            self.wait()  # A frame that nobody fetched may still read the canvas.
+            place(image, shape.grid, shape.canvas.numpy())
+            clock.stage("prepare")
             try:
-                self.upload(prepared)
-                return EncodedFrame(prepared.shape.encode(), prepared.shape)
+                self.upload(shape)
+                buffers = shape.encode()
+                embeddings = self.fetch(buffers.embeddings)  # (h*w + 1, D)
+                break
             except RuntimeError as error:
-                if not is_out_of_memory(error) or not self.make_do(len(prepared.shape.windows.corners)):
+                if not is_out_of_memory(error) or not self.fall_back(len(shape.windows.corners)):
                     raise
-            prepared = self.prepare(prepared.image)
-
-    def project(self, features: EncodedFrame) -> DenseFeatures:
-        """Bring the features here; waits for the device."""
-        grid, buffers = features.shape.grid, features.buffers
-        embeddings = self.fetch(buffers.embeddings)
-        patches = embeddings[:-1].reshape(grid.rows, grid.columns, -1)
-        return DenseFeatures(
-            image=embeddings[-1],
-            patches=patches,
-            upsampling=(
-                TorchDecoding(self, buffers.windows, features.shape.windows, patches)
-                if self.model.decodes
-                else DensePixels(patches)
-            ),
-            extent=grid.extent,
+        clock.stage("encode")
+        patch_tokens = embeddings[:-1].reshape(shape.grid.rows, shape.grid.columns, -1)
+        head: Head = CosineHead(patch_tokens, self.logit_scale)
+        if self.model.decodes:
+            head = TorchDecoderHead(self, buffers.windows, shape.windows, patch_tokens)
+        return Features(
+            class_token=embeddings[-1],
+            patch_tokens=patch_tokens,
+            head=head,
+            valid=shape.grid.valid,
+            logit_scale=self.logit_scale,
+            stages_ms=clock.stages_ms,
         )
 
-    def upload(self, prepared: PreparedFrame) -> None:
-        """Copy a frame to where the model reads it; not waited for."""
+    def upload(self, shape: ShapeBuffers) -> None:
+        """Copy a frame from the canvas to where the model reads it; not waited for."""
         if self.stream is not None:
             with torch.cuda.stream(self.stream):
-                prepared.shape.pixels.copy_(prepared.shape.canvas, non_blocking=True)
+                shape.pixels.copy_(shape.canvas, non_blocking=True)
 
     def wait(self) -> None:
         """Wait until the device has done what it was told."""
@@ -237,8 +217,8 @@ class TorchImageEncoder:
         self.wait()
         return pinned.numpy()
 
-    def make_do(self, windows: int) -> bool:
-        """After memory was full: take the next smaller footprint and say so. False: there is none.
+    def fall_back(self, windows: int) -> bool:
+        """Memory fallback: take the next smaller footprint and say so. False: there is none.
 
         Args:
             windows: how many windows the image has that it was full with.
@@ -258,27 +238,32 @@ class TorchImageEncoder:
             step = "runs windows one by one"
         if before.device.type == "cuda":
             torch.cuda.empty_cache()
-        self.notice(f"{step}, for the memory of {before.device} was full")
+        self.report_fallback(f"{step}, because the memory of {before.device} was full")
         return True
 
     def static_call(self, function: Callable[[], T]) -> StaticCall[T]:
         """A call over buffers that begins with the model: a CUDA graph where the model can be one."""
-        return StaticCall(function, self.stream, self.notice, capture=self.model.capturable)
+        return StaticCall(function, self.stream, self.report_fallback, capture=self.model.capturable)
 
-    def notice(self, text: str) -> None:
-        """Say something once, in `notices` and in the log."""
-        if text not in self.notices:
-            self.notices.append(text)
+    def report_fallback(self, text: str) -> None:
+        """Say something once, in `fallbacks` and in the log."""
+        if text not in self.fallbacks:
+            self.fallbacks.append(text)
             LOG.warning("%s %s", self.model.name, text)
 
-    def time_backbone(self, prepared: PreparedFrame) -> float:
-        """See `TimedEncoder`: by CUDA events on a GPU, the upload included."""
-        self.wait()
-        return time_call(lambda: self.backbone(prepared), self.stream)
+    def time_batch(self, image: NDArray[np.uint8], batch: int, runs: int) -> list[float]:
+        """Milliseconds of each run of the network over copies of an image at once, after a warm-up.
 
-    def time_batch(self, prepared: PreparedFrame, batch: int, runs: int) -> list[float]:
-        """See `TimedEncoder`: each image in one pass, uploads left out; on a GPU one CUDA graph."""
-        pixels = prepared.shape.canvas.expand(batch, -1, -1, -1).to(self.footprint.device)
+        Each image is encoded in one pass, uploads left out; on a GPU as one CUDA graph.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
+            batch: how many copies.
+            runs: how many runs.
+        """
+        shape = self.buffers(image.shape[0], image.shape[1])
+        place(image, shape.grid, shape.canvas.numpy())
+        pixels = shape.canvas.expand(batch, -1, -1, -1).to(self.footprint.device)
 
         def dense() -> TorchFeatures:
             with computing(self.footprint.device, self.dtype):
@@ -302,7 +287,7 @@ class TorchImageEncoder:
                 raise
             self.footprint = Footprint(torch.device("cpu"), self._configured)
             self._settle()
-            self.notice(f"runs on cpu, for the weights do not fit into the memory of {device}")
+            self.report_fallback(f"runs on cpu, because the weights do not fit into the memory of {device}")
             return
         mean, std = (
             torch.tensor(values, device=device).reshape(1, 3, 1, 1)
@@ -336,7 +321,7 @@ class TorchImageEncoder:
         try:
             shape = self._make_buffers(height, width)
         except RuntimeError as error:
-            if not is_out_of_memory(error) or not self.make_do(1):
+            if not is_out_of_memory(error) or not self.fall_back(1):
                 raise
             return self.buffers(height, width)
         if len(self._shapes) == _SHAPES:
@@ -355,7 +340,7 @@ class TorchImageEncoder:
         )
         canvas[:] = torch.tensor([round(255 * mean) for mean in model.mean], dtype=torch.uint8)
         pixels = canvas if self.stream is None else canvas.to(self.footprint.device)
-        encode = self.static_call(lambda: self.encode(pixels, windows))
+        encode = self.static_call(lambda: self.forward(pixels, windows))
         return ShapeBuffers(grid, windows, canvas, pixels, encode)
 
     def _normalised(self, pixels: Tensor) -> Tensor:
@@ -363,7 +348,7 @@ class TorchImageEncoder:
         images = pixels.permute(0, 3, 1, 2).to(torch.float32)  # in channels last, as it lies in memory
         return torch.addcmul(self._shift, images, self._scale).to(self.dtype)
 
-    def encode(self, pixels: Tensor, windows: Windows) -> EncodedBuffers:
+    def forward(self, pixels: Tensor, windows: Windows) -> EncodedBuffers:
         """The device's part of a frame, without waiting for it.
 
         Args:

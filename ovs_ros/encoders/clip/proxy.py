@@ -92,11 +92,11 @@ class FileProxy:
 
     def _on_grid(self, pixels: NDArray[np.uint8], grid: tuple[int, int]) -> Tensor:
         """One image (H, W, 3) to (1, N, C)."""
-        found = self._encoder.run(self._encoder.prepare(pixels))
+        found = self._encoder.encode(pixels)
         height, width = found.values.shape[:2]
         # Part of the map is padding; positions of the wanted grid are taken in what the image covers of it.
-        ys = _centres(grid[0], found.extent[0], height)
-        xs = _centres(grid[1], found.extent[1], width)
+        ys = _centres(grid[0], found.valid[0], height)
+        xs = _centres(grid[1], found.valid[1], width)
         where = torch.stack(torch.meshgrid(xs, ys, indexing="xy"), -1)[None]  # (1, rows, columns, 2), x first
         values = torch.from_numpy(found.values).permute(2, 0, 1)[None]  # (1, C, h, w)
         sampled = F.grid_sample(values, where, padding_mode="border", align_corners=False)
@@ -126,13 +126,13 @@ def _pixels(images: Tensor) -> NDArray[np.uint8]:
     return scaled.permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
 
-def _centres(count: int, extent: float, cells: int) -> Tensor:
+def _centres(count: int, valid: float, cells: int) -> Tensor:
     """Centres of `count` cells over the share of an axis that the image covers, in -1 to 1 (`grid_sample`).
 
     Args:
         count: of the wanted grid.
-        extent: the share.
+        valid: the share.
         cells: of the map; beyond the last whole one that the image covers lies padding.
     """
-    at = (torch.arange(count, dtype=torch.float32) + 0.5) / count * extent * cells  # in cells of the map
-    return at.clamp(max=max(0.5, extent * cells - 0.5)) / cells * 2 - 1
+    at = (torch.arange(count, dtype=torch.float32) + 0.5) / count * valid * cells  # in cells of the map
+    return at.clamp(max=max(0.5, valid * cells - 0.5)) / cells * 2 - 1

@@ -12,12 +12,12 @@ from torch.nn.functional import normalize  # noqa: E402
 from torch_models import TinyDecoding, TinyDense, noise_image, one_thread  # noqa: E402, F401
 
 from ovs_ros.encoders.clip.image_encoder import FEWEST_PATCHES, Footprint, TorchImageEncoder  # noqa: E402
+from ovs_ros.encoders.features import Features, TimedEncoder  # noqa: E402
+from ovs_ros.encoders.heads import CosineHead  # noqa: E402
 from ovs_ros.encoders.patches import fit_grid  # noqa: E402
-from ovs_ros.encoders.protocols import DenseFeatures, TimedEncoder  # noqa: E402
-from ovs_ros.encoders.upsampling import DensePixels  # noqa: E402
 
 
-def encode(encoder: TorchImageEncoder, image: np.ndarray) -> DenseFeatures:
+def encode(encoder: TorchImageEncoder, image: np.ndarray) -> Features:
     return encoder.project(encoder.backbone(encoder.prepare(image)))
 
 
@@ -38,10 +38,10 @@ def test_features_are_the_models_own_over_the_normalised_image() -> None:
     model, image = TinyDense(), noise_image(96, 128)
     features = encode(on_cpu(model, 48), image)
     patches, whole = by_hand(model, image)
-    assert features.extent == (1.0, 1.0)
+    assert features.valid == (1.0, 1.0)
     np.testing.assert_allclose(features.patches, patches, atol=1e-5)
     np.testing.assert_allclose(features.image, whole, atol=1e-5)
-    assert isinstance(features.upsampling, DensePixels) and features.upsampling.pixels is features.patches
+    assert isinstance(features.upsampling, CosineHead) and features.upsampling.pixels is features.patches
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -49,7 +49,7 @@ def test_features_are_the_models_own_over_the_normalised_image() -> None:
 def test_any_shape_gives_unit_float32_embeddings_on_its_grid(precision: str, shape: tuple[int, int]) -> None:
     features = encode(on_cpu(TinyDense(), precision=precision), noise_image(*shape))
     grid = fit_grid(*shape, patches=100, patch=16)
-    assert features.patches.shape == (grid.rows, grid.columns, 24) and features.extent == grid.extent
+    assert features.patches.shape == (grid.rows, grid.columns, 24) and features.valid == grid.valid
     for values in (features.patches, features.image):
         assert values.dtype == np.float32
         np.testing.assert_allclose(np.linalg.norm(values, axis=-1), 1, atol=1e-5)
@@ -228,7 +228,7 @@ def test_a_decoder_without_memory_leaves_the_frame_to_the_patches() -> None:
 
     model.decode = full
     cosines = features.upsampling.cosines(words)
-    plain = DensePixels(features.patches).cosines(words)
+    plain = CosineHead(features.patches).cosines(words)
     assert cosines.shape == (24, 32, 2)
     np.testing.assert_allclose(cosines[::2, ::2].mean((0, 1)), plain.mean((0, 1)), atol=0.02)
     assert encoder.footprint.patches == 96 and len(encoder.notices) == 1
@@ -237,14 +237,14 @@ def test_a_decoder_without_memory_leaves_the_frame_to_the_patches() -> None:
 def test_a_second_encoder_cannot_change_what_a_decoder_reads() -> None:
     upsampling = encode(on_cpu(TinyDecoding()), noise_image(48, 64)).upsampling
     with pytest.raises(ValueError, match="decoder of its own beside a second encoder, got tiny"):
-        upsampling.changed(lambda values, extent: values, (1.0, 1.0))
+        upsampling.changed(lambda values, valid: values, (1.0, 1.0))
 
 
 def test_patches_of_a_plain_model_can_be_changed() -> None:
     features = encode(on_cpu(TinyDense()), noise_image(48, 64))
-    change: Callable[..., np.ndarray] = lambda values, extent: -values  # noqa: E731
+    change: Callable[..., np.ndarray] = lambda values, valid: -values  # noqa: E731
     words = TinyDense().embed_texts(["a"]).numpy()
-    changed = features.upsampling.changed(change, features.extent)
+    changed = features.upsampling.changed(change, features.valid)
     np.testing.assert_allclose(changed.cosines(words), -features.upsampling.cosines(words))
 
 

@@ -5,12 +5,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ovs_ros.encoders.protocols import DenseFeatures
-from ovs_ros.encoders.upsampling import DensePixels
+from ovs_ros.encoders.features import Features
+from ovs_ros.encoders.heads import CosineHead
 from ovs_ros.options import SegmenterOptions
 from ovs_ros.steps.selection import select
 from ovs_ros.vocabulary.vocabulary import Vocabulary
-from ovs_ros.vocabulary.word_embeddings import EmbeddedVocabulary
+from ovs_ros.vocabulary.word_embeddings import WordEmbeddings
 
 torch = pytest.importorskip("torch", reason="torch is not installed (pip install '.[train]')")
 
@@ -98,13 +98,13 @@ def test_the_run_time_selects_the_same(seed, n, negatives) -> None:
     )
     grid = patches[0].numpy()
     chosen = select(
-        DenseFeatures(
+        Features(
             image=np.ascontiguousarray(grid[0, 0]),
             patches=grid,
-            upsampling=DensePixels(grid),
-            extent=(1.0, 1.0),
+            upsampling=CosineHead(grid),
+            valid=(1.0, 1.0),
         ),
-        EmbeddedVocabulary(vocabulary, words[0, :, 0].numpy()),
+        WordEmbeddings(vocabulary, words[0, :, 0].numpy()),
         20.0,
         SegmenterOptions(rule="top_n", top_n=n, max_categories=12),
     )

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ovs_ros.encoders.upsampling import ConvexUpsampling, DensePixels
+from ovs_ros.encoders.heads import ConvexHead, CosineHead
 
 
 @given(st.integers(1, 4), st.integers(1, 5), st.integers(1, 3), st.integers(0, 99))
@@ -18,7 +18,7 @@ def test_convex_upsampling_is_the_weighted_neighbourhood_plus_details(
     details = rng.standard_normal((h * w, s * s, narrow)).astype(np.float32)
     detail_words = rng.standard_normal((dim, narrow)).astype(np.float32)
     words = rng.standard_normal((m, dim)).astype(np.float32)
-    upsampling = ConvexUpsampling(patches, weights, details, detail_words)
+    upsampling = ConvexHead(patches, weights, details, detail_words)
     got = upsampling.cosines(words)
     assert upsampling.grid == (h * s, w * s) == got.shape[:2]
     for y in range(h * s):
@@ -37,5 +37,5 @@ def test_dense_pixels_are_plain_dot_products() -> None:
     pixels = rng.standard_normal((3, 4, 5)).astype(np.float32)
     words = rng.standard_normal((2, 5)).astype(np.float32)
     np.testing.assert_allclose(
-        DensePixels(pixels).cosines(words), np.einsum("hwd,md->hwm", pixels, words), atol=1e-5
+        CosineHead(pixels).cosines(words), np.einsum("hwd,md->hwm", pixels, words), atol=1e-5
     )

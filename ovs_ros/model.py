@@ -1,0 +1,92 @@
+"""A model: encoders of one space, and what was fitted for them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ovs_ros.encoders.features import Features, ImageEncoder
+from ovs_ros.steps.network import Network
+from ovs_ros.vocabulary.text_encoder import TextEncoder
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """An image encoder and a text encoder of one space, and what was fitted for them.
+
+    Attributes:
+        image_encoder: brings images into the space shared with words.
+        text_encoder: brings words there.
+        network: the trained coarse-to-fine network; None: the model has none.
+        temperature: what logits are divided by so that confidences are calibrated (temperature scaling; see
+            evaluation/temperature_scaling.py), beside the temperature of the options.
+        seen_names: keys (see `name_key`) of names that the model was trained with pixel labels for.
+
+    Raises:
+        ValueError: the encoders, or they and the network, do not share one space, or the temperature is not
+            positive.
+    """
+
+    image_encoder: ImageEncoder
+    text_encoder: TextEncoder
+    network: Network | None = None
+    temperature: float = 1.0
+    seen_names: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        image, text = self.image_encoder, self.text_encoder
+        if image.dim != text.dim:
+            raise ValueError(
+                "expected an image and a text encoder of one space, got "
+                f"{image.name} with {image.dim} dimensions and {text.name} with {text.dim}; use a pair that "
+                "was trained together"
+            )
+        if self.network is not None and self.network.dim != text.dim:
+            raise ValueError(
+                f"expected a network over words of {text.dim} dimensions, as {text.name} gives, got one over "
+                f"{self.network.dim}; use the one that was trained with these encoders"
+            )
+        if not 0 < self.temperature < float("inf"):
+            raise ValueError(f"expected a positive temperature, got {self.temperature}; fit it again")
+
+    @property
+    def name(self) -> str:
+        """The image encoder's weights and resolution, for reports."""
+        return self.image_encoder.name
+
+    @property
+    def device(self) -> str:
+        """Where images are encoded: 'cpu', 'cuda:0', …"""
+        return self.image_encoder.device
+
+    @property
+    def fallbacks(self) -> tuple[str, ...]:
+        """What the model gave up when memory was full, one line a step; empty: nothing."""
+        return tuple(getattr(self.image_encoder, "fallbacks", ()))
+
+    def encode(self, image: NDArray[np.uint8]) -> Features:
+        """Encode an image. Not for two threads at once.
+
+        Args:
+            image: (H, W, 3) uint8 RGB of any size; not changed, and not kept.
+
+        Raises:
+            TypeError: the image is not a uint8 array.
+            ValueError: the image has another shape.
+        """
+        check_image(image)
+        return self.image_encoder.encode(image)
+
+
+def check_image(image: object) -> None:
+    """Refuse what is no RGB image.
+
+    Raises:
+        TypeError: it is not a uint8 array.
+        ValueError: it has another shape than (H, W, 3), or no pixel.
+    """
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
+        got = f"dtype {image.dtype}" if isinstance(image, np.ndarray) else type(image).__name__
+        raise TypeError(f"expected an image as a uint8 array, got {got}; convert it to 8 bit RGB")
+    if image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+        raise ValueError(f"expected an RGB image of shape (height, width, 3), got {image.shape}")
