@@ -76,6 +76,7 @@ lint: $(STAMPS)/package
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy
+	@PYTHONPATH=. $(VENV)/bin/lint-imports --no-logo --no-cache
 
 ifeq ($(ROS),kilted)
 test: setup $(STAMPS)/originals $(STAMPS)/train lint

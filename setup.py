@@ -64,6 +64,7 @@ setup(
             "hypothesis>=6.100",
             "ruff>=0.6",
             "mypy>=1.11",
+            "import-linter>=2.17",
             "types-PyYAML",
             "onnx>=1.17",
             "safetensors>=0.4",

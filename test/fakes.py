@@ -5,6 +5,7 @@ multiples of `ColorImageEncoder.STRIDE` pixels come back exact along straight bo
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
 from typing import Any
 from zlib import crc32
 
@@ -12,10 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ovs_ros.encoders.features import Features
+from ovs_ros.encoders.fusion import with_second
 from ovs_ros.encoders.heads import CosineHead
 from ovs_ros.model import Model
-from ovs_ros.options import SegmenterOptions
+from ovs_ros.options import LoadOptions, SegmenterOptions
+from ovs_ros.runtime.stage_clock import StageClock
 from ovs_ros.segmenter import Segmenter
+from ovs_ros.vocabulary.prompts import AttributePrompts
 
 COLORS: dict[str, tuple[int, int, int]] = {
     "black": (0, 0, 0),
@@ -92,8 +96,10 @@ class ColorImageEncoder:
 
     def encode(self, image: NDArray[np.uint8]) -> Features:
         """Embed the mean colours of the pixel grid, of the patch grid, and all of them together."""
+        clock = StageClock()
         if self.on_backbone is not None:
             self.on_backbone()
+        clock.stage("encode")
         height, width = image.shape[:2]
         down, right = -height % self.PATCH, -width % self.PATCH
         padded = np.pad(image, ((0, down), (0, right), (0, 0)), mode="edge").astype(np.float32)
@@ -105,7 +111,7 @@ class ColorImageEncoder:
             head=CosineHead(embed_colors(pixels), self.logit_scale),
             valid=(height / (height + down), width / (width + right)),
             logit_scale=self.logit_scale,
-            stages_ms={"prepare": 0.0, "encode": 0.0, "project": 0.0},
+            stages_ms=clock.stages_ms,
         )
 
 
@@ -117,6 +123,23 @@ def _mean_colors(image: NDArray[np.float32], size: int) -> NDArray[np.float32]:
 def color_segmenter(on_backbone: Callable[[], object] | None = None, **options: Any) -> Segmenter:
     """A segmenter that knows the names in COLORS; `options` are those of SegmenterOptions."""
     return Segmenter(Model(ColorImageEncoder(on_backbone), ColorTextEncoder()), SegmenterOptions(**options))
+
+
+def load_color_segmenter(name: str, **arguments: Any) -> Segmenter:
+    """`ovs_ros.load` with these encoders; it refuses other names than 'stream'."""
+    if name != "stream":
+        raise ValueError(f"expected the model to be one of stream, quality, got {name!r}")
+    load = LoadOptions(
+        **{one.name: arguments[one.name] for one in fields(LoadOptions) if one.name in arguments}
+    )
+    options = {one.name: arguments[one.name] for one in fields(SegmenterOptions) if one.name in arguments}
+    segmenter = color_segmenter(**options)
+    encoder = with_second(segmenter.model.image_encoder, load.second_encoder, load.fusion)
+    return replace(
+        segmenter,
+        model=replace(segmenter.model, image_encoder=encoder),
+        attributes=AttributePrompts.load(load.attributes, load.attribute_weight),
+    )
 
 
 def color_image(rows: Sequence[Sequence[str]], size: int = 32) -> NDArray[np.uint8]:

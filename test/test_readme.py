@@ -67,6 +67,12 @@ def test_python_lines_run(page: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     assert cv2.imread("out.png").shape == (90, 120, 3)
 
 
+def test_readme_uses_public_names_only() -> None:
+    code = blocks(README, "python")[0]
+    assert re.findall(r"^(?:import|from) (.+)$", code, re.MULTILINE) == ["cv2, ovs_ros"]
+    assert set(re.findall(r"ovs_ros\.(\w+)", code)) <= set(ovs_ros.__all__)
+
+
 def test_readme_commands_run(tmp_path: Path) -> None:
     photo(tmp_path)
     lines = commands(README, "ovs")

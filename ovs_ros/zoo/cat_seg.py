@@ -6,12 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ovs_ros.encoders.checkpoint_keys import Rule, map_keys, read_checkpoint
 from ovs_ros.encoders.clip.clip_model import ClipModel, without_values
 from ovs_ros.encoders.clip.imports import import_open_clip
 from ovs_ros.encoders.model_file import ModelFile
 from ovs_ros.zoo.cat_seg_model import CatSeg, CatSegConfig
 from ovs_ros.zoo.cat_seg_windows import CatSegWindows
-from ovs_ros.zoo.keys import Rule, map_keys, read_checkpoint
 
 CONFIGS = {
     "cat-seg-b": CatSegConfig("ViT-B-16-quickgelu", "model_base.pth", (3, 7), 384),

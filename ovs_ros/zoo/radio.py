@@ -23,13 +23,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ovs_ros.encoders.checkpoint_keys import map_keys
 from ovs_ros.encoders.clip.attention import gaussian_window
 from ovs_ros.encoders.clip.clip_model import ClipModel, unit
 from ovs_ros.encoders.clip.dense_model import TorchFeatures
 from ovs_ros.encoders.clip.grid_cache import GridCache
 from ovs_ros.encoders.clip.text_tower import load_text_tower
 from ovs_ros.encoders.model_file import ModelFile
-from ovs_ros.zoo.keys import map_keys
 from ovs_ros.zoo.radio_checkpoint import IGNORED, RadioFile, RadioShape, key_rules, read_radio
 
 ATTENTIONS = ("naclip", "radseg", "plain")

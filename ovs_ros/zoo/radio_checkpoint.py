@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import serialization
 
-from ovs_ros.zoo.keys import Checkpoint, Rule, read_checkpoint
+from ovs_ros.encoders.checkpoint_keys import Checkpoint, Rule, read_checkpoint
 
 _BASE = r"(?:base_model|radio_model\.model)\."
 IGNORED = (

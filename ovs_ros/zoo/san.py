@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ovs_ros.encoders.checkpoint_keys import Rule, map_keys, read_checkpoint
 from ovs_ros.encoders.clip.clip_model import ClipModel, unit, without_values
 from ovs_ros.encoders.clip.dense_model import TorchFeatures
 from ovs_ros.encoders.clip.grid_cache import GridCache
 from ovs_ros.encoders.model_file import ModelFile
 from ovs_ros.zoo.cat_seg import empty_clip, fill_empty
 from ovs_ros.zoo.cat_seg_clip import resized_positions
-from ovs_ros.zoo.keys import Rule, map_keys, read_checkpoint
 from ovs_ros.zoo.san_adapter import AdapterConfig, SideAdapter
 
 TEMPLATES = (

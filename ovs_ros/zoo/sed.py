@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ovs_ros.encoders.checkpoint_keys import Rule, map_keys, read_checkpoint
 from ovs_ros.encoders.clip.clip_model import ClipModel, unit
 from ovs_ros.encoders.clip.dense_model import TorchFeatures
 from ovs_ros.encoders.model_file import ModelFile
 from ovs_ros.zoo.cat_seg import empty_clip, fill_empty
-from ovs_ros.zoo.keys import Rule, map_keys, read_checkpoint
 from ovs_ros.zoo.sed_decoder import SedDecoder
 
 ARCHITECTURES = {"sed-b": "convnext_base_w_320", "sed-l": "convnext_large_d_320"}

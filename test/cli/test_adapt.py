@@ -5,20 +5,18 @@ import json
 import cv2
 import numpy as np
 import pytest
-from fakes import color_image, color_segmenter
+from fakes import color_image, load_color_segmenter
 from typer.testing import CliRunner
 
+import ovs_ros
 from ovs_ros.cli.main import app
-from ovs_ros.segmenter import Segmenter
 from ovs_ros.vocabulary.templates import POOL
 from ovs_ros.vocabulary.yaml_io import load_vocabulary
 
 
 @pytest.fixture(autouse=True)
 def fake_model(monkeypatch):
-    monkeypatch.setattr(
-        Segmenter, "load", lambda model, models=None, threads=0, **options: color_segmenter(**options)
-    )
+    monkeypatch.setattr(ovs_ros, "load", load_color_segmenter)
 
 
 @pytest.fixture

@@ -1,11 +1,13 @@
 import json
+from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
-from fakes import color_image, color_segmenter
+from fakes import color_image, color_segmenter, load_color_segmenter
 from typer.testing import CliRunner
 
+import ovs_ros
 from ovs_ros.cli import bench
 from ovs_ros.cli.main import app
 from ovs_ros.runtime.processor import device_name, processor_name
@@ -19,12 +21,7 @@ STRIPES = color_image([["red", "blue"]])
 def fake_model(monkeypatch):
     """Commands run with encoders that know colours; models are refused as the real ones are."""
 
-    def load(model, models=None, threads=0, **options):
-        if model != "stream":
-            raise ValueError(f"expected the model to be one of stream, quality, got {model!r}")
-        return color_segmenter(**options)
-
-    monkeypatch.setattr(Segmenter, "load", load)
+    monkeypatch.setattr(ovs_ros, "load", load_color_segmenter)
 
 
 def run(*arguments):
@@ -60,9 +57,9 @@ def test_segment_and_evaluate_postprocess_as_they_are_told(tmp_path, postprocess
     seen = []
     original = Segmenter.segment
 
-    def watched(self, image, words):
-        seen.append(self.options.postprocess)
-        return original(self, image, words)
+    def watched(self, image, words, options=None):
+        seen.append((options or self.options).postprocess)
+        return original(self, image, words, options)
 
     monkeypatch.setattr(Segmenter, "segment", watched)
     write(tmp_path / "image" / "a.png", STRIPES)
@@ -338,14 +335,21 @@ def test_evaluate_hands_all_options_on(labelled, option, message):
 
 def test_evaluate_takes_held_out_words_as_unseen(labelled, tmp_path, monkeypatch):
     segmenter = color_segmenter()
-    segmenter.seen_names = frozenset({"red", "blue"})
-    monkeypatch.setattr(Segmenter, "load", lambda model, models=None, threads=0, **options: segmenter)
+    trained = replace(segmenter, model=replace(segmenter.model, seen_names=frozenset({"red", "blue"})))
+    monkeypatch.setattr(ovs_ros, "load", lambda name, **arguments: trained)
+    used = []
+
+    def embed_words(segmenter, vocabulary):
+        used.append(segmenter.embed(vocabulary))
+        return used[0]
+
+    monkeypatch.setattr("ovs_ros.cli.evaluate.embed_words", embed_words)
     (tmp_path / "held.txt").write_text("Blue\n")
     result = run(
         "evaluate", labelled, "--split-words", tmp_path / "held.txt", "--validate-seen", "--no-network"
     )
     assert result.exit_code == 0, result.output
-    assert segmenter.seen_names == {"red"}
+    assert used[0].seen_names == {"red"}
 
 
 def test_evaluate_refuses_another_form_of_labels(labelled):

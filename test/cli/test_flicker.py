@@ -3,11 +3,11 @@ import json
 import cv2
 import numpy as np
 import pytest
-from fakes import color_image, color_segmenter
+from fakes import color_image, load_color_segmenter
 from typer.testing import CliRunner
 
+import ovs_ros
 from ovs_ros.cli.main import app
-from ovs_ros.segmenter import Segmenter
 
 WALL = color_image([["red", "blue", "red"]])  # 32x96
 SLIP = color_image([["red", "green", "red"]])
@@ -15,9 +15,7 @@ SLIP = color_image([["red", "green", "red"]])
 
 @pytest.fixture(autouse=True)
 def fake_model(monkeypatch):
-    monkeypatch.setattr(
-        Segmenter, "load", lambda model, models=None, threads=0, **options: color_segmenter(**options)
-    )
+    monkeypatch.setattr(ovs_ros, "load", load_color_segmenter)
 
 
 def run(*arguments):

@@ -1,6 +1,7 @@
 """`ovs temperature`: what it fits, and what it keeps."""
 
 import json
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -8,19 +9,16 @@ import pytest
 from fakes import color_image, color_segmenter
 from typer.testing import CliRunner
 
+import ovs_ros
 from ovs_ros.cli.main import app
-from ovs_ros.evaluation.temperature_scaling import load_temperature
-from ovs_ros.segmenter import Segmenter
+from ovs_ros.encoders.embedded import load_temperature
 
 
 @pytest.fixture(autouse=True)
 def fake_model(monkeypatch):
-    def load(model, models=None, threads=0, **options):
-        segmenter = color_segmenter()
-        segmenter.calibration = 7.0  # must not matter
-        return segmenter
-
-    monkeypatch.setattr(Segmenter, "load", load)
+    segmenter = color_segmenter()
+    fitted = replace(segmenter, model=replace(segmenter.model, temperature=7.0))  # must not matter
+    monkeypatch.setattr(ovs_ros, "load", lambda name, **arguments: fitted)
 
 
 def make_set(folder, wrong):

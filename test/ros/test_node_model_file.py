@@ -9,7 +9,7 @@ open_clip_or_skip()
 import open_clip  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 
-import ovs_ros
+import ovs_ros  # noqa: E402
 from ovs_ros.srv import SetVocabulary  # noqa: E402
 
 

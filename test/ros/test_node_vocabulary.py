@@ -10,6 +10,7 @@ from lifecycle_msgs.srv import ChangeState
 from rig import DEADLINE_S, pixels, running, stamp_ms
 from std_srvs.srv import Trigger
 
+from ovs_ros.model import Model
 from ovs_ros.segmenter import Segmenter
 from ovs_ros.srv import GetVocabulary, SetVocabulary
 
@@ -142,7 +143,7 @@ class SlowText(ColorTextEncoder):
 
 def test_frames_and_other_services_go_on_while_words_are_embedded(vocabulary):
     text = SlowText()
-    with running(vocabulary, lambda load: Segmenter(ColorImageEncoder(), text)) as robot:
+    with running(vocabulary, lambda load: Segmenter(Model(ColorImageEncoder(), text))) as robot:
         pending = robot.ask(
             SetVocabulary, "ovs/set_vocabulary", Request(mode=Request.ADD, names=["molasses"])
         )
@@ -160,7 +161,7 @@ def test_frames_and_other_services_go_on_while_words_are_embedded(vocabulary):
 def test_an_encoder_that_fails_is_an_answer_and_changes_nothing(vocabulary):
     segmenter = color_segmenter()
     with running(vocabulary, lambda load: segmenter) as robot:
-        segmenter.text_encoder.encode = lambda texts: 1 / 0
+        segmenter.model.text_encoder.encode = lambda texts: 1 / 0
         reply = set_vocabulary(robot, Request.ADD, "never seen before")
         assert not reply.success
         assert "ZeroDivisionError" in reply.message
@@ -178,7 +179,7 @@ def test_before_configure_requests_are_refused_with_a_reason(vocabulary):
 
 def test_a_cleanup_during_a_change_waits_for_it_and_the_node_lives_on(vocabulary):
     text = SlowText()
-    with running(vocabulary, lambda load: Segmenter(ColorImageEncoder(), text)) as robot:
+    with running(vocabulary, lambda load: Segmenter(Model(ColorImageEncoder(), text))) as robot:
         request = Request(mode=Request.ADD, names=["molasses"])
         robot.ask(SetVocabulary, "ovs/set_vocabulary", request)
         robot.until(text.started.is_set, "the text encoder")

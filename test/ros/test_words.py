@@ -95,7 +95,7 @@ def test_after_closing_every_change_is_refused():
 def test_closing_does_not_wait_for_all_words_of_a_change():
     segmenter = color_segmenter()
     words = Words(START, segmenter)
-    before, encode = words.current, segmenter.text_encoder.encode
+    before, encode = words.current, segmenter.model.text_encoder.encode
     closing = []
 
     def encode_while_it_is_closed(texts):
@@ -106,7 +106,7 @@ def test_closing_does_not_wait_for_all_words_of_a_change():
                 sleep(0.01)
         return encode(texts)
 
-    segmenter.text_encoder.encode = encode_while_it_is_closed
+    segmenter.model.text_encoder.encode = encode_while_it_is_closed
     with pytest.raises(VocabularyError, match="configured node"):
         words.change(REPLACE, [f"word {i}" for i in range(640)], [], [])
     assert len(closing) == 1  # of ten batches

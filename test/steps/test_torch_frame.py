@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed (pip install
 
 from torch_models import NoWaiting, TinyDecoding, TinyDense, noise_image, one_thread  # noqa: E402, F401
 
-import ovs_ros
+import ovs_ros  # noqa: E402
 from ovs_ros.cli import bench  # noqa: E402
 from ovs_ros.encoders.clip.image_encoder import TorchImageEncoder  # noqa: E402
 from ovs_ros.encoders.clip.text_encoder import ClipTextEncoder  # noqa: E402

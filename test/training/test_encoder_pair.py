@@ -32,11 +32,11 @@ def image() -> np.ndarray:
 
 def test_patches_and_image_are_those_of_the_run_time(pair: DinoMiniLM, image: np.ndarray) -> None:
     encoder = EmbeddedImageEncoder(patches=48)
-    want = encoder.project(encoder.backbone(encoder.prepare(image)))
+    want = encoder.encode(image)
     got = pair.features(torch.from_numpy(image).permute(2, 0, 1)[None].float())
     assert got.patches.shape == (1, 6, 8, pair.dim)
-    assert (got.patches[0].numpy() * want.patches).sum(-1).mean() > 0.97
-    assert float((got.image[0].numpy() * want.image).sum()) > 0.97
+    assert (got.patches[0].numpy() * want.patch_tokens).sum(-1).mean() > 0.97
+    assert float((got.image[0].numpy() * want.class_token).sum()) > 0.97
 
 
 def test_words_are_those_of_the_run_time(pair: DinoMiniLM) -> None:

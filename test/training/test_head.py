@@ -6,6 +6,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed (pip install '.[train]')")
 
+from ovs_ros.encoders.embedded import LOGIT_SCALE  # noqa: E402
 from ovs_ros.encoders.heads import ConvexHead  # noqa: E402
 from ovs_ros.training.export_head import load_mean, read_head, save_text_head, write_image_head  # noqa: E402
 from ovs_ros.training.head import SCALE, TOKEN_WIDTH, Head  # noqa: E402
@@ -60,9 +61,11 @@ def test_exported_head_computes_the_same(head: Head, tmp_path) -> None:
     side = np.load(tmp_path / "text_head.npz")
     embedded = sentences @ side["weight"] + side["bias"]
     embedded /= np.linalg.norm(embedded, axis=1, keepdims=True)
-    got = ConvexHead(patches.reshape(h, w, -1), upsampling, detail, side["details"]).cosines(embedded)
+    got = ConvexHead(patches.reshape(h, w, -1), upsampling, detail, side["details"], LOGIT_SCALE).logits(
+        embedded
+    )
     assert got.shape == (h * SCALE, w * SCALE, 4)
-    np.testing.assert_allclose(got, want, atol=1e-4)
+    np.testing.assert_allclose(got / LOGIT_SCALE, want, atol=1e-4)
     np.testing.assert_allclose(image[0], whole, atol=1e-5)
     np.testing.assert_allclose(hidden, inner[0].flatten(0, 1).numpy(), atol=1e-4)
 

@@ -18,7 +18,7 @@ open_clip_or_skip()
 from training.made_up import COLOURS, write_tree  # noqa: E402
 from typer.testing import CliRunner  # noqa: E402
 
-import ovs_ros
+import ovs_ros  # noqa: E402
 from ovs_ros.cli.main import app  # noqa: E402
 from ovs_ros.encoders.clip.open_clip_models import build_clip  # noqa: E402
 from ovs_ros.encoders.model_file import read_model_file  # noqa: E402

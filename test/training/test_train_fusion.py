@@ -63,7 +63,7 @@ def test_run_time_computes_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     feature_map = FeatureMap(
         np.random.default_rng(0).standard_normal((2, 3, CHANNELS), np.float32), (1.0, 1.0)
     )
-    monkeypatch.setattr(second, "run", lambda prepared: feature_map)
+    monkeypatch.setattr(second, "encode", lambda image: feature_map)
     weights = FusionWeights(
         fusion.weight.detach().numpy(),
         fusion.projection.weight.detach().numpy().T,
@@ -73,9 +73,8 @@ def test_run_time_computes_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     )
     image = color_image([["red", "blue", "green"], ["white", "red", "black"]], 16)
     encoder = FusedImageEncoder(ColorImageEncoder(), second, weights)
-    got = encoder.project(encoder.backbone(encoder.prepare(image))).patches  # (2, 3, D)
-    plain = ColorImageEncoder()
-    first = plain.project(plain.backbone(plain.prepare(image))).patches
+    got = encoder.encode(image).patch_tokens  # (2, 3, D)
+    first = ColorImageEncoder().encode(image).patch_tokens
     expected = fusion(torch.from_numpy(first), torch.from_numpy(feature_map.values))
     np.testing.assert_allclose(got, expected.detach().numpy(), rtol=1e-4, atol=1e-5)
 

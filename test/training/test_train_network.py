@@ -72,7 +72,7 @@ def test_logits_are_upsampled_as_the_run_time_does_it() -> None:
     details = rng.standard_normal((h * w, 16, narrow)).astype(np.float32)
     asked = rng.standard_normal((words, narrow)).astype(np.float32)
     # With unit words along the axes, patches are their own cosines.
-    want = ConvexHead(coarse, weights, details, asked).cosines(np.eye(words, dtype=np.float32))
+    want = ConvexHead(coarse, weights, details, asked, 1.0).logits(np.eye(words, dtype=np.float32))
     got = pixel_logits(
         torch.from_numpy(coarse).permute(2, 0, 1)[None],
         torch.from_numpy(weights)[None],

@@ -22,13 +22,13 @@ from cat_seg_checkpoint import (  # noqa: E402
     write_checkpoint,
 )
 
+from ovs_ros.encoders.checkpoint_keys import Checkpoint, map_keys  # noqa: E402
 from ovs_ros.encoders.clip.image_encoder import TorchImageEncoder  # noqa: E402
 from ovs_ros.encoders.model_file import ModelFile  # noqa: E402
 from ovs_ros.zoo import cat_seg  # noqa: E402
 from ovs_ros.zoo.cat_seg import empty_clip, load_cat_seg  # noqa: E402
 from ovs_ros.zoo.cat_seg_model import CatSeg  # noqa: E402
 from ovs_ros.zoo.cat_seg_windows import CatSegWindows  # noqa: E402
-from ovs_ros.zoo.keys import Checkpoint, map_keys  # noqa: E402
 
 CLIP = "sem_seg_head.predictor.clip_model."
 

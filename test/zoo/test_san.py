@@ -534,7 +534,7 @@ def test_missing_foreign_and_misshapen_keys_are_all_named(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("name", sorted(CONFIGS))
 def test_the_published_networks_have_the_documented_shapes(name: str) -> None:
-    from ovs_ros.zoo.keys import Checkpoint, map_keys
+    from ovs_ros.encoders.checkpoint_keys import Checkpoint, map_keys
     from ovs_ros.zoo.san import _IGNORED, _rules
 
     model = build_san(name)

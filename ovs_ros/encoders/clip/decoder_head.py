@@ -1,19 +1,32 @@
 """The head of a torch model that has a decoder of its own."""
 
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ovs_ros.encoders.clip.dense_model import TorchFeatures
+from ovs_ros.encoders.clip.dense_model import DenseModel, TorchFeatures
 from ovs_ros.encoders.clip.sliding_windows import Windows, merge
 from ovs_ros.encoders.heads import Array, Change, CosineHead, Valid, Words, spread
 from ovs_ros.runtime.torch_device import computing, is_out_of_memory
 
-if TYPE_CHECKING:
-    from ovs_ros.encoders.clip.image_encoder import TorchImageEncoder
+
+class Device(Protocol):
+    """What a decoder asks of the image encoder that runs its model; see `TorchImageEncoder`."""
+
+    model: DenseModel
+    footprint: Any
+    dtype: torch.dtype
+    stream: "torch.cuda.Stream | None"
+    logit_scale: float
+
+    def fetch(self, values: Tensor) -> Any:
+        """A tensor of the device as an array."""
+
+    def fall_back(self, windows: int) -> bool:
+        """Need less memory from now on; False: there is nothing left to give up."""
 
 
 class TorchDecoderHead:
@@ -27,7 +40,7 @@ class TorchDecoderHead:
     """
 
     def __init__(
-        self, encoder: "TorchImageEncoder", features: TorchFeatures, windows: Windows, patch_tokens: Array
+        self, encoder: Device, features: TorchFeatures, windows: Windows, patch_tokens: Array
     ) -> None:
         self._encoder = encoder
         self._features = features

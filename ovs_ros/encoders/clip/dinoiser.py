@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ovs_ros.encoders.checkpoint_keys import Checkpoint, Rule, map_keys, read_checkpoint
 from ovs_ros.encoders.clip.attention import cosines_within, pool
-from ovs_ros.zoo.keys import Checkpoint, Rule, map_keys, read_checkpoint
 
 LAYER = -3
 """The block whose second normalisation feeds the head."""

@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+from ovs_ros.encoders.checkpoint_keys import Rule, map_keys, read_checkpoint
 from ovs_ros.encoders.clip.imports import import_open_clip
 from ovs_ros.encoders.clip.tokenizer import open_tokenizer
 from ovs_ros.encoders.clip.weights import architecture, find_files
-from ovs_ros.zoo.keys import Rule, map_keys, read_checkpoint
 
 _LAYER, _BLOCK = r"text_model\.encoder\.layers\.(\d+)\.", r"text.transformer.resblocks.\1."
 _TRANSFORMERS = (

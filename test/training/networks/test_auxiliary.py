@@ -99,13 +99,13 @@ def test_the_run_time_selects_the_same(seed, n, negatives) -> None:
     grid = patches[0].numpy()
     chosen = select(
         Features(
-            image=np.ascontiguousarray(grid[0, 0]),
-            patches=grid,
-            upsampling=CosineHead(grid),
+            class_token=np.ascontiguousarray(grid[0, 0]),
+            patch_tokens=grid,
+            head=CosineHead(grid, 20.0),
             valid=(1.0, 1.0),
+            logit_scale=20.0,
         ),
         WordEmbeddings(vocabulary, words[0, :, 0].numpy()),
-        20.0,
         SegmenterOptions(rule="top_n", top_n=n, max_categories=12),
     )
-    assert chosen.columns.tolist() == named.nonzero()[:, 0].tolist()
+    assert chosen.classes.tolist() == named.nonzero()[:, 0].tolist()

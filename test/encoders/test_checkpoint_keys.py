@@ -9,7 +9,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="checkpoints need torch: pip install 'ovs_ros[clip]'")
 
-from ovs_ros.zoo.keys import (  # noqa: E402
+from ovs_ros.encoders.checkpoint_keys import (  # noqa: E402
     Checkpoint,
     Rule,
     map_keys,
