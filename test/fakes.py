@@ -97,6 +97,7 @@ class ColorImageEncoder:
     def encode(self, image: NDArray[np.uint8]) -> Features:
         """Embed the mean colours of the pixel grid, of the patch grid, and all of them together."""
         clock = StageClock()
+        clock.stage("prepare")
         if self.on_backbone is not None:
             self.on_backbone()
         clock.stage("encode")
@@ -105,7 +106,7 @@ class ColorImageEncoder:
         padded = np.pad(image, ((0, down), (0, right), (0, 0)), mode="edge").astype(np.float32)
         pixels = _mean_colors(padded, self.STRIDE)  # (ph, pw, 3)
         whole = embed_colors(pixels).mean(axis=(0, 1))
-        return Features(
+        features = Features(
             class_token=whole / np.linalg.norm(whole),
             patch_tokens=embed_colors(_mean_colors(pixels, self.PATCH // self.STRIDE)),
             head=CosineHead(embed_colors(pixels), self.logit_scale),
@@ -113,6 +114,8 @@ class ColorImageEncoder:
             logit_scale=self.logit_scale,
             stages_ms=clock.stages_ms,
         )
+        clock.stage("project")
+        return features
 
 
 def _mean_colors(image: NDArray[np.float32], size: int) -> NDArray[np.float32]:

@@ -1,9 +1,14 @@
+from dataclasses import FrozenInstanceError, replace
+
 import numpy as np
 import pytest
 from fakes import ColorImageEncoder, ColorTextEncoder, color_image, color_segmenter
 from threadpoolctl import threadpool_info
 
-from ovs_ros.segmenter import Segmenter, SegmenterOptions
+import ovs_ros
+from ovs_ros.encoders.embedded import MODELS
+from ovs_ros.model import Model
+from ovs_ros.segmenter import SegmenterOptions
 from ovs_ros.vocabulary.vocabulary import CategorySpec, Vocabulary
 
 STRIPES = [["red", "green", "blue"]]
@@ -17,7 +22,7 @@ def expected(ids, size=32):
 def test_plain_areas_get_their_names(select):
     segmenter = color_segmenter(select=select)
     words = segmenter.embed(Vocabulary.from_names(["green", "chair", "red", "blue"]))
-    result = segmenter(color_image(STRIPES), words)
+    result = segmenter.segment(color_image(STRIPES), words)
     np.testing.assert_array_equal(result.labels, expected([[2, 0, 3]]))
     assert result.labels.dtype == np.uint8 and result.labels.flags.c_contiguous
     assert result.confidence.shape == (32, 96) and result.confidence.dtype == np.uint8
@@ -72,10 +77,9 @@ def test_temperatures_change_confidences_and_no_best_word():
     words = segmenter.embed(Vocabulary.from_names(["red", "green", "blue", "yellow"]))
     image = color_image([["red", "orange"], ["blue", "green"]])
     plain = segmenter.segment(image, words)
-    segmenter.options = SegmenterOptions(temperature=9.0)
-    warm = segmenter.segment(image, words)
-    segmenter.options, segmenter.calibration = SegmenterOptions(temperature=6.0), 1.5
-    both = segmenter.segment(image, words)
+    warm = segmenter.segment(image, words, SegmenterOptions(temperature=9.0))
+    fitted = replace(segmenter, model=replace(segmenter.model, temperature=1.5))
+    both = fitted.segment(image, words, SegmenterOptions(temperature=6.0))
     np.testing.assert_array_equal(plain.labels, warm.labels)
     np.testing.assert_array_equal(plain.scores, warm.scores)
     assert warm.confidence.mean() < plain.confidence.mean() - 5
@@ -88,7 +92,7 @@ def test_scores_are_what_a_frame_is_decided_by():
     image = color_image(STRIPES)
     scored = segmenter.score(image, words)
     assert scored.logits.shape == (4, 12, 3)  # red, blue and the negative
-    np.testing.assert_array_equal(scored.selection.columns, [0, 2])
+    np.testing.assert_array_equal(scored.selection.classes, [0, 2])
     every = segmenter.score(image, words, SegmenterOptions(select=False))
     np.testing.assert_allclose(every.logits[..., [0, 2, 3]], scored.logits, atol=1e-4)
 
@@ -100,8 +104,8 @@ def test_below_its_threshold_a_pixel_is_unknown():
     result = segmenter.segment(color_image(STRIPES), words)
     assert (result.labels[:, :30] == 255).all()
     assert (result.labels[:, 34:62] == 2).all() and (result.labels[:, 66:] == 1).all()
-    segmenter.options = SegmenterOptions(temperature=5.0, threshold=1.0)
-    result = segmenter.segment(color_image(STRIPES), words)
+    sure = SegmenterOptions(temperature=5.0, threshold=1.0)
+    result = segmenter.segment(color_image(STRIPES), words, sure)
     assert (result.labels[:, :62] == 255).all() and (result.labels[:, 66:] == 1).all()
 
 
@@ -119,8 +123,7 @@ def test_a_wide_vocabulary_gives_16_bit_labels():
     names = [f"thing number {i}" for i in range(600)] + ["red", "blue"]
     words = segmenter.embed(Vocabulary.from_names(names, negatives=["green"]))
     for select in (True, False):
-        segmenter.options = SegmenterOptions(select=select)
-        result = segmenter.segment(color_image(STRIPES), words)
+        result = segmenter.segment(color_image(STRIPES), words, SegmenterOptions(select=select))
         np.testing.assert_array_equal(result.labels, expected([[600, 65535, 601]]))
         assert result.labels.dtype == np.uint16 and result.unknown_id == 65535
 
@@ -168,7 +171,7 @@ class NarrowTextEncoder(ColorTextEncoder):
 
 def test_encoders_and_words_of_two_spaces_are_refused():
     with pytest.raises(ValueError, match="one space, got fake-colours with 48 dimensions and narrow with 8"):
-        Segmenter(ColorImageEncoder(), NarrowTextEncoder())
+        Model(ColorImageEncoder(), NarrowTextEncoder())
     from ovs_ros.vocabulary.prompts import embed
 
     narrow = embed(Vocabulary.from_names(["red"], negatives=["x"]), NarrowTextEncoder())
@@ -199,3 +202,34 @@ def test_encoders_and_words_of_two_spaces_are_refused():
 def test_options_out_of_range_are_refused(options, error):
     with pytest.raises(error, match=f"expected {next(iter(options))}"):
         SegmenterOptions(**options)
+
+
+def test_a_segmenter_is_immutable_and_another_one_is_made_of_it():
+    segmenter = color_segmenter()
+    with pytest.raises(FrozenInstanceError):
+        segmenter.options = SegmenterOptions()
+    with pytest.raises(FrozenInstanceError):
+        segmenter.model.temperature = 2.0
+    other = replace(segmenter, options=SegmenterOptions(select=False))
+    assert other.model is segmenter.model and segmenter.options.select and not other.options.select
+    with pytest.raises(TypeError, match="expected options to be a SegmenterOptions, got dict"):
+        replace(segmenter, options={"select": False})
+    with pytest.raises(ValueError, match="expected a positive temperature"):
+        replace(segmenter.model, temperature=0.0)
+
+
+def test_a_folder_with_the_embedded_model_loads_and_unknown_names_are_refused():
+    image = np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8)
+    by_name, by_folder = (ovs_ros.load(name) for name in ("stream", MODELS))
+    words = by_name.embed(Vocabulary.from_names(["dog", "sofa"]))
+    first, second = (one.segment(image, words) for one in (by_name, by_folder))
+    np.testing.assert_array_equal(first.labels, second.labels)
+    np.testing.assert_array_equal(first.confidence, second.confidence)
+    with pytest.raises(ValueError, match="expected the model to be stream, quality"):
+        ovs_ros.load("fast")
+
+
+def test_public_names_are_there():
+    assert callable(ovs_ros.load)
+    for name in ovs_ros.__all__:
+        assert getattr(ovs_ros, name) is not None

@@ -157,7 +157,7 @@ def load_temperature(preset: str, models: Path) -> float:
         temperature = float(json.loads(path.read_text(encoding="utf-8"))[preset]["temperature"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
-            f"expected the temperature of the preset {preset} in {path}, got {error!r}; fit it with "
+            f"expected the temperature of the model {preset} in {path}, got {error!r}; fit it with "
             "'ovs temperature' or reinstall ovs_ros"
         ) from error
     if not LOWEST_TEMPERATURE <= temperature <= HIGHEST_TEMPERATURE:

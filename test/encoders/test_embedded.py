@@ -26,12 +26,12 @@ def test_a_text_does_not_depend_on_its_neighbours() -> None:
 def test_any_image_size_goes_in(shape: tuple[int, int]) -> None:
     encoder = EmbeddedImageEncoder(patches=120)
     image = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
-    features = encoder.project(encoder.backbone(encoder.prepare(image)))
-    gh, gw, dim = features.patches.shape
-    assert gh * gw <= 120 and dim == encoder.dim == features.image.shape[0]
-    assert features.upsampling.grid == (4 * gh, 4 * gw)
-    np.testing.assert_allclose(np.linalg.norm(features.patches, axis=-1), 1.0, atol=1e-4)
-    cosine = features.upsampling.cosines(features.patches[0, :2])
+    features = encoder.encode(image)
+    gh, gw, dim = features.patch_tokens.shape
+    assert gh * gw <= 120 and dim == encoder.dim == features.class_token.shape[0]
+    assert features.grid == (4 * gh, 4 * gw)
+    np.testing.assert_allclose(np.linalg.norm(features.patch_tokens, axis=-1), 1.0, atol=1e-4)
+    cosine = features.logits(features.patch_tokens[0, :2])
     assert cosine.shape == (4 * gh, 4 * gw, min(2, gw)) and np.isfinite(cosine).all()
 
 
@@ -39,9 +39,9 @@ def test_one_images_padding_does_not_leak_into_the_next() -> None:
     encoder = EmbeddedImageEncoder(patches=120)
     rng = np.random.default_rng(1)
     first, second = (rng.integers(0, 256, (100, 137, 3), np.uint8) for _ in range(2))
-    encoder.prepare(first)
-    again = encoder.prepare(second).pixels
-    np.testing.assert_array_equal(again, EmbeddedImageEncoder(patches=120).prepare(second).pixels)
+    encoder.encode(first)
+    again, fresh = (one.encode(second).patch_tokens for one in (encoder, EmbeddedImageEncoder(patches=120)))
+    np.testing.assert_array_equal(again, fresh)
 
 
 def test_an_unknown_model_names_the_known_ones() -> None:

@@ -14,7 +14,7 @@ IMAGE = np.random.default_rng(1).integers(0, 256, (48, 64, 3), np.uint8)
 
 def encode(path: Path, image: np.ndarray, wanted: MapInput | None = None) -> tuple[np.ndarray, tuple]:
     encoder = FeatureMapEncoder(path, wanted)
-    got = encoder.run(encoder.prepare(image))
+    got = encoder.encode(image)
     assert got.values.dtype == np.float32 and encoder.channels == got.values.shape[2]
     return got.values, got.valid
 
@@ -49,12 +49,14 @@ def test_an_image_is_scaled_without_distortion_and_padding_does_not_keep_the_las
     save_encoder(path, size=(64, 64), kind=UINT8)
     encoder = FeatureMapEncoder(path)
     for image in (IMAGE, IMAGE.transpose(1, 0, 2).copy(), IMAGE):
-        prepared = encoder.prepare(image)
         height, width = image.shape[:2]
-        assert prepared.valid == (height / 64, width / 64)
-        shown = prepared.pixels[0].transpose(1, 2, 0)
-        np.testing.assert_array_equal(shown[:height, :width], image)
-        assert (shown[height:] == shown[-1, -1]).all() and (shown[:, width:] == shown[-1, -1]).all()
+        got, fresh = encoder.encode(image), FeatureMapEncoder(path).encode(image)
+        assert got.valid == (height / 64, width / 64)
+        np.testing.assert_array_equal(got.values, fresh.values)
+        # What the image covers is what the image alone gives: it was not scaled.
+        alone, _ = encode(path, np.pad(image, ((0, 64 - height), (0, 64 - width), (0, 0))))
+        rows, columns = height * got.values.shape[0] // 64, width * got.values.shape[1] // 64
+        np.testing.assert_allclose(got.values[:rows, :columns], alone[:rows, :columns], rtol=1e-5)
 
 
 def test_a_size_left_open_is_to_be_given(tmp_path: Path) -> None:

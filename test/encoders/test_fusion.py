@@ -1,5 +1,6 @@
 """Fusion of a second encoder's map into the first encoder's patches."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,7 @@ def weights(second: FeatureMapEncoder, w: float | np.ndarray, seed: int = 0) -> 
 
 
 def run(encoder: FusedImageEncoder | ColorImageEncoder | MultiScaleImageEncoder) -> Features:
-    return encoder.project(encoder.backbone(encoder.prepare(IMAGE)))
+    return encoder.encode(IMAGE)
 
 
 def test_all_weight_on_the_first_changes_nothing(second: FeatureMapEncoder) -> None:
@@ -44,9 +45,9 @@ def test_all_weight_on_the_first_changes_nothing(second: FeatureMapEncoder) -> N
         for e in (ColorImageEncoder(), FusedImageEncoder(ColorImageEncoder(), second, weights(second, 1.0)))
     )
     words = ColorTextEncoder().encode(["red", "blue"])
-    np.testing.assert_allclose(fused.patches, plain.patches, atol=1e-6)
-    np.testing.assert_allclose(fused.upsampling.cosines(words), plain.upsampling.cosines(words), atol=1e-6)
-    np.testing.assert_array_equal(fused.image, plain.image)
+    np.testing.assert_allclose(fused.patch_tokens, plain.patch_tokens, atol=1e-6)
+    np.testing.assert_allclose(fused.logits(words), plain.logits(words), atol=1e-6)
+    np.testing.assert_array_equal(fused.class_token, plain.class_token)
 
 
 @pytest.mark.parametrize("w", [0.0, 0.3, np.linspace(0, 1, DIM)], ids=["second", "scalar", "vector"])
@@ -56,14 +57,14 @@ def test_patches_and_pixels_are_mixed_and_brought_to_unit_norm(
     # A map that is the same everywhere: resizing it changes nothing.
     vector = np.arange(CHANNELS, dtype=np.float32)
     flat = FeatureMap(np.broadcast_to(vector, (4, 4, CHANNELS)).copy(), (0.7, 1.0))
-    monkeypatch.setattr(second, "run", lambda prepared: flat)
+    monkeypatch.setattr(second, "encode", lambda image: flat)
     learned = weights(second, w)
     fused = run(FusedImageEncoder(ColorImageEncoder(), second, learned))
     plain = run(ColorImageEncoder())
     words = np.eye(DIM, dtype=np.float32)
     for got, before in (
-        (fused.patches, plain.patches),
-        (fused.upsampling.cosines(words), plain.upsampling.cosines(words)),
+        (fused.patch_tokens, plain.patch_tokens),
+        (fused.logits(words) / fused.logit_scale, plain.logits(words) / plain.logit_scale),
     ):
         mixed = w * before + (1 - w) * (vector @ learned.projection + learned.bias)
         np.testing.assert_allclose(
@@ -80,13 +81,13 @@ def test_maps_are_laid_over_the_same_part_of_the_image(
     ys, xs = ((np.arange(side, dtype=np.float32) + 0.5) / (side * e) for e in valid)
     values = np.zeros((side, side, CHANNELS), np.float32)
     values[..., 0], values[..., 1] = ys[:, None], xs
-    monkeypatch.setattr(second, "run", lambda prepared: FeatureMap(values, valid))
+    monkeypatch.setattr(second, "encode", lambda image: FeatureMap(values, valid))
     projection = np.zeros((CHANNELS, DIM), np.float32)
     projection[0, 0] = projection[1, 1] = 1
     bias = np.zeros(DIM, np.float32)
     bias[2] = 1
     learned = FusionWeights(np.float32(0.0), projection, bias, MapInput(), second.digest)
-    patches = run(FusedImageEncoder(ColorImageEncoder(), second, learned)).patches  # 16 pixels each, (3, 5)
+    patches = run(FusedImageEncoder(ColorImageEncoder(), second, learned)).patch_tokens
     y, x = patches[..., 0] / patches[..., 2], patches[..., 1] / patches[..., 2]
     np.testing.assert_allclose(y[:, 0], [8 / 48, 24 / 48, 40 / 48], atol=1e-4)
     np.testing.assert_allclose(x[0, :4], [8 / 72, 24 / 72, 40 / 72, 56 / 72], atol=1e-4)
@@ -98,18 +99,17 @@ def test_several_scales_are_fused_one_by_one(second: FeatureMapEncoder) -> None:
     words = ColorTextEncoder().encode(["red", "blue", "green"])
     one = run(FusedImageEncoder(ColorImageEncoder(), second, learned))
     two = run(FusedImageEncoder(both, second, learned))
-    np.testing.assert_allclose(
-        two.upsampling.cosines(words), one.upsampling.cosines(words), rtol=1e-5, atol=1e-5
-    )
+    np.testing.assert_allclose(two.logits(words), one.logits(words), rtol=1e-5, atol=1e-5)
 
 
 def test_a_segmenter_takes_the_fused_encoder(tmp_path: Path, second: FeatureMapEncoder) -> None:
     weights(second, 1.0).save(tmp_path / "f.npz")
-    plain, fused = color_segmenter(), color_segmenter()
-    fused.image_encoder = with_second(fused.image_encoder, tmp_path / "e.onnx", str(tmp_path / "f.npz"))
-    assert fused.image_encoder.name == "fake-colours&e"
+    plain = color_segmenter()
+    encoder = with_second(plain.model.image_encoder, tmp_path / "e.onnx", str(tmp_path / "f.npz"))
+    fused = replace(plain, model=replace(plain.model, image_encoder=encoder))
+    assert fused.model.name == "fake-colours&e"
     words = plain.embed(Vocabulary.from_names(["red", "blue", "green", "white", "black"]))
-    np.testing.assert_array_equal(fused(IMAGE, words).labels, plain(IMAGE, words).labels)
+    np.testing.assert_array_equal(fused.segment(IMAGE, words).labels, plain.segment(IMAGE, words).labels)
 
 
 def test_weights_come_back_as_they_were_saved(tmp_path: Path, second: FeatureMapEncoder) -> None:

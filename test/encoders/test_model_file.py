@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from ovs_ros.cli.main import app
 from ovs_ros.encoders.model_file import MODEL_FILES, ModelFile, find_model_file, read_model_file
-from ovs_ros.load import load_model
+from ovs_ros.load import open_model
 
 
 def write(folder: Path, text: str) -> Path:
@@ -131,7 +131,7 @@ class TestWithoutTorch:
 
     def test_loading_says_what_to_install_or_to_copy(self) -> None:
         with pytest.raises(ModuleNotFoundError, match=r"pip install 'ovs_ros\[clip\]'.*clip-b16.*ovs export"):
-            load_model(ModelFile(model="clip-b16"))
+            open_model(ModelFile(model="clip-b16"))
 
     def test_exporting_says_what_to_install(self, tmp_path: Path) -> None:
         result = CliRunner().invoke(

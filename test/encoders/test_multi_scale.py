@@ -5,10 +5,12 @@ import numpy as np
 import pytest
 from fakes import ColorImageEncoder, ColorTextEncoder, color_image, color_segmenter
 
-from ovs_ros.encoders.heads import CosineHead
-from ovs_ros.encoders.multi_scale import MeanHead, MultiScaleImageEncoder
+from ovs_ros.encoders.features import Features
+from ovs_ros.encoders.heads import CosineHead, MeanHead
+from ovs_ros.encoders.multi_scale import MultiScaleImageEncoder
 from ovs_ros.geometry.resample import bilinear_matrix
-from ovs_ros.segmenter import Segmenter, SegmenterOptions
+from ovs_ros.model import Model
+from ovs_ros.segmenter import Segmenter
 from ovs_ros.vocabulary.vocabulary import Vocabulary
 
 
@@ -30,8 +32,8 @@ def test_mean_is_taken_on_the_finest_grid() -> None:
     fine = rng.standard_normal((6, 8, 4)).astype(np.float32)
     coarse = rng.standard_normal((3, 4, 4)).astype(np.float32)
     words = rng.standard_normal((5, 4)).astype(np.float32)
-    both = MeanHead((CosineHead(coarse), CosineHead(fine)), ((1.0, 1.0), (1.0, 1.0)))
-    got = both.cosines(words)
+    both = MeanHead((CosineHead(coarse, 1.0), CosineHead(fine, 1.0)), ((1.0, 1.0), (1.0, 1.0)))
+    got = both.logits(words)
     assert both.grid == (6, 8) and got.shape == (6, 8, 5)
     for word in range(5):
         up = cv2.resize((coarse @ words[word]), (8, 6), interpolation=cv2.INTER_LINEAR)
@@ -43,18 +45,16 @@ class HalfSize(ColorImageEncoder):
 
     name = "half"
 
-    def prepare(self, image: np.ndarray) -> tuple[np.ndarray, tuple[float, float]]:
-        return super().prepare(np.ascontiguousarray(image[::2, ::2]))
+    def encode(self, image: np.ndarray) -> Features:
+        return super().encode(np.ascontiguousarray(image[::2, ::2]))
 
 
 def test_segments_like_each_of_its_scales() -> None:
     image = color_image([["red", "blue"], ["green", "yellow"]], size=64)
     names = Vocabulary.from_names(["red", "green", "blue", "yellow"])
     single = color_segmenter()
-    both = Segmenter(
-        MultiScaleImageEncoder([HalfSize(), ColorImageEncoder()]), ColorTextEncoder(), SegmenterOptions()
-    )
-    assert both.image_encoder.name == "half+fake-colours"
+    both = Segmenter(Model(MultiScaleImageEncoder([HalfSize(), ColorImageEncoder()]), ColorTextEncoder()))
+    assert both.model.name == "half+fake-colours"
     want = single.segment(image, single.embed(names)).labels
     got = both.segment(image, both.embed(names)).labels
     assert (got != want).mean() < 0.02

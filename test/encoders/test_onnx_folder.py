@@ -31,7 +31,8 @@ from ovs_ros.encoders.manifest import read_manifest  # noqa: E402
 from ovs_ros.encoders.model_file import ModelFile  # noqa: E402
 from ovs_ros.encoders.onnx_folder import fit_into, load_exported  # noqa: E402
 from ovs_ros.encoders.patches import fit_grid  # noqa: E402
-from ovs_ros.load import load_model  # noqa: E402
+from ovs_ros.load import load_model, open_model  # noqa: E402
+from ovs_ros.model import Model  # noqa: E402
 from ovs_ros.runtime.onnx import CPU, CUDA  # noqa: E402
 from ovs_ros.runtime.parity import LEAST, ParityError, compare, fixed_picture  # noqa: E402
 from ovs_ros.runtime.torch_to_onnx import write_static  # noqa: E402
@@ -107,7 +108,7 @@ def copied(exported: Path, tmp_path: Path) -> Path:
 
 
 def encode(encoder: Any, image: Any) -> Any:
-    return encoder.project(encoder.backbone(encoder.prepare(image)))
+    return encoder.encode(image)
 
 
 def change(folder: Path, **values: Any) -> None:
@@ -127,13 +128,16 @@ def test_features_are_those_of_torch(model: OpenClipViT, exported: Path, precisi
     torch_encoder = TorchImageEncoder(model, patches=PATCHES, device="cpu", precision="fp32")
     encoder, _ = load_exported(exported, device="cpu", threads=1, precision=precision)
     found, expected = encode(encoder, image), encode(torch_encoder, image)
-    for a, b in ((found.patches, expected.patches), (found.image[None], expected.image[None])):
+    for a, b in (
+        (found.patch_tokens, expected.patch_tokens),
+        (found.class_token[None], expected.class_token[None]),
+    ):
         assert a.dtype == np.float32 and a.shape == b.shape
         assert compare(a, b).least > LEAST[precision]
         assert np.allclose(np.linalg.norm(a, axis=-1), 1, atol=1e-3)
     assert found.valid == expected.valid
-    words = found.patches.reshape(-1, found.patches.shape[2])[:3]
-    assert np.allclose(found.upsampling.cosines(words), found.patches @ words.T, atol=1e-5)
+    words = found.patch_tokens.reshape(-1, found.patch_tokens.shape[2])[:3]
+    assert np.allclose(found.logits(words), found.logit_scale * (found.patch_tokens @ words.T), atol=1e-4)
 
 
 def test_words_are_those_of_torch(model: OpenClipViT, exported: Path) -> None:
@@ -166,17 +170,18 @@ def test_where_no_gpu_works_after_all_the_cpus_precision_is_taken(
 
 
 def test_a_model_file_may_name_the_folder(exported: Path) -> None:
-    image, text = load_model(ModelFile(model=str(exported), device="cpu", templates=("one {}",)))
-    assert image.device == "cpu" and image.name.startswith("small naclip@48-")
-    assert text.templates == ("one {}",)
+    opened = open_model(ModelFile(model=str(exported), device="cpu", templates=("one {}",)))
+    assert opened.device == "cpu" and opened.name.startswith("small naclip@48-")
+    assert opened.text_encoder.templates == ("one {}",)
+    assert load_model(exported, device="cpu").name == opened.name
 
 
 def test_earlier_features_stay_as_they_were(exported: Path) -> None:
     encoder, _ = load_exported(exported, device="cpu", threads=1, precision="fp32")
     first = encode(encoder, fixed_picture(96, 128))
-    before = first.patches.copy()
+    before = first.patch_tokens.copy()
     encode(encoder, 255 - fixed_picture(96, 128))
-    assert np.array_equal(first.patches, before)
+    assert np.array_equal(first.patch_tokens, before)
 
 
 def test_padding_comes_back_when_an_image_of_another_shape_follows(exported: Path) -> None:
@@ -185,7 +190,7 @@ def test_padding_comes_back_when_an_image_of_another_shape_follows(exported: Pat
     expected = encode(encoder, tall)
     encode(encoder, fixed_picture(96, 128))
     again = encode(encoder, tall)
-    assert np.array_equal(again.patches, expected.patches)
+    assert np.array_equal(again.patch_tokens, expected.patch_tokens)
     assert again.valid == (1.0, pytest.approx(38 / 128))
 
 
@@ -200,9 +205,9 @@ def test_any_image_lies_in_the_grid_and_fills_one_side(
 
 
 def test_a_segmenter_takes_it(exported: Path) -> None:
-    segmenter = Segmenter(*load_exported(exported, device="cpu", threads=1))
+    segmenter = Segmenter(Model(*load_exported(exported, device="cpu", threads=1)))
     words = segmenter.embed(Vocabulary.from_names(list(WORDS)))
-    result = segmenter(fixed_picture(120, 160), words)
+    result = segmenter.segment(fixed_picture(120, 160), words)
     assert result.labels.shape == (120, 160)
 
 
@@ -212,25 +217,26 @@ def test_decoders_give_what_torch_gives_whatever_the_bucket(
 ) -> None:
     image = fixed_picture(96, 128)
     words = np.random.default_rng(count).standard_normal((count, decoding.dim)).astype(np.float32)
+    words /= np.linalg.norm(words, axis=1, keepdims=True)
     torch_encoder = TorchImageEncoder(decoding, patches=PATCHES, device="cpu", precision="fp32")
     encoder, _ = load_exported(exported_decoding, device="cpu", threads=1, precision="fp32")
-    found, expected = encode(encoder, image).upsampling, encode(torch_encoder, image).upsampling
+    found, expected = encode(encoder, image).head, encode(torch_encoder, image).head
     assert found.grid == expected.grid == (12, 16)
     # More words than the largest bucket holds are decoded apart.
-    parts = [expected.cosines(words[start : start + 16]) for start in range(0, count, 16)]
-    assert np.allclose(found.cosines(words), np.concatenate(parts, axis=2), atol=1e-4)
+    parts = [expected.logits(words[start : start + 16]) for start in range(0, count, 16)]
+    assert np.allclose(found.logits(words), np.concatenate(parts, axis=2), atol=1e-4)
     added = np.random.default_rng(0).standard_normal((6, 8, count)).astype(np.float32)
-    spread = found.cosines(words, added) - found.cosines(words)
+    spread = found.logits(words, added) - found.logits(words)
     assert spread.mean() == pytest.approx(added.mean(), abs=0.1)
 
 
 def test_a_decoder_refuses_prompts_that_it_was_not_exported_for(exported_decoding: Path) -> None:
     encoder, _ = load_exported(exported_decoding, device="cpu", threads=1, precision="fp32")
-    upsampling = encode(encoder, fixed_picture(96, 128)).upsampling
+    head = encode(encoder, fixed_picture(96, 128)).head
     with pytest.raises(ValueError, match="expected 1 prompts"):
-        upsampling.cosines(np.ones((3, 4, encoder.dim), np.float32))
+        head.logits(np.ones((3, 4, encoder.dim), np.float32))
     with pytest.raises(ValueError, match="second encoder"):
-        upsampling.changed(lambda embeddings, valid: embeddings, (1.0, 1.0))
+        head.changed(lambda embeddings, valid: embeddings, (1.0, 1.0))
 
 
 def test_the_manifest_tells_what_was_measured(exported_decoding: Path) -> None:
@@ -282,9 +288,7 @@ def test_cat_seg_is_exported_with_its_decoder(tmp_path: Path, monkeypatch: pytes
     reference = TorchImageEncoder(cat_seg, patches=24, device="cpu", precision="fp32")
     words = np.random.default_rng(0).standard_normal((5, cat_seg.dim)).astype(np.float32)
     words /= np.linalg.norm(words, axis=1, keepdims=True)
-    found, expected = (
-        encode(one, fixed_picture(64, 96)).upsampling.cosines(words) for one in (image, reference)
-    )
+    found, expected = (encode(one, fixed_picture(64, 96)).logits(words) for one in (image, reference))
     assert np.allclose(found, expected, atol=1e-3)
 
 

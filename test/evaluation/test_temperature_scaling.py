@@ -8,11 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ovs_ros.encoders import embedded
+from ovs_ros.encoders.embedded import CALIBRATION_FILE, load_temperature
 from ovs_ros.evaluation.temperature_scaling import (
-    CALIBRATION_FILE,
     Reliability,
     fit_temperature,
-    load_temperature,
     model_digest,
 )
 

@@ -1,5 +1,6 @@
 """What only a GPU can show: graphs give what eager calls give, fp16 agrees with fp32, frames do not wait."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,9 @@ from torch_models import TinyDecoding, TinyDense, noise_image  # noqa: E402
 from ovs_ros.encoders.clip.image_encoder import TorchImageEncoder  # noqa: E402
 from ovs_ros.encoders.clip.text_encoder import ClipTextEncoder  # noqa: E402
 from ovs_ros.encoders.features import Features  # noqa: E402
+from ovs_ros.model import Model  # noqa: E402
 from ovs_ros.segmenter import Segmenter, SegmenterOptions  # noqa: E402
-from ovs_ros.steps.torch_frame import TorchSegmenter  # noqa: E402
+from ovs_ros.steps.torch_frame import TorchFrame  # noqa: E402
 from ovs_ros.vocabulary.vocabulary import Vocabulary  # noqa: E402
 from ovs_ros.vocabulary.word_embeddings import WordEmbeddings  # noqa: E402
 
@@ -25,7 +27,7 @@ def on_gpu(model: TinyDense, patches: int = 300, **settings: Any) -> TorchImageE
 
 
 def encode(encoder: TorchImageEncoder, image: np.ndarray) -> Features:
-    return encoder.project(encoder.backbone(encoder.prepare(image)))
+    return encoder.encode(image)
 
 
 def random_words(count: int) -> WordEmbeddings:
@@ -44,9 +46,9 @@ def test_a_graph_gives_what_an_eager_call_gives(window: int) -> None:
     for seed in range(4):
         image = noise_image(240, 320, seed)
         expected, got = encode(eager, image), encode(graph, image)
-        np.testing.assert_allclose(got.patches, expected.patches, atol=1e-3)
-        np.testing.assert_allclose(got.image, expected.image, atol=1e-3)
-    assert graph.notices == eager.notices == []
+        np.testing.assert_allclose(got.patch_tokens, expected.patch_tokens, atol=1e-3)
+        np.testing.assert_allclose(got.class_token, expected.class_token, atol=1e-3)
+    assert graph.fallbacks == eager.fallbacks == []
 
 
 def test_a_captured_model_is_not_called_again() -> None:
@@ -67,7 +69,7 @@ def test_lower_precision_agrees_with_fp32_on_the_best_word(precision: str) -> No
     agreement = []
     for seed in range(4):
         best = [
-            (encode(encoder, noise_image(480, 640, seed)).patches @ words.T).argmax(2)
+            (encode(encoder, noise_image(480, 640, seed)).patch_tokens @ words.T).argmax(2)
             for encoder in (exact, rough)
         ]
         agreement.append((best[0] == best[1]).mean())
@@ -78,31 +80,33 @@ def test_fp32_on_the_gpu_gives_what_the_cpu_gives() -> None:
     image = noise_image(240, 320)
     cpu = encode(on_gpu(TinyDense(), device="cpu", precision="fp32"), image)
     gpu = encode(on_gpu(TinyDense(), precision="fp32"), image)
-    assert (cpu.patches * gpu.patches).sum(-1).min() > 0.9999
+    assert (cpu.patch_tokens * gpu.patch_tokens).sum(-1).min() > 0.9999
 
 
 @pytest.mark.parametrize("options", [{}, {"select": False}, {"rule": "top_n", "top_n": 3}], ids=str)
 def test_the_whole_frame_is_the_segmenters(options: dict[str, Any]) -> None:
     encoder = on_gpu(TinyDense(), precision="fp32")
     text = ClipTextEncoder(encoder.model, ("{}",))
-    own, whole = (kind(encoder, text, SegmenterOptions(**options)) for kind in (Segmenter, TorchSegmenter))
+    own = Segmenter(Model(encoder, text), SegmenterOptions(**options))
+    whole = replace(own, frame_path=TorchFrame(encoder))
     for count in (20, 90, 30):
         words, image = random_words(count), noise_image(480, 640, count)
         expected, got = own.segment(image, words), whole.segment(image, words)
         assert set(got.stages_ms) == {"prepare", "launch", "wait"}
         assert got.selected_names == expected.selected_names
         assert (got.labels == expected.labels).mean() >= 0.999
-    assert encoder.notices == []
+    assert encoder.fallbacks == []
 
 
 def test_a_frame_waits_for_the_device_once(monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = on_gpu(TinyDense())
-    segmenter = TorchSegmenter(encoder, ClipTextEncoder(encoder.model, ("{}",)), SegmenterOptions())
+    model = Model(encoder, ClipTextEncoder(encoder.model, ("{}",)))
+    segmenter = Segmenter(model, frame_path=TorchFrame(encoder))
     words, image = random_words(20), noise_image(480, 640)
     for _ in range(2):
         segmenter.segment(image, words)
-    prepared = encoder.prepare(image)
-    encoder.backbone(prepared)
+    shape = encoder.buffers(*image.shape[:2])
+    shape.encode()
     waits, wait = [], encoder.wait
 
     def counted() -> None:
@@ -114,7 +118,8 @@ def test_a_frame_waits_for_the_device_once(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(encoder, "wait", counted)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        encoder.backbone(prepared)
+        encoder.upload(shape)
+        shape.encode()
         assert not waits
         segmenter.segment(image, words)
         assert len(waits) == 1
@@ -132,14 +137,16 @@ def test_a_model_that_cannot_be_captured_runs_as_it_is_and_says_so() -> None:
     encoder, plain = on_gpu(Waits()), on_gpu(TinyDense())
     for seed in range(2):
         image = noise_image(240, 320, seed)
-        np.testing.assert_allclose(encode(encoder, image).patches, encode(plain, image).patches, atol=1e-3)
-    assert len(encoder.notices) == 1 and "could not be captured" in encoder.notices[0]
+        np.testing.assert_allclose(
+            encode(encoder, image).patch_tokens, encode(plain, image).patch_tokens, atol=1e-3
+        )
+    assert len(encoder.fallbacks) == 1 and "could not be captured" in encoder.fallbacks[0]
 
 
 def test_a_decoder_on_the_gpu_gives_what_it_gives_on_the_cpu() -> None:
     image, words = noise_image(240, 320), random_words(8).embeddings
     cpu, gpu = (
-        encode(on_gpu(TinyDecoding(), device=device, precision="fp32"), image).upsampling.cosines(words)
+        encode(on_gpu(TinyDecoding(), device=device, precision="fp32"), image).logits(words)
         for device in ("cpu", "cuda")
     )
     np.testing.assert_allclose(gpu, cpu, atol=1e-3)
@@ -155,6 +162,6 @@ def test_a_full_gpu_ends_on_the_cpu() -> None:
     encoder = on_gpu(Full())
     features = encode(encoder, noise_image(480, 640))
     assert encoder.device == "cpu" and encoder.footprint.patches == 300
-    assert encoder.notices[-1] == "runs on cpu with 300 patches, for the memory of cuda:0 was full"
+    assert encoder.fallbacks[-1] == "runs on cpu with 300 patches, because the memory of cuda:0 was full"
     expected = encode(on_gpu(TinyDense(), device="cpu"), noise_image(480, 640))
-    assert (features.patches * expected.patches).sum(-1).min() > 0.999
+    assert (features.patch_tokens * expected.patch_tokens).sum(-1).min() > 0.999

@@ -112,7 +112,7 @@ def test_torch_takes_the_number_before_and_after_its_import():
 COUNT = """
 import os, sys
 import numpy as np
-from ovs_ros.segmenter import Segmenter
+import ovs_ros
 from ovs_ros.vocabulary.vocabulary import Vocabulary
 before = len(os.listdir("/proc/self/task"))
 segmenter = ovs_ros.load("stream", threads=int(sys.argv[1]))

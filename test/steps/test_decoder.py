@@ -13,9 +13,10 @@ from ovs_ros.steps.grid import covered
 def features(grid, valid):
     """Features of which the decoder needs no more than the fine grid and the valid."""
     return Features(
-        image=np.zeros(DIM, np.float32),
-        patches=np.zeros((1, 1, DIM), np.float32),
-        upsampling=CosineHead(np.zeros((*grid, 1), np.float32)),
+        class_token=np.zeros(DIM, np.float32),
+        patch_tokens=np.zeros((1, 1, DIM), np.float32),
+        head=CosineHead(np.zeros((*grid, 1), np.float32), 1.0),
+        logit_scale=1.0,
         valid=valid,
     )
 

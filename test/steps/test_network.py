@@ -10,7 +10,9 @@ from onnx import TensorProto, helper
 
 from ovs_ros.encoders.features import Features
 from ovs_ros.encoders.heads import CosineHead
-from ovs_ros.segmenter import Segmenter, SegmenterOptions
+from ovs_ros.model import Model
+from ovs_ros.options import SegmenterOptions
+from ovs_ros.segmenter import Segmenter
 from ovs_ros.steps.alignment import align
 from ovs_ros.steps.network import MOST_WORDS, Network
 from ovs_ros.vocabulary.vocabulary import Vocabulary
@@ -64,14 +66,14 @@ def features_of(seed: int, h: int = 3, w: int = 4) -> Features:
     rng = np.random.default_rng(seed)
     patches = rng.standard_normal((h, w, DIM)).astype(np.float32)
     patches /= np.linalg.norm(patches, axis=2, keepdims=True)
-    return Features(patches[0, 0], patches, CosineHead(patches), (1.0, 1.0))
+    return Features(patches[0, 0], patches, CosineHead(patches, SCALE), (1.0, 1.0), SCALE)
 
 
 def test_residual_is_what_the_network_adds_to_the_cosines(tmp_path: Path) -> None:
     network = Network(write_network(tmp_path / "n.onnx", added=3.0))
     features = features_of(0)
-    words = features.patches[1]  # (4, DIM)
-    residual = network.residual(features, words, SCALE)
+    words = features.patch_tokens[1]  # (4, DIM)
+    residual = network.residual(features, words)
     assert residual.shape == (3, 4, 4)
     np.testing.assert_allclose(residual[..., 0], 3.0, atol=1e-4)
     np.testing.assert_allclose(residual[..., 1:], 0.0, atol=1e-4)
@@ -81,8 +83,8 @@ def test_only_the_words_that_matter_are_refined(tmp_path: Path) -> None:
     """The network adds to the first word it is given; words far from every patch are not among them."""
     network = Network(write_network(tmp_path / "n.onnx", added=3.0))
     features = features_of(4, h=1, w=3)
-    words = np.concatenate((-features.patches[0, :2], features.patches[0]))  # two far, three near
-    residual = network.residual(features, words, SCALE, most=3)
+    words = np.concatenate((-features.patch_tokens[0, :2], features.patch_tokens[0]))  # two far, three near
+    residual = network.residual(features, words, most=3)
     np.testing.assert_allclose(residual[..., 2], 3.0, atol=1e-4)
     np.testing.assert_allclose(residual[..., 3:], 0.0, atol=1e-4)
     np.testing.assert_allclose(residual[..., :2], 1.0, atol=1e-4)
@@ -92,22 +94,22 @@ def test_a_word_that_is_the_best_of_one_patch_matters_more_than_a_near_second(tm
     network = Network(write_network(tmp_path / "n.onnx", added=3.0))
     axes = np.eye(DIM, dtype=np.float32)
     patches = axes[None, :2]  # (1, 2, DIM)
-    features = Features(axes[0], patches, CosineHead(patches), (1.0, 1.0))
+    features = Features(axes[0], patches, CosineHead(patches, SCALE), (1.0, 1.0), SCALE)
     second = 0.96 * axes[0] + 0.28 * axes[2]  # nearly the best of the first patch
     unlikely = 0.6 * axes[1] + 0.8 * axes[3]  # the best of the second one all the same
     words = np.stack((second, axes[0], unlikely))
-    residual = network.residual(features, words, SCALE, most=2)
+    residual = network.residual(features, words, most=2)
     np.testing.assert_allclose(residual[0, 0], [1.5, 3.0, 0.0], atol=1e-4)
-    every = network.residual(features, words, SCALE, most=3)
+    every = network.residual(features, words, most=3)
     np.testing.assert_allclose(every[0, 0], [3.0, 0.0, 0.0], atol=1e-4)
 
 
 def test_alignment_adds_it_and_divides_by_the_temperature(tmp_path: Path) -> None:
     network = Network(write_network(tmp_path / "n.onnx", added=3.0))
     features = features_of(1)
-    words = features.patches[1]
-    plain = align(features, words, SCALE, 2.0)
-    refined = align(features, words, SCALE, 2.0, network)
+    words = features.patch_tokens[1]
+    plain = align(features, words, temperature=2.0)
+    refined = align(features, words, network=network, temperature=2.0)
     np.testing.assert_allclose(refined[..., 0] - plain[..., 0], 1.5, atol=1e-4)
     np.testing.assert_allclose(refined[..., 1:], plain[..., 1:], atol=1e-4)
 
@@ -115,21 +117,20 @@ def test_alignment_adds_it_and_divides_by_the_temperature(tmp_path: Path) -> Non
 def test_a_list_too_long_for_the_network_keeps_its_cosines(tmp_path: Path) -> None:
     network = Network(write_network(tmp_path / "n.onnx", added=3.0))
     features = features_of(2)
-    words = np.tile(features.patches[0, :1], (MOST_WORDS + 1, 1))
-    np.testing.assert_array_equal(align(features, words, SCALE, 1.0, network), align(features, words, SCALE))
+    words = np.tile(features.patch_tokens[0, :1], (MOST_WORDS + 1, 1))
+    np.testing.assert_array_equal(align(features, words, network=network), align(features, words))
 
 
 def test_the_option_switches_it_off(tmp_path: Path) -> None:
     """The network makes everything the first word; without it the picture is what it is."""
     network = Network(write_network(tmp_path / "n.onnx", added=1e3))
-    segmenter = Segmenter(
-        ColorImageEncoder(), ColorTextEncoder(), SegmenterOptions(select=False), network=network
-    )
+    model = Model(ColorImageEncoder(), ColorTextEncoder(), network)
+    segmenter = Segmenter(model, SegmenterOptions(select=False))
     words = segmenter.embed(Vocabulary.from_names(["red", "blue"]))
     image = color_image([["red", "blue"]], size=32)
-    assert set(np.unique(segmenter(image, words).labels)) == {0}
-    segmenter.options = SegmenterOptions(select=False, network=False)
-    assert set(np.unique(segmenter(image, words).labels)) == {0, 1}
+    assert set(np.unique(segmenter.segment(image, words).labels)) == {0}
+    without = SegmenterOptions(select=False, network=False)
+    assert set(np.unique(segmenter.segment(image, words, without).labels)) == {0, 1}
 
 
 def test_foreign_networks_are_refused(tmp_path: Path) -> None:
@@ -141,10 +142,10 @@ def test_foreign_networks_are_refused(tmp_path: Path) -> None:
         Network(write_network(tmp_path / "three.onnx", 0.0, prompts=3))
     narrow = Network(write_network(tmp_path / "narrow.onnx", 0.0, dim=7))
     with pytest.raises(ValueError, match="trained with these encoders"):
-        Segmenter(ColorImageEncoder(), ColorTextEncoder(), network=narrow)
+        Model(ColorImageEncoder(), ColorTextEncoder(), network=narrow)
 
 
 def test_an_encoder_without_hidden_features_is_refused(tmp_path: Path) -> None:
     network = Network(write_network(tmp_path / "n.onnx", 0.0, shallow=True))
     with pytest.raises(ValueError, match="hidden features"):
-        network.residual(features_of(3), np.zeros((1, DIM), np.float32), SCALE)
+        network.residual(features_of(3), np.zeros((1, DIM), np.float32))

@@ -24,11 +24,11 @@ def features_of(patch_grid, node_grid, valid=(1.0, 1.0), seed=0):
     patches = rng.standard_normal((*patch_grid, 6)).astype(np.float32) + 1
     patches /= np.linalg.norm(patches, axis=2, keepdims=True)
     pixels = rng.standard_normal((*node_grid, 6)).astype(np.float32)
-    return Features(patches[0, 0], patches, CosineHead(pixels), valid)
+    return Features(patches[0, 0], patches, CosineHead(pixels, 1.0), valid, 1.0)
 
 
 def some_logits(features, words=3, seed=1):
-    shape = [covered(features.upsampling.grid[axis], features.valid[axis]) for axis in (0, 1)]
+    shape = [covered(features.grid[axis], features.valid[axis]) for axis in (0, 1)]
     return np.random.default_rng(seed).standard_normal((*shape, words)).astype(np.float32)
 
 
@@ -65,7 +65,7 @@ def test_propagation_adds_what_it_changes_of_the_patches_means():
     logits = some_logits(features)
     got = refine(logits, features, some_image(), "propagation")
     means = logits.reshape(4, 4, 5, 4, 3).mean(axis=(1, 3))
-    change = propagate(means, features.patches) - means
+    change = propagate(means, features.patch_tokens) - means
     # In the middle of four patches bilinear interpolation takes their mean.
     around = change[:2, :2].mean(axis=(0, 1))
     np.testing.assert_allclose((got - logits)[3:5, 3:5].mean(axis=(0, 1)), around, atol=1e-5)
@@ -76,10 +76,11 @@ def test_padding_takes_no_part_in_propagation():
     features = features_of((6, 8), (24, 32), valid=(0.5, 0.75))
     logits = some_logits(features)
     cut = Features(
-        features.image,
-        features.patches[:3, :6],
-        CosineHead(np.zeros((12, 24, 6), np.float32)),
+        features.class_token,
+        features.patch_tokens[:3, :6],
+        CosineHead(np.zeros((12, 24, 6), np.float32), 1.0),
         (1.0, 1.0),
+        1.0,
     )
     image = some_image()
     np.testing.assert_allclose(
@@ -102,15 +103,15 @@ def test_the_guide_lies_under_the_nodes():
 def test_what_follows_edges_gets_nodes_finer_than_patches():
     features = features_of((5, 6), (5, 6))
     fine = with_fine_grid(features, "pamr")
-    assert fine.upsampling.grid == (20, 24)
+    assert fine.grid == (20, 24)
     words = np.eye(6, dtype=np.float32)[:2]
-    cosines = fine.upsampling.cosines(words)
+    cosines = fine.head.logits(words)
     near = np.float32([0.875, 0.125])  # The third node of four lies an eighth of a patch behind the centre.
-    coarse = features.upsampling.cosines(words)[:2, :2]
+    coarse = features.head.logits(words)[:2, :2]
     np.testing.assert_allclose(cosines[2, 2], np.einsum("y,x,yxm->m", near, near, coarse), rtol=1e-5)
-    doubled = fine.upsampling.changed(lambda grid, valid: 2 * grid, (1.0, 1.0)).cosines(words)
+    doubled = fine.head.changed(lambda grid, valid: 2 * grid, (1.0, 1.0)).logits(words)
     np.testing.assert_allclose(doubled, 2 * cosines, rtol=1e-5)
-    added = fine.upsampling.cosines(words, np.ones((5, 6, 2), np.float32))
+    added = fine.head.logits(words, np.ones((5, 6, 2), np.float32))
     np.testing.assert_allclose(added, cosines + 1, atol=1e-5)
 
 

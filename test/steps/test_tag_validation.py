@@ -6,6 +6,7 @@ from fakes import COLORS, ColorImageEncoder, ColorTextEncoder, color_image
 
 from ovs_ros.encoders.features import Features
 from ovs_ros.encoders.heads import CosineHead
+from ovs_ros.model import Model
 from ovs_ros.options import SegmenterOptions
 from ovs_ros.segmenter import Segmenter
 from ovs_ros.steps.selection import Selection
@@ -19,8 +20,7 @@ RELABEL = SegmenterOptions(validation="relabel", validation_top_k=1)
 
 def features_of(rows):
     """An image of plain squares, 4 x 4 patches and 8 x 8 nodes each."""
-    encoder = ColorImageEncoder()
-    return encoder.project(encoder.backbone(encoder.prepare(color_image(rows, size=64))))
+    return ColorImageEncoder().encode(color_image(rows, size=64))
 
 
 def claim(rows, names, selected, negatives=(), seen=()):
@@ -50,7 +50,7 @@ def squares(image, size=64):
 
 def check(shown, claimed, names, selected, options, **more):
     pixels, logits, selection, words = claim(claimed, names, selected, **more)
-    columns, grown = validate_tags(pixels, logits, features_of(shown), selection, words, 20.0, options)
+    columns, grown = validate_tags(pixels, logits, features_of(shown), selection, words, options)
     return squares(columns), grown
 
 
@@ -61,7 +61,7 @@ def test_what_its_features_bear_out_stays():
     rows = [["red", "green"], ["green", "red"]]
     pixels, logits, selection, words = claim(rows, NAMES, ["red", "green"])
     for options in (REJECT, RELABEL):
-        columns, same = validate_tags(pixels, logits, features_of(rows), selection, words, 20.0, options)
+        columns, same = validate_tags(pixels, logits, features_of(rows), selection, words, options)
         assert columns is pixels and same is selection
 
 
@@ -69,11 +69,11 @@ def test_a_region_with_a_false_name_is_rejected_or_relabelled():
     columns, grown = check(
         [["blue", "red", "green"]], [["green", "red", "green"]], NAMES, ["red", "green"], REJECT
     )
-    assert columns == [[2, 0, 1]] and grown.columns.tolist() == [0, 1]
+    assert columns == [[2, 0, 1]] and grown.classes.tolist() == [0, 1]
     columns, grown = check(
         [["blue", "red", "green"]], [["green", "red", "green"]], NAMES, ["red", "green"], RELABEL
     )
-    assert columns == [[2, 0, 1]] and grown.columns.tolist() == [0, 1, 2]
+    assert columns == [[2, 0, 1]] and grown.classes.tolist() == [0, 1, 2]
     assert grown.scores[2] > 0.9 and grown.scores[:2].tolist() == [1, 1]
 
 
@@ -87,7 +87,7 @@ def test_a_name_among_the_best_k_stays():
 
 def test_a_name_that_comes_in_keeps_the_order_of_the_columns():
     columns, grown = check([["red", "blue"]], [["green", "blue"]], NAMES, ["green", "blue"], RELABEL)
-    assert columns == [[0, 2]] and grown.columns.tolist() == [0, 1, 2]
+    assert columns == [[0, 2]] and grown.classes.tolist() == [0, 1, 2]
 
 
 def test_names_of_the_training_are_spared_unless_asked():
@@ -103,14 +103,14 @@ def test_negatives_are_not_checked_but_take_regions():
         columns, grown = check(
             shown, claimed, NAMES, ["red", "green", "yellow"], options, negatives=["yellow"]
         )
-        assert columns == [[3, 2, 0]] and grown.columns.tolist() == [0, 1]
+        assert columns == [[3, 2, 0]] and grown.classes.tolist() == [0, 1]
 
 
 def test_regions_below_a_patch_are_not_checked():
     pixels, logits, selection, words = claim([["red"]], NAMES, ["red", "green"])
     logits[2, 2] = [0, 1]
     pixels[16:24, 16:24] = 1
-    columns, _ = validate_tags(pixels, logits, features_of([["red"]]), selection, words, 20.0, REJECT)
+    columns, _ = validate_tags(pixels, logits, features_of([["red"]]), selection, words, REJECT)
     assert (columns[16:24, 16:24] == 1).all()
 
 
@@ -120,7 +120,7 @@ def test_regions_are_compared_with_all_words_of_a_large_vocabulary(options):
     # Two better names, although selection would list a single one.
     few = replace(options, validation_top_k=2, shortlist=1)
     columns, grown = check([["blue", "red"]], [["green", "red"]], names, ["red", "green"], few)
-    assert columns == [[2, 0]] and grown.columns.tolist() == ([0, 1, 2] if options is RELABEL else [0, 1])
+    assert columns == [[2, 0]] and grown.classes.tolist() == ([0, 1, 2] if options is RELABEL else [0, 1])
 
 
 def test_many_new_names_widen_the_columns():
@@ -132,14 +132,14 @@ def test_many_new_names_widen_the_columns():
         Vocabulary.from_names([f"word {i}" for i in range(294)]), np.concatenate((own, others))
     )
     patches = own.reshape(grid, grid, dim)[rng.permutation(grid)]
-    features = Features(patches[0, 0], patches, CosineHead(patches), (1.0, 1.0))
+    features = Features(patches[0, 0], patches, CosineHead(patches, 20.0), (1.0, 1.0), 20.0)
     selection = Selection(np.arange(64, 294), np.ones(230, np.float32), np.arange(64, 294))
     best = np.arange(64).reshape(grid, grid)
     columns, grown = validate_tags(
-        best.astype(np.uint8), np.eye(230, dtype=np.float32)[best], features, selection, words, 20.0, RELABEL
+        best.astype(np.uint8), np.eye(230, dtype=np.float32)[best], features, selection, words, RELABEL
     )
-    assert columns.dtype == np.uint16 and len(grown.columns) == 294
-    np.testing.assert_array_equal(own[grown.columns[columns]], patches)
+    assert columns.dtype == np.uint16 and len(grown.classes) == 294
+    np.testing.assert_array_equal(own[grown.classes[columns]], patches)
 
 
 @pytest.mark.parametrize("validation", ["relabel", "reject"])
@@ -147,23 +147,22 @@ def test_the_segmenter_validates_with_the_names_that_it_was_trained_with(validat
     class Colorblind(ColorImageEncoder):
         """Its pixels see red where its patches see blue."""
 
-        def project(self, features):
-            dense = super().project(features)
-            confused = CosineHead(dense.upsampling.pixels[..., self.swap])
-            return replace(dense, upsampling=confused)
+        def encode(self, image):
+            dense = super().encode(image)
+            return replace(dense, head=CosineHead(dense.head.embeddings[..., self.swap], self.logit_scale))
 
         swap = np.arange(ColorImageEncoder.dim)
         red, blue = (list(COLORS).index(name) for name in ("red", "blue"))
         swap[[red, blue]] = swap[[blue, red]]
 
     options = SegmenterOptions(validation=validation, validation_top_k=1, select=False)
-    segmenter = Segmenter(Colorblind(), ColorTextEncoder(), options)
+    segmenter = Segmenter(Model(Colorblind(), ColorTextEncoder()), options)
     image = color_image([["blue", "green"]])
     vocabulary = Vocabulary.from_names(["red", "green", "blue"])
     result = segmenter.segment(image, segmenter.embed(vocabulary))
     expected = 2 if validation == "relabel" else 255
     assert (result.labels[:, :32] == expected).all() and (result.labels[:, 32:] == 1).all()
     assert result.shares.sum() + result.unknown_share == pytest.approx(1)
-    segmenter.seen_names = frozenset({"red"})
+    segmenter = replace(segmenter, model=replace(segmenter.model, seen_names=frozenset({"red"})))
     result = segmenter.segment(image, segmenter.embed(vocabulary))
     assert (result.labels[:, :32] == 0).all()

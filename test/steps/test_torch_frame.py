@@ -1,5 +1,8 @@
 """The frame on the device gives what the segmenter's own way gives."""
 
+import logging
+from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +17,22 @@ import ovs_ros  # noqa: E402
 from ovs_ros.cli import bench  # noqa: E402
 from ovs_ros.encoders.clip.image_encoder import TorchImageEncoder  # noqa: E402
 from ovs_ros.encoders.clip.text_encoder import ClipTextEncoder  # noqa: E402
+from ovs_ros.model import Model  # noqa: E402
 from ovs_ros.options import SegmenterOptions  # noqa: E402
 from ovs_ros.segmenter import Segmenter  # noqa: E402
 from ovs_ros.steps.segmentation import Segmentation  # noqa: E402
-from ovs_ros.steps.torch_frame import TorchFrame, TorchSegmenter, _count, serves  # noqa: E402
+from ovs_ros.steps.torch_frame import TorchFrame, refusal  # noqa: E402
 from ovs_ros.vocabulary.category import Category  # noqa: E402
 from ovs_ros.vocabulary.vocabulary import Vocabulary  # noqa: E402
 from ovs_ros.vocabulary.word_embeddings import WordEmbeddings  # noqa: E402
 
 
 def pair(model: TinyDense | None = None, patches: int = 150, **options: Any) -> tuple[Segmenter, Segmenter]:
-    """The segmenter's own way, and that on the device, over the same model."""
+    """The steps one by one, and whole frames on the device, over the same model."""
     model = model or TinyDense()
     encoder = TorchImageEncoder(model, patches=patches, device="cpu", precision="fp32")
-    words = ClipTextEncoder(model, ("{}",))
-    own, device = (kind(encoder, words, SegmenterOptions(**options)) for kind in (Segmenter, TorchSegmenter))
-    device.on_cpu = True
-    return own, device
+    own = Segmenter(Model(encoder, ClipTextEncoder(model, ("{}",))), SegmenterOptions(**options))
+    return own, replace(own, frame_path=TorchFrame(encoder, on_cpu=True))
 
 
 def embedded(count: int, negatives: int = 0, seed: int = 0) -> WordEmbeddings:
@@ -78,7 +80,7 @@ def assert_same(own: Segmentation, device: Segmentation) -> None:
 def test_the_answer_is_the_segmenters(options: dict[str, Any], negatives: int) -> None:
     own, device = pair(**options)
     words = embedded(45, negatives)
-    assert serves(device.image_encoder, words, device.options)
+    assert refusal(device.model.image_encoder, words, device.options, network=False) is None
     for shape in ((240, 320), (67, 131)):
         image = noise_image(*shape)
         result = device.segment(image, words)
@@ -97,8 +99,7 @@ def test_wide_vocabularies_get_wide_labels() -> None:
 def test_where_negatives_win_everything_all_is_unknown() -> None:
     own, device = pair(patches=12)
     image = noise_image(120, 160)
-    encoder = own.image_encoder
-    patches = encoder.project(encoder.backbone(encoder.prepare(image))).patches.reshape(12, -1)
+    patches = own.model.encode(image).patch_tokens.reshape(12, -1)
     vocabulary = Vocabulary.from_names(["a"], negatives=tuple(f"not {number}" for number in range(12)))
     words = WordEmbeddings(vocabulary, np.concatenate((-patches[:1], patches)))
     result = device.segment(image, words)
@@ -111,38 +112,34 @@ def test_vocabularies_and_thresholds_change_between_frames() -> None:
     own, device = pair()
     image = noise_image(120, 160)
     for count, seed, threshold in ((30, 0, 0.0), (30, 1, 0.0), (20, 1, 0.0), (20, 1, 0.4), (60, 2, 0.4)):
-        own.options = device.options = SegmenterOptions(threshold=threshold)
-        words = embedded(count, seed=seed)
-        assert_same(own.segment(image, words), device.segment(image, words))
+        options, words = SegmenterOptions(threshold=threshold), embedded(count, seed=seed)
+        assert_same(own.segment(image, words, options), device.segment(image, words, options))
 
 
 def test_a_vocabulary_of_the_same_capacity_costs_no_new_graph() -> None:
-    encoder = pair()[1].image_encoder
-    frame = TorchFrame(encoder)
-    image = noise_image(120, 160)
-    for seed, threshold in ((0, 0.0), (1, 0.0), (1, 0.5)):
-        frame.segment(image, embedded(30, seed=seed), SegmenterOptions(threshold=threshold), 1.0)
-    assert len(frame._plans) == 1
-    frame.segment(image, embedded(40), SegmenterOptions(), 1.0)
-    assert len(frame._plans) == 2
-
-
-def test_an_image_of_more_pixels_than_a_float_counts_is_counted() -> None:
-    winner = torch.zeros(1, 1, dtype=torch.int64).expand(4200, 4000)
-    assert _count(winner, 2).tolist() == [4200 * 4000, 0]
-    assert _count(torch.tensor([[0, 3, 3], [1, 3, 0]]), 5).tolist() == [2, 1, 0, 3, 0]
-
-
-def test_graphs_are_dropped_when_memory_was_full_in_the_usual_way() -> None:
     device = pair()[1]
+    encoder, image = device.model.image_encoder, noise_image(120, 160)
+    made = []
+    static_call = encoder.static_call
+    encoder.static_call = lambda function: made.append(function) or static_call(function)
+    device.segment(image, embedded(30))
+    first = len(made)  # the encoder's own graph for such images, and the frame's
+    for seed, threshold in ((1, 0.0), (1, 0.5)):
+        device.segment(image, embedded(30, seed=seed), SegmenterOptions(threshold=threshold))
+    assert len(made) == first
+    device.segment(image, embedded(40))
+    assert len(made) == first + 1
+
+
+def test_after_a_memory_fallback_frames_go_on_as_the_steps_decide() -> None:
+    own, device = pair()
     image, words = noise_image(120, 160), embedded(30)
-    device.segment(image, words)
-    device.options = SegmenterOptions(postprocess="pamr")
-    device.segment(image, words)
-    assert device._frame is not None
-    assert device.image_encoder.make_do(1)
-    device.segment(image, words)
-    assert device._frame is None
+    before = device.segment(image, words)
+    assert device.model.image_encoder.fall_back(1) and device.model.fallbacks
+    assert device.model.image_encoder.footprint.patches == 75
+    after = device.segment(image, words)
+    assert_same(own.segment(image, words), after)
+    assert (before.confidence != after.confidence).any()
 
 
 def test_frames_do_not_share_memory() -> None:
@@ -167,12 +164,28 @@ def test_nothing_in_a_frame_depends_on_values_so_that_it_can_be_a_graph(options:
         assert "launch" in device.segment(image, words).stages_ms
 
 
-@pytest.mark.parametrize("options", [{"validation": "relabel"}, {"select": False}], ids=str)
-def test_what_the_device_cannot_do_the_segmenter_does(options: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"validation": "relabel"},
+        {"validation": "reject", "validation_top_k": 1},
+        {"postprocess": "pamr"},
+        {"postprocess": "propagation"},
+        {"select": False},
+    ],
+    ids=str,
+)
+def test_what_the_device_cannot_do_the_steps_do_and_the_log_says_why_once(
+    options: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
     own, device = pair(**options)
     words, image = embedded(150), noise_image(120, 160)
-    assert not serves(device.image_encoder, words, device.options)
-    result = device.segment(image, words)
+    reason = refusal(device.model.image_encoder, words, device.options, network=False)
+    assert reason is not None
+    with caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            result = device.segment(image, words)
+    assert [reason in record.message for record in caplog.records] == [True]  # said once
     assert "encode" in result.stages_ms
     assert_same(own.segment(image, words), result)
 
@@ -185,7 +198,7 @@ def test_models_that_decode_go_the_segmenters_way() -> None:
 
 def test_on_a_cpu_the_segmenters_way_is_taken() -> None:
     device = pair()[1]
-    device.on_cpu = False
+    device = replace(device, frame_path=TorchFrame(device.model.image_encoder))
     assert "encode" in device.segment(noise_image(120, 160), embedded(20)).stages_ms
 
 
@@ -201,8 +214,8 @@ def test_a_full_memory_costs_resolution_and_no_frame() -> None:
     own, device = pair(TinyDense(most_pixels=320 * 240), patches=600)
     words, image = embedded(30), noise_image(480, 640)
     first = device.segment(image, words)
-    assert device.image_encoder.footprint.patches == 300
-    assert len(device.image_encoder.notices) == 1
+    assert device.model.image_encoder.footprint.patches == 300
+    assert len(device.model.fallbacks) == 1
     second = device.segment(image, words)
     assert "launch" in second.stages_ms
     assert_same(first, second)
@@ -214,9 +227,12 @@ def test_a_model_file_of_a_torch_model_loads_a_segmenter_of_whole_frames(
     own = pair()[0]
     file = tmp_path / "tiny.yaml"
     file.write_text("model: tiny\n", encoding="utf-8")
-    monkeypatch.setattr("ovs_ros.segmenter.load_model", lambda file: (own.image_encoder, own.text_encoder))
+    encoder = own.model.image_encoder
+    monkeypatch.setattr(import_module("ovs_ros.load"), "open_model", lambda file: own.model)
+    assert ovs_ros.load(str(file)).frame_path is None  # on a CPU the steps are faster one by one
+    monkeypatch.setattr(encoder, "stream", object())
     segmenter = ovs_ros.load(str(file), theta=0.25)
-    assert isinstance(segmenter, TorchSegmenter) and segmenter.options.theta == 0.25
+    assert isinstance(segmenter.frame_path, TorchFrame) and segmenter.options.theta == 0.25
 
 
 def test_the_benchmark_times_frames_of_both_ways_side_by_side() -> None:
@@ -226,4 +242,4 @@ def test_the_benchmark_times_frames_of_both_ways_side_by_side() -> None:
     assert set(stages_ms["20"]) == {"prepare", "launch", "wait"}
     assert "encode" in stages_ms["150"]
     bench.print_times(1.0, frame_ms, stages_ms, p95_ms, "cpu")
-    assert bench.measure_batch(device.image_encoder, 2, 2) > 0
+    assert bench.measure_batch(device.model.image_encoder, 2, 2) > 0

@@ -213,11 +213,11 @@ def test_images_of_a_batch_do_not_mix(model: Any) -> None:
 def test_it_serves_as_an_image_encoder(model: Any, precision: str) -> None:
     image = np.random.default_rng(0).integers(0, 255, (96, 128, 3), np.uint8)
     encoder = TorchImageEncoder(copy.deepcopy(model), patches=48, device="cpu", precision=precision)
-    features = encoder.project(encoder.backbone(encoder.prepare(image)))
-    assert features.patches.shape == (6, 8, 32)
+    features = encoder.encode(image)
+    assert features.patch_tokens.shape == (6, 8, 32)
     embedded = words(7)[:, 0].numpy()
-    logits = features.upsampling.cosines(embedded * model.logit_scale)
-    assert logits.shape == features.upsampling.grid + (7,) == (24, 32, 7)
+    logits = features.logits(embedded)
+    assert logits.shape == features.grid + (7,) == (24, 32, 7)
     pixels = torch.from_numpy(image).permute(2, 0, 1)[None] / 255
     mean, std = (torch.tensor(values).reshape(1, 3, 1, 1) for values in (model.mean, model.std))
     expected = model.decode(model.dense((pixels - mean) / std), words(7)).permute(1, 2, 0)

@@ -69,9 +69,9 @@ def test_views_are_averaged_where_they_overlap(model: Any) -> None:
 def test_it_serves_as_an_image_encoder(model: Any) -> None:
     image = np.random.default_rng(0).integers(0, 255, (90, 130, 3), np.uint8)
     encoder = TorchImageEncoder(CatSegWindows(model, 64, 32), patches=48, device="cpu", precision="fp32")
-    features = encoder.project(encoder.backbone(encoder.prepare(image)))
+    features = encoder.encode(image)
     words = np.eye(32, dtype=np.float32)[:3]
-    assert features.upsampling.cosines(words).shape == (*features.upsampling.grid, 3)
+    assert features.logits(words).shape == (*features.grid, 3)
 
 
 def test_it_stands_for_the_model(model: Any) -> None:

@@ -326,13 +326,16 @@ def test_from_a_model_file_to_names_of_pixels(tmp_path):
     assert model.logit_scale == pytest.approx(float(whole.logit_scale.detach().exp()))
 
     encoder = TorchImageEncoder(model, patches=24, device="cpu", precision="fp32")
-    features = encoder.project(encoder.backbone(encoder.prepare(np.full((60, 90, 3), 120, np.uint8))))
-    assert features.patches.shape[2] == DIM and features.patches.shape[0] * features.patches.shape[1] <= 24
-    np.testing.assert_allclose(np.linalg.norm(features.patches, axis=2), 1, rtol=1e-5)
+    features = encoder.encode(np.full((60, 90, 3), 120, np.uint8))
+    assert (
+        features.patch_tokens.shape[2] == DIM
+        and features.patch_tokens.shape[0] * features.patch_tokens.shape[1] <= 24
+    )
+    np.testing.assert_allclose(np.linalg.norm(features.patch_tokens, axis=2), 1, rtol=1e-5)
 
     half = TorchImageEncoder(load_radio(file), patches=24, device="cpu", precision="bf16")
-    again = half.project(half.backbone(half.prepare(np.full((60, 90, 3), 120, np.uint8))))
-    assert (again.patches * features.patches).sum(axis=2).min() > 0.999
+    again = half.encode(np.full((60, 90, 3), 120, np.uint8))
+    assert (again.patch_tokens * features.patch_tokens).sum(axis=2).min() > 0.999
 
     for absent in ("", str(tmp_path / "absent.pth.tar")):
         with pytest.raises(

@@ -332,19 +332,20 @@ def test_lower_precision_decides_as_single_does() -> None:
     for precision in ("fp32", "bf16"):
         model = new_san(bias=2.0)
         encoder = TorchImageEncoder(model, patches=64, device="cpu", precision=precision)
-        features = encoder.project(encoder.backbone(encoder.prepare(picture)))
-        cosines = features.upsampling.cosines(words)
-        assert features.patches.shape == (8, 8, 32) and cosines.shape == (32, 32, 4)
-        assert features.upsampling.grid == (32, 32)
-        assert np.allclose(np.exp(encoder.logit_scale * cosines), _papers_sum(model, encoder, picture, words))
-        decided.append(cosines.argmax(axis=2))
+        features = encoder.encode(picture)
+        logits = features.logits(words)
+        assert features.patch_tokens.shape == (8, 8, 32) and logits.shape == (32, 32, 4)
+        assert features.grid == (32, 32)
+        assert np.allclose(np.exp(logits), _papers_sum(model, encoder, picture, words))
+        decided.append(logits.argmax(axis=2))
     # bfloat16 keeps 3 digits, which the scale of 100 makes differences of about one half.
     assert (decided[0] == decided[1]).mean() > 0.9
 
 
 def _papers_sum(model: San, encoder: TorchImageEncoder, picture: Any, words: Any) -> Any:
-    """What the segmenter multiplies back to: (32, 32, M)."""
-    queries, masks = encoder.backbone(encoder.prepare(picture)).buffers.windows.decoding
+    """The sum whose logarithm the logits are: (32, 32, M)."""
+    encoder.encode(picture)  # The buffers hold the picture from now on.
+    queries, masks = encoder.buffers(*picture.shape[:2]).encode().windows.decoding
     classes = torch.cat([torch.from_numpy(words), F.normalize(model.bg_embed.float(), dim=-1)])
     shares = (100 * queries[0].float() @ classes.T).softmax(dim=-1)[:, :-1]
     return torch.einsum("qm,qhw->hwm", shares, masks[0].float()).numpy()

@@ -19,6 +19,7 @@ from ovs_ros.encoders.clip.image_encoder import TorchImageEncoder  # noqa: E402
 from ovs_ros.encoders.clip.text_encoder import ClipTextEncoder  # noqa: E402
 from ovs_ros.encoders.clip.weights import architecture  # noqa: E402
 from ovs_ros.encoders.model_file import ModelFile  # noqa: E402
+from ovs_ros.model import Model  # noqa: E402
 from ovs_ros.segmenter import Segmenter, SegmenterOptions  # noqa: E402
 from ovs_ros.vocabulary.prompts import embed  # noqa: E402
 from ovs_ros.vocabulary.vocabulary import Vocabulary  # noqa: E402
@@ -406,17 +407,19 @@ def test_what_cannot_be_loaded_says_so_first() -> None:
 
 def test_a_segmenter_decodes_the_words_that_it_selected_with_all_their_prompts(model: Sed) -> None:
     encoder = TorchImageEncoder(copy.deepcopy(model), patches=6, device="cpu", precision="fp32")
-    segmenter = Segmenter(encoder, ClipTextEncoder(model), SegmenterOptions(validation="off"))
+    segmenter = Segmenter(Model(encoder, ClipTextEncoder(model)), SegmenterOptions(validation="off"))
     names = ["chair", "desk", "window", "dog", "road", "tree", "cup", "lamp"]
     words = segmenter.embed(Vocabulary.from_names(names, ["wall"]))
     assert words.prompts is not None and words.prompts.shape == (9, PROMPTS, 32)
     image = np.random.default_rng(0).integers(0, 255, (64, 96, 3), dtype=np.uint8)
     scored = segmenter.score(image, words)
-    rows = scored.selection.rows
+    rows = scored.selection.words
     assert scored.logits.shape == (16, 24, len(rows))
     frame = torch.from_numpy(image).permute(2, 0, 1)[None] / 255
     mean, std = (torch.tensor(x).view(1, 3, 1, 1) for x in (model.mean, model.std))
-    texts = [t.replace("{}", name) for name in (*names, "wall") for t in segmenter.text_encoder.templates]
+    texts = [
+        t.replace("{}", name) for name in (*names, "wall") for t in segmenter.model.text_encoder.templates
+    ]
     prompts = model.embed_texts(texts).view(9, PROMPTS, 32)[torch.from_numpy(rows)]
     expected = model.decode(model.dense((frame - mean) / std), prompts).permute(1, 2, 0)
     np.testing.assert_allclose(scored.logits, expected.numpy(), atol=2e-2)
@@ -431,7 +434,7 @@ def test_all_words_go_in_at_half_the_precision(model: Sed) -> None:
     logits = []
     for precision in ("fp32", "bf16"):
         encoder = TorchImageEncoder(copy.deepcopy(model), patches=6, device="cpu", precision=precision)
-        segmenter = Segmenter(encoder, ClipTextEncoder(model), SegmenterOptions(select=False))
+        segmenter = Segmenter(Model(encoder, ClipTextEncoder(model)), SegmenterOptions(select=False))
         logits.append(segmenter.score(image, words).logits)
     exact, rounded = (x - x.mean() for x in logits)
     assert np.sum(exact * rounded) / np.linalg.norm(exact) / np.linalg.norm(rounded) > 0.99

@@ -12,13 +12,13 @@ from torch.nn.functional import normalize  # noqa: E402
 from torch_models import TinyDecoding, TinyDense, noise_image, one_thread  # noqa: E402, F401
 
 from ovs_ros.encoders.clip.image_encoder import FEWEST_PATCHES, Footprint, TorchImageEncoder  # noqa: E402
-from ovs_ros.encoders.features import Features, TimedEncoder  # noqa: E402
+from ovs_ros.encoders.features import Features  # noqa: E402
 from ovs_ros.encoders.heads import CosineHead  # noqa: E402
 from ovs_ros.encoders.patches import fit_grid  # noqa: E402
 
 
 def encode(encoder: TorchImageEncoder, image: np.ndarray) -> Features:
-    return encoder.project(encoder.backbone(encoder.prepare(image)))
+    return encoder.encode(image)
 
 
 def on_cpu(model: TinyDense, patches: int = 100, **settings: object) -> TorchImageEncoder:
@@ -39,9 +39,9 @@ def test_features_are_the_models_own_over_the_normalised_image() -> None:
     features = encode(on_cpu(model, 48), image)
     patches, whole = by_hand(model, image)
     assert features.valid == (1.0, 1.0)
-    np.testing.assert_allclose(features.patches, patches, atol=1e-5)
-    np.testing.assert_allclose(features.image, whole, atol=1e-5)
-    assert isinstance(features.upsampling, CosineHead) and features.upsampling.pixels is features.patches
+    np.testing.assert_allclose(features.patch_tokens, patches, atol=1e-5)
+    np.testing.assert_allclose(features.class_token, whole, atol=1e-5)
+    assert isinstance(features.head, CosineHead) and features.head.embeddings is features.patch_tokens
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -49,8 +49,8 @@ def test_features_are_the_models_own_over_the_normalised_image() -> None:
 def test_any_shape_gives_unit_float32_embeddings_on_its_grid(precision: str, shape: tuple[int, int]) -> None:
     features = encode(on_cpu(TinyDense(), precision=precision), noise_image(*shape))
     grid = fit_grid(*shape, patches=100, patch=16)
-    assert features.patches.shape == (grid.rows, grid.columns, 24) and features.valid == grid.valid
-    for values in (features.patches, features.image):
+    assert features.patch_tokens.shape == (grid.rows, grid.columns, 24) and features.valid == grid.valid
+    for values in (features.patch_tokens, features.class_token):
         assert values.dtype == np.float32
         np.testing.assert_allclose(np.linalg.norm(values, axis=-1), 1, atol=1e-5)
 
@@ -63,23 +63,25 @@ def test_bf16_stays_close_to_fp32_and_leaves_the_text_tower_alone() -> None:
     assert model.embed.weight.dtype == model.head.dtype == torch.bfloat16
     assert model.attention.in_proj_weight.dtype == torch.bfloat16
     assert model.norm.weight.dtype == model.words.weight.dtype == torch.float32
-    assert (exact.patches * rough.patches).sum(-1).min() > 0.999
+    assert (exact.patch_tokens * rough.patch_tokens).sum(-1).min() > 0.999
     assert torch.equal(model.embed_texts(["chair"]), words)
 
 
 def test_frames_do_not_share_memory() -> None:
     encoder = on_cpu(TinyDense())
     first = encode(encoder, noise_image(96, 128))
-    kept = first.patches.copy()
+    kept = first.patch_tokens.copy()
     encode(encoder, noise_image(96, 128, seed=1))
-    np.testing.assert_array_equal(first.patches, kept)
+    np.testing.assert_array_equal(first.patch_tokens, kept)
 
 
 def test_an_image_is_not_left_over_in_the_next_ones_padding() -> None:
     fresh = encode(on_cpu(TinyDense()), noise_image(90, 160, seed=1))
     encoder = on_cpu(TinyDense())
     encode(encoder, noise_image(90, 160))
-    np.testing.assert_array_equal(encode(encoder, noise_image(90, 160, seed=1)).patches, fresh.patches)
+    np.testing.assert_array_equal(
+        encode(encoder, noise_image(90, 160, seed=1)).patch_tokens, fresh.patch_tokens
+    )
 
 
 def test_windows_are_averaged_as_a_slow_loop_does() -> None:
@@ -91,8 +93,8 @@ def test_windows_are_averaged_as_a_slow_loop_does() -> None:
             patches, whole = by_hand(model, image[top : top + 64, left : left + 64])
             total[top // 16 : top // 16 + 4, left // 16 : left // 16 + 4] += patches
             wholes.append(whole)
-    np.testing.assert_allclose(features.patches, normalize(total, dim=2), atol=1e-5)
-    np.testing.assert_allclose(features.image, normalize(torch.stack(wholes).mean(0), dim=0), atol=1e-5)
+    np.testing.assert_allclose(features.patch_tokens, normalize(total, dim=2), atol=1e-5)
+    np.testing.assert_allclose(features.class_token, normalize(torch.stack(wholes).mean(0), dim=0), atol=1e-5)
     assert model.batches[0] == (6, 3, 64, 64)
 
 
@@ -100,7 +102,7 @@ def test_a_window_as_large_as_the_image_is_one_pass() -> None:
     image = noise_image(96, 128)
     one = encode(on_cpu(TinyDense(), 48), image)
     windowed = encode(on_cpu(TinyDense(), 48, window=128), image)
-    np.testing.assert_array_equal(one.patches, windowed.patches)
+    np.testing.assert_array_equal(one.patch_tokens, windowed.patch_tokens)
 
 
 @pytest.mark.parametrize("settings", [{"patches": 0}, {"window": -1}, {"window": 32, "stride": 48}])
@@ -117,16 +119,16 @@ def test_full_memory_first_splits_the_windows_then_halves_the_patches(
     with caplog.at_level(logging.WARNING):
         features = encode(encoder, noise_image(480, 640))
         again = encode(encoder, noise_image(480, 640))
-    assert encoder.notices == [
-        "runs windows one by one, for the memory of cpu was full",
-        "cuts images into 300 patches in place of 600, for the memory of cpu was full",
-        "cuts images into 150 patches in place of 300, for the memory of cpu was full",
-        "cuts images into 75 patches in place of 150, for the memory of cpu was full",
+    assert encoder.fallbacks == [
+        "runs windows one by one, because the memory of cpu was full",
+        "cuts images into 300 patches in place of 600, because the memory of cpu was full",
+        "cuts images into 150 patches in place of 300, because the memory of cpu was full",
+        "cuts images into 75 patches in place of 150, because the memory of cpu was full",
     ]
-    assert [record.message for record in caplog.records] == [f"tiny {text}" for text in encoder.notices]
+    assert [record.message for record in caplog.records] == [f"tiny {text}" for text in encoder.fallbacks]
     assert encoder.name == "tiny@75w160-float32"
-    assert features.patches.shape == again.patches.shape == (7, 10, 24)
-    np.testing.assert_array_equal(features.patches, again.patches)
+    assert features.patch_tokens.shape == again.patch_tokens.shape == (7, 10, 24)
+    np.testing.assert_array_equal(features.patch_tokens, again.patch_tokens)
 
 
 def test_buffers_that_find_no_memory_are_made_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,15 +140,15 @@ def test_buffers_that_find_no_memory_are_made_smaller(monkeypatch: pytest.Monkey
         return static_call(encoder, function)
 
     monkeypatch.setattr(TorchImageEncoder, "static_call", full)
-    assert encode(encoder, noise_image(480, 640)).patches.shape == (7, 9, 24)
-    assert len(encoder.notices) == 2
+    assert encode(encoder, noise_image(480, 640)).patch_tokens.shape == (7, 9, 24)
+    assert len(encoder.fallbacks) == 2
 
 
 def test_what_no_footprint_can_hold_is_an_error() -> None:
     encoder = on_cpu(TinyDense(most_pixels=100), 256)
     with pytest.raises(RuntimeError, match="out of memory"):
         encode(encoder, noise_image(480, 640))
-    assert len(encoder.notices) == 2
+    assert len(encoder.fallbacks) == 2
 
 
 def test_errors_that_are_not_about_memory_pass_through(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,7 +160,7 @@ def test_errors_that_are_not_about_memory_pass_through(monkeypatch: pytest.Monke
     monkeypatch.setattr(encoder.model, "dense", fail)
     with pytest.raises(RuntimeError, match="mat1"):
         encode(encoder, noise_image(48, 64))
-    assert encoder.notices == []
+    assert encoder.fallbacks == []
 
 
 def test_the_last_resort_of_a_gpu_is_the_cpu_at_full_resolution() -> None:
@@ -172,49 +174,40 @@ def test_the_last_resort_of_a_gpu_is_the_cpu_at_full_resolution() -> None:
     assert first_on_cpu == ("cpu", 1000, True)
 
 
-def test_a_model_that_decodes_gives_its_logits_over_its_scale() -> None:
+def test_a_model_that_decodes_gives_its_own_logits() -> None:
     model, image = TinyDecoding(), noise_image(96, 128)
     features = encode(on_cpu(model, 48), image)
     words = model.embed_texts(["a", "b", "c"]).numpy()
-    assert features.upsampling.grid == (12, 16)
-    cosines = features.upsampling.cosines(words)
+    assert features.grid == (12, 16)
+    logits = features.logits(words)
     patches, _ = by_hand(model, image)
     expected = torch.nn.functional.interpolate(
         torch.einsum("hwd,md->mhw", patches, torch.from_numpy(words))[None], scale_factor=2, mode="bilinear"
     )[0].permute(1, 2, 0)
-    assert cosines.shape == (12, 16, 3) and cosines.dtype == np.float32 and cosines.flags.c_contiguous
-    shift = (cosines - expected.numpy()).mean()
-    np.testing.assert_allclose(cosines - shift, expected, atol=1e-5)
+    assert logits.shape == (12, 16, 3) and logits.dtype == np.float32 and logits.flags.c_contiguous
+    scaled = model.logit_scale * expected.numpy()
+    np.testing.assert_allclose(logits - (logits - scaled).mean(), scaled, atol=1e-4)
     added = np.full((6, 8, 3), 0.25, np.float32)
-    np.testing.assert_allclose(features.upsampling.cosines(words, added), cosines + 0.25, atol=1e-5)
-
-
-def test_words_longer_than_one_scale_what_is_decoded() -> None:
-    model = TinyDecoding()
-    upsampling = encode(on_cpu(model, 48), noise_image(96, 128)).upsampling
-    words = model.embed_texts(["a", "b"]).numpy()
-    np.testing.assert_allclose(upsampling.cosines(words * 30), 30 * upsampling.cosines(words), rtol=1e-4)
+    np.testing.assert_allclose(features.logits(words, added), logits + 0.25, atol=1e-5)
 
 
 def test_prompts_reach_the_decoder_apart() -> None:
     model = TinyDecoding()
-    upsampling = encode(on_cpu(model, 48), noise_image(96, 128)).upsampling
+    head = encode(on_cpu(model, 48), noise_image(96, 128)).head
     words = model.embed_texts(["a", "b", "c", "d"]).numpy()
-    apart = upsampling.cosines(words.reshape(2, 2, -1))
-    each = upsampling.cosines(words)
-    np.testing.assert_allclose(apart, (each[..., ::2] + each[..., 1::2]) / 2, atol=1e-5)
+    apart = head.logits(words.reshape(2, 2, -1))
+    each = head.logits(words)
+    np.testing.assert_allclose(apart, (each[..., ::2] + each[..., 1::2]) / 2, atol=1e-5 * model.logit_scale)
 
 
 def test_windows_are_decoded_each_and_averaged() -> None:
     model = TinyDecoding()
     image = noise_image(64, 128)
     words = model.embed_texts(["a", "b"]).numpy()
-    both = encode(on_cpu(model, 32, window=64, stride=64), image).upsampling.cosines(words)
+    both = encode(on_cpu(model, 32, window=64, stride=64), image).logits(words)
     for left in (0, 64):
         one = encode(on_cpu(model, 16), np.ascontiguousarray(image[:, left : left + 64]))
-        np.testing.assert_allclose(
-            both[:, left // 8 : left // 8 + 8], one.upsampling.cosines(words), atol=1e-5
-        )
+        np.testing.assert_allclose(both[:, left // 8 : left // 8 + 8], one.logits(words), atol=1e-5)
 
 
 def test_a_decoder_without_memory_leaves_the_frame_to_the_patches() -> None:
@@ -227,32 +220,33 @@ def test_a_decoder_without_memory_leaves_the_frame_to_the_patches() -> None:
         raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
 
     model.decode = full
-    cosines = features.upsampling.cosines(words)
-    plain = CosineHead(features.patches).cosines(words)
-    assert cosines.shape == (24, 32, 2)
-    np.testing.assert_allclose(cosines[::2, ::2].mean((0, 1)), plain.mean((0, 1)), atol=0.02)
-    assert encoder.footprint.patches == 96 and len(encoder.notices) == 1
+    logits = features.logits(words)
+    plain = CosineHead(features.patch_tokens, model.logit_scale).logits(words)
+    assert logits.shape == (24, 32, 2)
+    np.testing.assert_allclose(
+        logits[::2, ::2].mean((0, 1)), plain.mean((0, 1)), atol=0.02 * model.logit_scale
+    )
+    assert encoder.footprint.patches == 96 and len(encoder.fallbacks) == 1
 
 
 def test_a_second_encoder_cannot_change_what_a_decoder_reads() -> None:
-    upsampling = encode(on_cpu(TinyDecoding()), noise_image(48, 64)).upsampling
+    head = encode(on_cpu(TinyDecoding()), noise_image(48, 64)).head
     with pytest.raises(ValueError, match="decoder of its own beside a second encoder, got tiny"):
-        upsampling.changed(lambda values, valid: values, (1.0, 1.0))
+        head.changed(lambda values, valid: values, (1.0, 1.0))
 
 
 def test_patches_of_a_plain_model_can_be_changed() -> None:
     features = encode(on_cpu(TinyDense()), noise_image(48, 64))
     change: Callable[..., np.ndarray] = lambda values, valid: -values  # noqa: E731
     words = TinyDense().embed_texts(["a"]).numpy()
-    changed = features.upsampling.changed(change, features.valid)
-    np.testing.assert_allclose(changed.cosines(words), -features.upsampling.cosines(words))
+    changed = features.head.changed(change, features.valid)
+    np.testing.assert_allclose(changed.logits(words), -features.logits(words))
 
 
 def test_a_model_is_timed_alone_and_over_several_images() -> None:
     model = TinyDense()
     encoder = on_cpu(model, 48)
-    assert isinstance(encoder, TimedEncoder)
-    prepared = encoder.prepare(noise_image(96, 128))
-    assert encoder.time_backbone(prepared) > 0
-    assert len(encoder.time_batch(prepared, batch=3, runs=2)) == 2
+    image = noise_image(96, 128)
+    assert encoder.encode(image).stages_ms["encode"] > 0
+    assert len(encoder.time_batch(image, batch=3, runs=2)) == 2
     assert model.batches == [(1, 3, 96, 128), *[(3, 3, 96, 128)] * 3]

@@ -219,14 +219,15 @@ def test_normalisation_and_scale_are_the_weights(folder: Path) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_model_file_gives_a_pair_of_encoders(folder: Path, kind: str) -> None:
-    from ovs_ros.load import load_model
+    from ovs_ros.load import open_model
 
     _, file = saved(folder, kind)
     picture = np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)
     found = {}
     for precision in ("fp32", "bf16"):
-        image, text = load_model(replace(file, precision=precision, device="cpu", patches=12))
-        found[precision] = image.project(image.backbone(image.prepare(picture))).patches
+        opened = open_model(replace(file, precision=precision, device="cpu", patches=12))
+        image, text = opened.image_encoder, opened.text_encoder
+        found[precision] = image.encode(picture).patch_tokens
         words = text.encode(["dog"] * 3)
         assert words.shape == (3, image.dim)
     assert found["fp32"].shape[0] * found["fp32"].shape[1] <= 12
