@@ -11,12 +11,17 @@ from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode
 
 from ovs_ros.ros import shared_memory
+from ovs_ros.ros.inputs import Missing
 from ovs_ros.ros.statistics import Statistics, Summary
 from ovs_ros.ros.throttle import Throttle
 
 PERIOD_S = 1.0
 SILENCE_S = 5.0
 LOST_SHARE = 0.1
+MISSING_S = 2.0
+"""Seconds without depth, pose or calibration, though frames want it, after which it is reported."""
+OLD_MS, AHEAD_MS = 2000.0, 100.0
+"""Milliseconds by which stamps may lie behind and ahead of the node's clock."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +32,9 @@ class Condition:
         state: 'unconfigured', 'inactive' or 'active'.
         since: when it got into it, monotonic seconds.
         topic: the resolved name of the image topic.
-        publishers: how many there are of that topic.
+        obstacle: why no image can come, as far as the ROS graph tells; empty if it shows no reason.
         best_effort: whether images come best effort.
+        missing: what frames lack beside the image, though it is wanted, one sentence each.
         clock_missing: time comes from /clock, and nothing has come.
         failure: why the last transition failed, or empty.
         vocabulary_version, vocabulary_size: of the words that count.
@@ -39,8 +45,9 @@ class Condition:
     state: str
     since: float
     topic: str
-    publishers: int
+    obstacle: str
     best_effort: bool
+    missing: tuple[str, ...] = ()
     clock_missing: bool = False
     failure: str = ""
     vocabulary_version: int = 0
@@ -123,12 +130,8 @@ def judge(
         )
     if summary.dropped_lately.get("failed"):
         return DiagnosticStatus.ERROR, "segmentation fails; the log has the reason", None
-    if silence > SILENCE_S and condition.publishers == 0:
-        return (
-            DiagnosticStatus.WARN,
-            f"nobody publishes {condition.topic}; remap 'image' to the camera",
-            "silence",
-        )
+    if silence > SILENCE_S and condition.obstacle:
+        return DiagnosticStatus.WARN, condition.obstacle, "silence"
     if silence > SILENCE_S:
         text = f"no image from {condition.topic} for {silence:.0f} s though it has a publisher"
         if condition.best_effort and not heard:
@@ -143,10 +146,50 @@ def judge(
             f"{text}, which this node's speed does not explain. {shared_memory.problem()}",
             "lost",
         )
+    if condition.missing:
+        return DiagnosticStatus.WARN, "; ".join(condition.missing), "missing"
+    age, frame = summary.age_ms[0], summary.frame_ms[0]
+    if age - frame > OLD_MS or age < -AHEAD_MS:
+        where = f"{age / 1e3:.1f} s behind" if age > 0 else f"{-age / 1e3:.1f} s ahead of"
+        return (
+            DiagnosticStatus.WARN,
+            f"the images' stamps are {where} the node's clock: depth, poses and tf will not fit. Synchronise "
+            "the clocks, or correct the driver's stamps; for a recording use 'ros2 bag play --clock' and "
+            "use_sim_time",
+            None,
+        )
     if condition.degraded:
         text = f"{condition.model} {', '.join(condition.degraded)}"
         return DiagnosticStatus.WARN, text, None
     return DiagnosticStatus.OK, "waiting for images" if summary.published_hz == 0 else "segmenting", None
+
+
+def lacks(missing: Missing, obstacle: str, topic: str, slop: float) -> str:
+    """Why frames have no depth, pose or camera_info, and what to do.
+
+    Args:
+        missing: what the inputs know about it.
+        obstacle: what the ROS graph tells about its topic; empty if it shows no reason.
+        topic: the resolved name.
+        slop: the parameter sync_slop, in seconds.
+    """
+    what = f"no {missing.name} for {missing.seconds:.0f} s"
+    if missing.silence is None or missing.silence > SILENCE_S:
+        if obstacle:
+            return f"{what}: {obstacle}"
+        return f"{what}: no message comes from {topic} though it has a publisher. {shared_memory.problem()}"
+    if missing.late is not None:
+        return (
+            f"{what}: {topic} comes {missing.late:.2f} s after its images, too late. Make its driver faster, "
+            "or delay the images"
+        )
+    if missing.offset is None:
+        return f"{what}"
+    where = "ahead of" if missing.offset > 0 else "behind"
+    return (
+        f"{what}: the stamps of {topic} do not match the images'. The nearest is {abs(missing.offset):.3f} s "
+        f"{where} its image; sync_slop allows {slop:g} s. Raise sync_slop, or synchronise the drivers' clocks"
+    )
 
 
 def values(condition: Condition, summary: Summary) -> dict[str, str]:

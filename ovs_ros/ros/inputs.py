@@ -1,19 +1,229 @@
-"""What the worker reads beside frames."""
+"""Where callbacks leave messages for the worker: each image with its own depth, pose and calibration."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import math
+import threading
+from collections import deque
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Any
 
 from geometry_msgs.msg import PoseStamped
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Header
 
-from ovs_ros.ros.mailbox import Mailbox
-from ovs_ros.ros.parameters import Settings
+KEPT = {"depth": 10, "pose": 100, "camera_info": 10}
+"""How many messages of each topic wait for their image. Poses may come ten times as often as images."""
+WAIT_S = 0.1
+"""How long the worker waits for a frame's depth, and for its pose."""
+PAIRED_LATELY_S = 2.0
+
+
+def nanoseconds(header: Header) -> int:
+    """A header's stamp in nanoseconds."""
+    return header.stamp.sec * 1_000_000_000 + header.stamp.nanosec
+
+
+@dataclass(eq=False)
+class Frame:
+    """An image and what belongs to it by its stamp, or None where that has not come.
+
+    Attributes:
+        camera_info: the one of the image's stamp, or else the newest.
+        depth, pose: the nearest within the slop.
+        arrived: when the image came, monotonic seconds.
+    """
+
+    image: Image | CompressedImage
+    camera_info: CameraInfo | None = None
+    depth: Image | None = None
+    pose: PoseStamped | None = None
+    arrived: float = field(default_factory=monotonic)
+
+    @property
+    def stamp(self) -> int:
+        """The image's stamp in nanoseconds."""
+        return nanoseconds(self.image.header)
 
 
 @dataclass(frozen=True)
-class Taps:
-    """Frames, depth and poses in `mailbox`; `camera_info` is the newest one, set by its subscription."""
+class Missing:
+    """What frames that were processed lately lack, though it is wanted.
 
-    mailbox: Mailbox[Image | CompressedImage, Image | PoseStamped]
-    camera_info: Callable[[], CameraInfo | None]
-    settings: Callable[[], Settings]
+    Attributes:
+        name: 'depth', 'pose' or 'camera_info'.
+        seconds: since a frame last had it, or was first found without it.
+        silence: seconds since a message of it came; None if none ever came.
+        offset: the stamp of the nearest message minus the stamp of the last such frame, in seconds; None if
+            there is none.
+        late: how many seconds after a frame's image its message came, too late for it; None if that was not
+            seen lately.
+    """
+
+    name: str
+    seconds: float
+    silence: float | None
+    offset: float | None
+    late: float | None
+
+
+class _Topic:
+    """What one topic beside the images has brought."""
+
+    def __init__(self, kept: int) -> None:
+        self.recent: deque[Any] = deque(maxlen=kept)
+        self.arrived: float | None = None
+        self.paired = -math.inf  # when a frame got one, or would have got one by waiting
+        self.missed: deque[tuple[int, float, float]] = deque(maxlen=kept)  # stamp, arrived, asked for
+        self.missing_since: float | None = None
+        self.last_miss = 0.0
+        self.offset: float | None = None
+        self.late: tuple[float, float] | None = None  # when it was seen, seconds
+
+
+class Inputs:
+    """The newest frame wins: an image takes the place of one that waits.
+
+    The frame that waits and the one at work take depth, pose and calibration as they come, so that nothing
+    that comes later pushes them out. Any thread may call any method; only `take` and `wait_for` wait.
+
+    Args:
+        slop: how many seconds the stamps of an image and of its depth, pose or calibration may differ.
+    """
+
+    def __init__(self, slop: float) -> None:
+        self.slop = slop
+        self._changed = threading.Condition()
+        self._topics = {name: _Topic(kept) for name, kept in KEPT.items()}
+        self._waiting: Frame | None = None
+        self._at_work: Frame | None = None
+        self._woken = False
+        self._closed = False
+
+    def put_image(self, image: Image | CompressedImage) -> bool:
+        """Leave an image. Returns whether it took the place of one that nobody had taken."""
+        frame = Frame(image)
+        with self._changed:
+            for name, topic in self._topics.items():
+                for message in topic.recent:
+                    self._offer(frame, name, message)
+            replaced, self._waiting = self._waiting is not None, frame
+            self._changed.notify_all()
+        return replaced
+
+    def put(self, name: str, message: Image | PoseStamped | CameraInfo) -> None:
+        """Leave a message of the topic `name`: 'depth', 'pose' or 'camera_info'."""
+        now = monotonic()
+        stamp = nanoseconds(message.header)
+        with self._changed:
+            topic = self._topics[name]
+            topic.recent.append(message)
+            topic.arrived = now
+            for frame in (self._waiting, self._at_work):
+                if frame is not None:
+                    self._offer(frame, name, message)
+            for missed_stamp, arrived, asked in topic.missed:
+                if abs(stamp - missed_stamp) <= self.slop * 1e9:
+                    topic.late = (now, now - arrived)
+                    if now - asked < WAIT_S:
+                        topic.paired = now
+            self._changed.notify_all()
+
+    def newest(self, name: str) -> Any:
+        """The message of a topic that came last, or None."""
+        with self._changed:
+            recent = self._topics[name].recent
+            return recent[-1] if recent else None
+
+    def wake(self) -> None:
+        """Let a waiting `take` return without a frame."""
+        with self._changed:
+            self._woken = True
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Let everyone who waits return, now and from now on. A frame that nobody took is dropped."""
+        with self._changed:
+            self._closed = True
+            self._waiting = None
+            self._changed.notify_all()
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return self._closed
+
+    def take(self) -> Frame | None:
+        """Wait for a frame and take it out; None if it was woken or closed instead."""
+        with self._changed:
+            self._at_work = None
+            self._changed.wait_for(lambda: self._waiting is not None or self._woken or self._closed)
+            self._at_work, self._waiting, self._woken = self._waiting, None, False
+            return self._at_work
+
+    def wait_for(self, frame: Frame, name: str, timeout: float = WAIT_S) -> Any:
+        """The message of the topic `name` that belongs to the frame at work, or None.
+
+        Waits while the topic has not come past the frame's stamp, `timeout` seconds at most. Where frames do
+        not get this message at all, a newer frame ends the waiting.
+        """
+        asked = monotonic()
+        with self._changed:
+            topic = self._topics[name]
+
+            def settled() -> bool:
+                return (
+                    getattr(frame, name) is not None
+                    or self._closed
+                    or (self._waiting is not None and not self._comes(topic))
+                    or self._is_past(topic, frame)
+                )
+
+            self._changed.wait_for(settled, timeout)
+            message, now = getattr(frame, name), monotonic()
+            if message is not None:
+                topic.missing_since, topic.paired = None, now
+                return message
+            topic.last_miss = now
+            topic.missing_since = topic.missing_since or now
+            topic.missed.append((frame.stamp, frame.arrived, asked))
+            offsets = [(nanoseconds(other.header) - frame.stamp) / 1e9 for other in topic.recent]
+            topic.offset = min(offsets, key=abs, default=None)
+            return None
+
+    def missing(self, recent_s: float = 5.0) -> list[Missing]:
+        """What frames of the last `recent_s` seconds lacked."""
+        now = monotonic()
+        with self._changed:
+            return [
+                Missing(
+                    name,
+                    now - topic.missing_since,
+                    None if topic.arrived is None else now - topic.arrived,
+                    topic.offset,
+                    topic.late[1] if topic.late is not None and now - topic.late[0] < recent_s else None,
+                )
+                for name, topic in self._topics.items()
+                if topic.missing_since is not None and now - topic.last_miss < recent_s
+            ]
+
+    def _offer(self, frame: Frame, name: str, message: Any) -> None:
+        """Give the frame the message if that fits better than what it has. The lock is held."""
+
+        def distance(other: Any) -> int:
+            return abs(nanoseconds(other.header) - frame.stamp)
+
+        present, slop = getattr(frame, name), self.slop * 1e9
+        if distance(message) <= slop:
+            if present is None or distance(message) <= distance(present):
+                setattr(frame, name, message)
+        elif name == "camera_info" and (present is None or distance(present) > slop):
+            # A calibration holds until the next one comes, whatever its stamp.
+            setattr(frame, name, message)
+
+    def _comes(self, topic: _Topic) -> bool:
+        """Whether waiting gets frames a message of the topic. The lock is held."""
+        return monotonic() - topic.paired < PAIRED_LATELY_S
+
+    def _is_past(self, topic: _Topic, frame: Frame) -> bool:
+        """Whether the topic's newest message is of after the frame. The lock is held."""
+        return bool(topic.recent) and nanoseconds(topic.recent[-1].header) > frame.stamp + self.slop * 1e9

@@ -10,7 +10,7 @@ import threading
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import wraps
+from functools import partial, wraps
 from time import monotonic
 from typing import Any
 
@@ -26,8 +26,8 @@ from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValu
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from rclpy.qos import QoSProfile, ReliabilityPolicy
-from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions, QoSPolicyKind
 from rclpy.signals import SignalHandlerOptions
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
@@ -39,15 +39,14 @@ except ImportError:  # Humble
 
 import ovs_ros
 from ovs_ros.options import LoadOptions
-from ovs_ros.ros.diagnostics import Condition, Diagnostics
-from ovs_ros.ros.inputs import Taps
-from ovs_ros.ros.mailbox import Mailbox
+from ovs_ros.ros.diagnostics import MISSING_S, Condition, Diagnostics, lacks
+from ovs_ros.ros.graph import obstacle
+from ovs_ros.ros.inputs import KEPT, Inputs, nanoseconds
 from ovs_ros.ros.outputs import Outputs
 from ovs_ros.ros.parameters import Parameters
 from ovs_ros.ros.pipeline import Pipeline
 from ovs_ros.ros.services import VocabularyServices
 from ovs_ros.ros.statistics import Statistics
-from ovs_ros.ros.synchroniser import CompanionSync, nanoseconds
 from ovs_ros.ros.throttle import Throttle
 from ovs_ros.ros.words import Words
 from ovs_ros.ros.worker import Worker
@@ -55,8 +54,12 @@ from ovs_ros.segmenter import Segmenter
 from ovs_ros.vocabulary.vocabulary import Vocabulary
 from ovs_ros.vocabulary.yaml_io import load_vocabulary
 
-POSES = 100
-"""How many poses wait for their image: they may come ten times as often as images."""
+_OVERRIDABLE = (
+    QoSPolicyKind.HISTORY,
+    QoSPolicyKind.DEPTH,
+    QoSPolicyKind.RELIABILITY,
+    QoSPolicyKind.DURABILITY,
+)
 REPLY_S = 0.2
 """How long a node that ends because of a failure waits for the reply to whoever asked for the transition."""
 
@@ -91,6 +94,8 @@ class OvsNode(LifecycleNode):
     Attributes:
         failure: why the last transition failed; empty if it did not.
         has_given_up: a transition failed, and `exit_on_failure` is set.
+        statistics: of the frames since the start.
+        warn: takes each warning that is not held back; by default the node's log.
     """
 
     def __init__(
@@ -103,8 +108,9 @@ class OvsNode(LifecycleNode):
     ) -> None:
         super().__init__("ovs", parameter_overrides=list(parameters), **node_options)
         self._make_segmenter = make_segmenter
-        self._throttle = Throttle(self.get_logger().warning)
-        self._statistics = Statistics()
+        self.warn: Callable[[str], object] = self.get_logger().warning
+        self._throttle = Throttle(lambda text: self.warn(text))
+        self.statistics = Statistics()
         self._segmenter: Segmenter | None = None
         self._words: Words | None = None
         self._last_vocabulary: Vocabulary | None = None
@@ -113,25 +119,28 @@ class OvsNode(LifecycleNode):
         self.has_given_up = False
         # Timers of the node's own clock stand still with use_sim_time and without a /clock.
         self._steady_clock = Clock(clock_type=ClockType.STEADY_TIME)
-        self._close_taps()
+        self._forget_inputs()
         self._vocabulary_services = VocabularyServices(self, lambda: self._words, self._wake)
         self._config = Parameters(self)
         self._config.on_change = self._wake
         # rclpy ignores parameters that nobody declares, and so a misspelt one would go unnoticed.
         for message in self._config.misspelt(list(self._parameter_overrides)):
             self.get_logger().error(message)
-        self._diagnostics = Diagnostics(self, self._statistics, self._condition, self._throttle)
+        self._diagnostics = Diagnostics(self, self.statistics, self._condition, self._throttle)
         if self._config.settings.node.autostart:
             self._starter = self.create_timer(0.0, self._autostart, clock=self._steady_clock)
 
-    def _close_taps(self) -> None:
-        self._inputs: list[Subscription] = []
+    def _forget_inputs(self) -> None:
+        self._subscriptions: dict[str, Subscription] = {}
         self._worker: Worker | None = None
-        self._mailbox: Mailbox[Image | CompressedImage, Image | PoseStamped] | None = None
-        self._syncs: list[CompanionSync[Any]] = []
-        self._camera_info: CameraInfo | None = None
+        self._inputs: Inputs | None = None
         self._last_stamp = 0
         self._since = monotonic()
+
+    @property
+    def camera_info(self) -> CameraInfo | None:
+        """The calibration that came last; None while the node is not active."""
+        return None if self._inputs is None else self._inputs.newest("camera_info")
 
     def _autostart(self) -> None:
         self.destroy_timer(self._starter)
@@ -180,29 +189,41 @@ class OvsNode(LifecycleNode):
             self._stop()
             super().on_deactivate(state)
             raise
-        self.get_logger().info(f"Active: images from {self._inputs[0].topic_name}")
+        self.get_logger().info(f"Active: images from {self._subscriptions['image'].topic_name}")
         return result
 
     def _start(self) -> None:
         assert self._segmenter and self._words and self._outputs
-        mailbox = self._mailbox = Mailbox()
-        slop = self._config.settings.node.sync_slop
-        depth: CompanionSync[Image] = CompanionSync(slop, mailbox.put_companion)
-        poses: CompanionSync[PoseStamped] = CompanionSync(slop, mailbox.put_companion, POSES)
-        self._syncs = [depth, poses]
-        taps = Taps(mailbox, lambda: self._camera_info, lambda: self._config.settings)
+        inputs = self._inputs = Inputs(self._config.settings.node.sync_slop)
         pipeline = Pipeline(
-            self, self._segmenter, self._words, self._outputs, taps, self._statistics, self._throttle
+            self,
+            self._segmenter,
+            self._words,
+            self._outputs,
+            inputs,
+            lambda: self._config.settings,
+            self.statistics,
+            self._throttle,
         )
-        self._worker = Worker(mailbox, pipeline.process, pipeline.failed)
+        self._worker = Worker(inputs, pipeline.process, pipeline.failed)
         self._worker.start()
-        mailbox.wake()
+        inputs.wake()
         self._since = monotonic()
         # One by one: of those that are open already `_stop` has to know when the next one fails.
-        self._inputs.append(self._subscribe_images())
-        self._inputs.append(self._subscribe(Image, "depth", depth.companion))
-        self._inputs.append(self._subscribe(PoseStamped, "pose", poses.companion, depth=POSES))
-        self._inputs.append(self._subscribe(CameraInfo, "camera_info", self._on_camera_info))
+        self._subscriptions["image"] = self._subscribe_images()
+        for kind, name in ((Image, "depth"), (PoseStamped, "pose"), (CameraInfo, "camera_info")):
+            self._subscriptions[name] = self._subscribe(kind, name, partial(inputs.put, name), KEPT[name])
+        self._subscriptions["latched camera_info"] = self._subscribe_latched(
+            CameraInfo, "camera_info", partial(inputs.put, "camera_info")
+        )
+        for name in self._parameter_overrides:
+            if name.startswith("qos_overrides.") and not self.has_parameter(name):
+                topics = ", ".join(sorted({s.topic_name for s in self._subscriptions.values()}))
+                self.get_logger().error(
+                    f"The parameter '{name}' does not exist and is ignored. Name it "
+                    "qos_overrides.TOPIC.subscription.POLICY, with the TOPIC after remapping, one of "
+                    f"{topics}, and the POLICY one of history, depth, reliability, durability"
+                )
 
     @_logged
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -232,11 +253,11 @@ class OvsNode(LifecycleNode):
         super().destroy_node()
 
     def _stop(self) -> None:
-        for subscription in self._inputs:
+        for subscription in self._subscriptions.values():
             self.destroy_subscription(subscription)
         if self._worker is not None:
             self._worker.stop()
-        self._close_taps()
+        self._forget_inputs()
 
     def _release(self) -> None:
         if self._words is not None:
@@ -246,7 +267,7 @@ class OvsNode(LifecycleNode):
         self._outputs = None
         self._segmenter = self._words = None
 
-    # Taps
+    # Inputs
 
     def _subscribe_images(self) -> Subscription:
         compressed = self._config.settings.node.compressed
@@ -263,48 +284,65 @@ class OvsNode(LifecycleNode):
         self, kind: type, topic: str, callback: Callable[[Any], None], depth: int = 1, **options: Any
     ) -> Subscription:
         qos = QoSProfile(depth=depth, reliability=ReliabilityPolicy.BEST_EFFORT)
-        overriding = QoSOverridingOptions.with_default_policies()
         return self.create_subscription(
-            kind, topic, callback, qos, qos_overriding_options=overriding, **options
+            kind, topic, callback, qos, qos_overriding_options=QoSOverridingOptions(_OVERRIDABLE), **options
         )
 
+    def _subscribe_latched(self, kind: type, topic: str, callback: Callable[[Any], None]) -> Subscription:
+        """Subscribe to what was published once, before this node started. Other publishers do not match."""
+        qos = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        # No warning: that a publisher does not latch is the usual case.
+        silent = SubscriptionEventCallbacks(use_default_callbacks=False)
+        return self.create_subscription(kind, topic, callback, qos, event_callbacks=silent)
+
     def _on_lost(self, event: QoSMessageLostInfo) -> None:
-        self._statistics.lost(event.total_count_change)
+        self.statistics.lost(event.total_count_change)
 
     def _on_image(self, message: Image | CompressedImage) -> None:
-        assert self._mailbox
-        self._statistics.arrived()
+        assert self._inputs
+        self.statistics.arrived()
         stamp = nanoseconds(message.header)
         if stamp < self._last_stamp:
-            for sync in self._syncs:
-                sync.reset()
             self._throttle.warn(
                 "stamps",
                 f"The images' stamps went back, now to {stamp / 1e9:.3f} s; expected them to rise. "
-                "Going on from there: did a recording start again, or do two cameras publish this topic?",
+                "Did a recording start again, or do two cameras publish this topic?",
             )
         self._last_stamp = stamp
-        if self._mailbox.put(message):
-            self._statistics.dropped("replaced by a newer one")
-        for sync in self._syncs:
-            sync.image(message.header)
-
-    def _on_camera_info(self, message: CameraInfo) -> None:
-        self._camera_info = message
+        if self._inputs.put_image(message):
+            self.statistics.dropped("replaced by a newer one")
 
     def _wake(self) -> None:
         """Let the worker announce a change even if no frame comes."""
-        mailbox = self._mailbox
-        if mailbox is not None:
-            mailbox.wake()
+        inputs = self._inputs
+        if inputs is not None:
+            inputs.wake()
+
+    def _obstacle(self, name: str) -> str:
+        """Why nothing can come on an input; empty where the graph shows no reason."""
+        found = obstacle(self, self._subscriptions[name], name)
+        latched = self._subscriptions.get(f"latched {name}")
+        return found if latched is None or not found else obstacle(self, latched, name)
+
+    def _missing(self) -> tuple[str, ...]:
+        """What is wanted for points or the temporal filter and does not come, and why."""
+        inputs = self._inputs
+        if inputs is None:
+            return ()
+        return tuple(
+            lacks(missing, self._obstacle(missing.name), subscription.topic_name, inputs.slop)
+            for missing in inputs.missing()
+            if missing.seconds > MISSING_S and (subscription := self._subscriptions.get(missing.name))
+        )
 
     def _condition(self) -> Condition:
-        images = self._inputs[0] if self._inputs else None
+        images = self._subscriptions.get("image")
         condition = Condition(
             state="active" if images else "inactive" if self._words else "unconfigured",
             since=self._since,
             topic=images.topic_name if images else "",
-            publishers=self.count_publishers(images.topic_name) if images else 0,
+            obstacle=self._obstacle("image") if images else "",
+            missing=self._missing(),
             best_effort=bool(images and images.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT),
             clock_missing=self.get_parameter("use_sim_time").value
             and self.get_clock().now().nanoseconds == 0,

@@ -1,21 +1,22 @@
 """The way of one frame through the node, on the worker's thread."""
 
 import traceback
+from collections.abc import Callable
 from time import monotonic, perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
 from rclpy.node import Node
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import Header
 
 from ovs_ros.geometry.points import PointProjector
 from ovs_ros.ros.conversions import ConversionError, compressed_to_rgb, image_to_rgb
-from ovs_ros.ros.inputs import Taps
+from ovs_ros.ros.inputs import Frame, Inputs, nanoseconds
 from ovs_ros.ros.measurements import Measurements
 from ovs_ros.ros.outputs import Outputs
+from ovs_ros.ros.parameters import Settings
 from ovs_ros.ros.statistics import Sample, Statistics
-from ovs_ros.ros.synchroniser import nanoseconds
 from ovs_ros.ros.temporal import TemporalFiltering
 from ovs_ros.ros.throttle import Throttle
 from ovs_ros.ros.words import Words
@@ -31,7 +32,8 @@ class Pipeline:
         node: for its clock and log.
         segmenter, words: what names the pixels.
         outputs: where results go.
-        taps: where frames, depth, calibration and settings come from.
+        inputs: where depth and poses come from.
+        settings: called for the parameters' values at each frame.
         statistics: told of every frame.
         throttle: takes warnings about bad input.
     """
@@ -42,7 +44,8 @@ class Pipeline:
         segmenter: Segmenter,
         words: Words,
         outputs: Outputs,
-        taps: Taps,
+        inputs: Inputs,
+        settings: Callable[[], Settings],
         statistics: Statistics,
         throttle: Throttle,
     ) -> None:
@@ -50,21 +53,22 @@ class Pipeline:
         self._segmenter = segmenter
         self._words = words
         self._outputs = outputs
-        self._taps = taps
+        self._settings = settings
         self._statistics = statistics
         self._throttle = throttle
-        self._measurements = Measurements(taps, throttle)
+        self._measurements = Measurements(inputs, throttle)
         self._temporal_filter = TemporalFiltering(self._measurements, throttle)
         self._announced: tuple[int, float] | None = None
         self._projector: PointProjector | None = None
 
-    def process(self, message: Image | CompressedImage | None) -> None:
+    def process(self, frame: Frame | None) -> None:
         """Segment and publish one frame; without one only announce what has changed."""
-        settings = self._taps.settings()
+        settings = self._settings()
         words = self._words.current
         self._announce(words.vocabulary, settings.segmenter.threshold)
-        if message is None:
+        if frame is None:
             return
+        message = frame.image
         started = perf_counter()
         try:
             compressed = isinstance(message, CompressedImage)
@@ -75,7 +79,7 @@ class Pipeline:
             return
         converted = perf_counter()
         result = self._segmenter.segment(image, words, settings.segmenter)
-        self._measurements.start(message.header, (image.shape[0], image.shape[1]))
+        self._measurements.start(frame, (image.shape[0], image.shape[1]))
         result = self._temporal_filter.apply(message.header, image, result, settings.node)
         segmented = perf_counter()
         self._outputs.labels(message.header, result)

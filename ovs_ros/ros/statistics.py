@@ -52,10 +52,15 @@ class Summary:
 
 
 class Statistics:
-    """Counts frames. Any thread may call it."""
+    """Counts frames. Any thread may call it.
+
+    Attributes:
+        images: how many have come since the start.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self.images = 0
         self._since = monotonic()
         self._arrivals: deque[float] = deque(maxlen=RECENT)
         self._lost: deque[float] = deque(maxlen=RECENT)
@@ -72,6 +77,7 @@ class Statistics:
     def arrived(self) -> None:
         """An image came in."""
         with self._lock:
+            self.images += 1
             self._arrivals.append(monotonic())
 
     def lost(self, count: int) -> None:

@@ -16,14 +16,14 @@ class Throttle:
 
     def __init__(self, log: Callable[[str], object], seconds: float = 10.0) -> None:
         self._log = log
-        self._seconds = seconds
+        self.seconds = seconds
         self._since: dict[str, float] = {}
         self._held_back: dict[str, int] = {}
 
     def warn(self, kind: str, text: str) -> None:
         """Log `text`, unless something of this `kind` was logged a short while ago."""
         now = monotonic()
-        if kind in self._since and now - self._since[kind] < self._seconds:
+        if kind in self._since and now - self._since[kind] < self.seconds:
             self._held_back[kind] = self._held_back.get(kind, 0) + 1
             return
         more = self._held_back.pop(kind, 0)

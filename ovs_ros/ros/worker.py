@@ -2,29 +2,26 @@
 
 import threading
 from collections.abc import Callable
-from typing import Generic, TypeVar
 
-from ovs_ros.ros.mailbox import Mailbox
-
-Frame = TypeVar("Frame")
+from ovs_ros.ros.inputs import Frame, Inputs
 
 
-class Worker(Generic[Frame]):
-    """Takes frames out of a mailbox, one after the other, until it is stopped.
+class Worker:
+    """Takes frames out of the inputs, one after the other, until it is stopped.
 
     Args:
-        mailbox: closed by `stop`.
-        process: called with each frame, and with None when the mailbox was woken without one.
+        inputs: closed by `stop`.
+        process: called with each frame, and with None when the inputs were woken without one.
         failed: called with what `process` raised; the worker goes on with the next frame.
     """
 
     def __init__(
         self,
-        mailbox: Mailbox[Frame, object],
+        inputs: Inputs,
         process: Callable[[Frame | None], None],
         failed: Callable[[Exception], None],
     ) -> None:
-        self._mailbox = mailbox
+        self._inputs = inputs
         self._process = process
         self._failed = failed
         self._thread = threading.Thread(target=self._run, name="segmentation", daemon=True)
@@ -34,14 +31,14 @@ class Worker(Generic[Frame]):
         self._thread.start()
 
     def stop(self) -> None:
-        """Close the mailbox and wait until the frame at work is done."""
-        self._mailbox.close()
+        """Close the inputs and wait until the frame at work is done."""
+        self._inputs.close()
         self._thread.join()
 
     def _run(self) -> None:
-        while not self._mailbox.closed:
-            frame = self._mailbox.take()
-            if self._mailbox.closed:
+        while not self._inputs.closed:
+            frame = self._inputs.take()
+            if self._inputs.closed:
                 return
             try:
                 self._process(frame)

@@ -54,11 +54,19 @@ class Robot:
     Attributes:
         got: topic -> messages, in the order of their arrival.
         order: (topic, message) of all topics, in the order of their arrival.
-        log: what the node logged as a warning or worse.
+        warnings: what the node has warned of.
     """
 
     def __init__(self, node: OvsNode, context: Context) -> None:
         self.node = node
+        self.warnings: list[str] = []
+        log = node.warn
+
+        def warn(text: str) -> None:
+            self.warnings.append(text)
+            log(text)
+
+        node.warn = warn
         self.helper = Node("robot", context=context)
         self.got: dict[str, list[Any]] = defaultdict(list)
         self.order: list[tuple[str, Any]] = []

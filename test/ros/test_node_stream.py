@@ -1,10 +1,23 @@
 """One node over DDS: what comes out for what goes in."""
 
+import threading
+
 import cv2
 import numpy as np
 import pytest
 from fakes import COLORS, color_image
-from rig import ALWAYS, FRAME, PICTURE, depth_message, info_message, pixels, rgb_message, running, stamp_ms
+from rig import (
+    ALWAYS,
+    DEADLINE_S,
+    FRAME,
+    PICTURE,
+    depth_message,
+    info_message,
+    pixels,
+    rgb_message,
+    running,
+    stamp_ms,
+)
 from sensor_msgs.msg import CompressedImage, PointField
 
 from ovs_ros.vocabulary.yaml_io import load_vocabulary
@@ -111,7 +124,7 @@ def test_points(robot, encoding, order):
     metres = DEPTH.copy()
     metres[10, 20] = 0 if encoding == "16UC1" else np.nan
     robot.send("camera_info", info_message(1))
-    robot.until(lambda: robot.node._camera_info, "the calibration")
+    robot.until(lambda: robot.node.camera_info, "the calibration")
     inputs = [lambda: robot.send("depth", depth_message(50, metres, encoding)), lambda: robot.image(50)]
     for send in inputs if order == "depth first" else inputs[::-1]:
         send()
@@ -150,7 +163,7 @@ def test_points_may_be_asked_for_by_parameter(vocabulary):
         robot.listen("semantic/points")
         robot.connected()
         robot.send("camera_info", info_message(1))
-        robot.until(lambda: robot.node._camera_info, "the calibration")
+        robot.until(lambda: robot.node.camera_info, "the calibration")
         robot.send("depth", depth_message(50, DEPTH))
         robot.segment(50)
         robot.segment(60)  # The worker is past the first frame's points.
@@ -172,3 +185,30 @@ def test_all_outputs_carry_the_stamp_and_frame_of_their_image(robot):
     for topic in ALWAYS[1:]:
         message = robot.of_stamp(topic, 123456)
         assert message.header.frame_id == FRAME
+
+
+def test_a_slow_model_publishes_as_many_clouds_as_label_images(vocabulary):
+    """20 frames come while one is segmented, and their depth with them."""
+    turns = threading.Semaphore(0)
+    with running(vocabulary, on_backbone=lambda: turns.acquire(timeout=DEADLINE_S)) as robot:
+        robot.listen("semantic/points")
+        robot.connected()
+        robot.send("camera_info", info_message(1))
+        robot.until(lambda: robot.node.camera_info, "the calibration")
+        ms = 1000
+        for done in range(1, 6):
+            for _ in range(20):
+                ms += 33
+                sent = robot.node.statistics.images
+                robot.send("depth", depth_message(ms, DEPTH))
+                robot.image(ms)
+                robot.until(lambda sent=sent: robot.node.statistics.images > sent, "the arrival")
+            turns.release()
+            robot.until(lambda done=done: len(robot.got["semantic/image_raw"]) == done, "the labels")
+        turns.release()
+        robot.labels(ms)
+        robot.until(
+            lambda: len(robot.got["semantic/points"]) == len(robot.got["semantic/image_raw"]), "the clouds"
+        )
+        stamps = [[stamp_ms(m) for m in robot.got[f"semantic/{name}"]] for name in ("image_raw", "points")]
+        assert stamps[0] == stamps[1]

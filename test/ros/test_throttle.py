@@ -16,7 +16,7 @@ def test_the_next_one_tells_how_many_were_held_back():
     throttle.warn("a", "first")
     throttle.warn("a", "second")
     throttle.warn("a", "third")
-    throttle._seconds = 0
+    throttle.seconds = 0
     throttle.warn("a", "fourth")
     throttle.warn("a", "fifth")
     assert log == ["first", "fourth (2 more since the last such warning)", "fifth"]

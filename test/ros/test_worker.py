@@ -1,6 +1,8 @@
 import threading
 
-from ovs_ros.ros.mailbox import Mailbox
+from sensor_msgs.msg import Image
+
+from ovs_ros.ros.inputs import Inputs
 from ovs_ros.ros.worker import Worker
 
 PATIENCE_S = 10
@@ -11,18 +13,18 @@ def test_a_frame_that_fails_does_not_end_the_worker():
     failures = []
 
     def process(frame):
-        if frame == "bad":
+        if frame.image.encoding == "bad":
             raise RuntimeError("no such frame")
         done.set()
 
     def failed(error):
         failures.append(str(error))
-        mailbox.put("good")
+        inputs.put_image(Image(encoding="good"))
 
-    mailbox = Mailbox()
-    worker = Worker(mailbox, process, failed)
+    inputs = Inputs(0.02)
+    worker = Worker(inputs, process, failed)
     worker.start()
-    mailbox.put("bad")
+    inputs.put_image(Image(encoding="bad"))
     assert done.wait(PATIENCE_S)
     worker.stop()
     assert failures == ["no such frame"]
@@ -35,20 +37,20 @@ def test_stopping_waits_for_the_frame_at_work_and_takes_no_other():
     def process(frame):
         started.set()
         assert go_on.wait(PATIENCE_S)
-        finished.append(frame)
+        finished.append(frame.image.encoding)
 
-    mailbox = Mailbox()
-    worker = Worker(mailbox, process, finished.append)
+    inputs = Inputs(0.02)
+    worker = Worker(inputs, process, finished.append)
     worker.start()
-    mailbox.put(1)
+    inputs.put_image(Image(encoding="first"))
     assert started.wait(PATIENCE_S)
-    mailbox.put(2)
+    inputs.put_image(Image(encoding="second"))
     stopper = threading.Thread(target=worker.stop)
     stopper.start()
     go_on.set()
     stopper.join(PATIENCE_S)
     assert not stopper.is_alive()
-    assert finished == [1]
+    assert finished == ["first"]
 
 
 def test_waking_processes_nothing():
@@ -59,10 +61,10 @@ def test_waking_processes_nothing():
         got.append(frame)
         seen.set()
 
-    mailbox = Mailbox()
-    worker = Worker(mailbox, process, got.append)
+    inputs = Inputs(0.02)
+    worker = Worker(inputs, process, got.append)
     worker.start()
-    mailbox.wake()
+    inputs.wake()
     assert seen.wait(PATIENCE_S)
     worker.stop()
     assert got == [None]
