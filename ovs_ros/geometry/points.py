@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 POINT = np.dtype(
     {
         "names": ["x", "y", "z", "rgb", "label", "confidence"],
-        "formats": ["<f4", "<f4", "<f4", "<u4", "<u2", "u1"],
-        "offsets": [0, 4, 8, 12, 16, 18],
-        "itemsize": 20,
+        "formats": ["<f4", "<f4", "<f4", "<u4", "<u4", "u1"],
+        "offsets": [0, 4, 8, 12, 16, 20],
+        "itemsize": 24,
     }
 )
-"""One point, 20 bytes: metres, 0x00RRGGBB, label, confidence, one byte unused."""
+"""One point, 24 bytes: metres, 0x00RRGGBB, label (PCL reads only 32 bits), confidence, three bytes unused."""
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,11 @@
 """From messages to arrays: images, depth, calibration and poses.
 
-To the bit what cv_bridge gives for the same encodings: its checks, its OpenCV colour codes, its scaling of
-16 bit.
+To the bit what cv_bridge gives for the same encodings of 8 bits: its checks and OpenCV's colour codes.
 """
 
 import math
 import sys
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,30 +15,52 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from ovs_ros.geometry.points import Intrinsics
 
-# encoding -> (bytes a pixel, channels, OpenCV's way to RGB; None: already RGB). OpenCV's Bayer codes name the
+# encoding of 8 bits -> (channels, OpenCV's way to RGB; None: already RGB). OpenCV's Bayer codes name the
 # second row's pixels, so they differ from the encodings' letters. What only says how many channels it has is
 # taken in OpenCV's order, blue first.
-_ENCODINGS: dict[str, tuple[int, int, int | None]] = {
-    "rgb8": (3, 3, None),
-    "bgr8": (3, 3, cv2.COLOR_BGR2RGB),
-    "8UC3": (3, 3, cv2.COLOR_BGR2RGB),
-    "rgba8": (4, 4, cv2.COLOR_RGBA2RGB),
-    "bgra8": (4, 4, cv2.COLOR_BGRA2RGB),
-    "8UC4": (4, 4, cv2.COLOR_BGRA2RGB),
-    "mono8": (1, 1, cv2.COLOR_GRAY2RGB),
-    "8UC1": (1, 1, cv2.COLOR_GRAY2RGB),
-    "mono16": (2, 1, cv2.COLOR_GRAY2RGB),
-    "16UC1": (2, 1, cv2.COLOR_GRAY2RGB),
-    "bayer_rggb8": (1, 1, cv2.COLOR_BayerBG2RGB),
-    "bayer_bggr8": (1, 1, cv2.COLOR_BayerRG2RGB),
-    "bayer_gbrg8": (1, 1, cv2.COLOR_BayerGR2RGB),
-    "bayer_grbg8": (1, 1, cv2.COLOR_BayerGB2RGB),
-    "yuv422": (2, 2, cv2.COLOR_YUV2RGB_UYVY),
-    "uyvy": (2, 2, cv2.COLOR_YUV2RGB_UYVY),
-    "yuv422_yuy2": (2, 2, cv2.COLOR_YUV2RGB_YUY2),
-    "yuyv": (2, 2, cv2.COLOR_YUV2RGB_YUY2),
+_ENCODINGS: dict[str, tuple[int, int | None]] = {
+    "rgb8": (3, None),
+    "bgr8": (3, cv2.COLOR_BGR2RGB),
+    "8UC3": (3, cv2.COLOR_BGR2RGB),
+    "rgba8": (4, cv2.COLOR_RGBA2RGB),
+    "bgra8": (4, cv2.COLOR_BGRA2RGB),
+    "8UC4": (4, cv2.COLOR_BGRA2RGB),
+    "mono8": (1, cv2.COLOR_GRAY2RGB),
+    "8UC1": (1, cv2.COLOR_GRAY2RGB),
+    "bayer_rggb8": (1, cv2.COLOR_BayerBG2RGB),
+    "bayer_bggr8": (1, cv2.COLOR_BayerRG2RGB),
+    "bayer_gbrg8": (1, cv2.COLOR_BayerGR2RGB),
+    "bayer_grbg8": (1, cv2.COLOR_BayerGB2RGB),
+    "yuv422": (2, cv2.COLOR_YUV2RGB_UYVY),
+    "uyvy": (2, cv2.COLOR_YUV2RGB_UYVY),
+    "yuv422_yuy2": (2, cv2.COLOR_YUV2RGB_YUY2),
+    "yuyv": (2, cv2.COLOR_YUV2RGB_YUY2),
 }
-_SIXTEEN_BIT = frozenset({"mono16", "16UC1"})
+# encoding of 16 bits -> the encoding that it becomes with 8.
+_SIXTEEN_BIT = {
+    "mono16": "mono8",
+    "rgb16": "rgb8",
+    "bgr16": "bgr8",
+    "16UC3": "8UC3",
+    "rgba16": "rgba8",
+    "bgra16": "bgra8",
+    "16UC4": "8UC4",
+    "bayer_rggb16": "bayer_rggb8",
+    "bayer_bggr16": "bayer_bggr8",
+    "bayer_gbrg16": "bayer_gbrg8",
+    "bayer_grbg16": "bayer_grbg8",
+}
+# A plane of Y, then one of U and V by turns -> (rows of bytes for two rows of pixels, OpenCV's way to RGB).
+_TWO_PLANES: dict[str, tuple[int, int | None]] = {
+    "nv12": (3, cv2.COLOR_YUV2RGB_NV12),
+    "nv21": (3, cv2.COLOR_YUV2RGB_NV21),
+    "nv24": (6, None),
+}
+# Y, U, V of 16 to 235 and 16 to 240 to RGB of 0 to 255 (ITU-R BT.601), as OpenCV has it for nv12.
+_BT_601 = np.array([[1.164, 0, 1.596], [1.164, -0.391, -0.813], [1.164, 2.018, 0]])
+_YUV_TO_RGB = np.column_stack((_BT_601, _BT_601 @ [-16, -128, -128]))  # (3, 4)
+_DEPTH = ("16UC1", "32FC1")
+_SENSOR_BITS = (8, 10, 12, 14, 16)
 _BIG_ENDIAN_HOST = sys.byteorder == "big"
 
 
@@ -46,27 +68,55 @@ class ConversionError(ValueError):
     """A message that cannot be read: says what was expected, what came, and what to do."""
 
 
-def image_to_rgb(message: Image) -> NDArray[np.uint8]:
+class BitDepth:
+    """How many bits one camera's pixels of 16 bits use: sensors give 10, 12 or 14 and leave the upper ones 0.
+
+    Attributes:
+        bits: 8, 10, 12, 14 or 16: what the highest value so far takes. It never falls, or the brightness
+            would change with each dark frame.
+    """
+
+    def __init__(self) -> None:
+        self.bits = _SENSOR_BITS[0]
+
+    def scaled(self, values: NDArray[np.uint16]) -> NDArray[np.uint8]:
+        """Scale values of any shape (H, W) or (H, W, C) so that the highest of these bits becomes 255."""
+        needed = int(values.max()).bit_length()
+        self.bits = max(self.bits, next(bits for bits in _SENSOR_BITS if bits >= needed))
+        return cv2.convertScaleAbs(values, alpha=255 / (2**self.bits - 1))
+
+
+def image_to_rgb(message: Image, depth: BitDepth | None = None) -> NDArray[np.uint8]:
     """The image as (H, W, 3) uint8 RGB.
 
     An rgb8 message is not copied: the array shows its data, and rows may be padded.
 
+    Args:
+        message: the image.
+        depth: what the camera's earlier images tell about its pixels of 16 bits; it is brought up to date.
+            By default each image tells for itself.
+
     Raises:
-        ConversionError: an unknown encoding, or step and data that do not fit size and encoding.
+        ConversionError: an unknown encoding, depth, or step and data that do not fit size and encoding.
     """
     encoding = message.encoding
+    _refuse_depth(encoding)
+    if encoding in _TWO_PLANES:
+        return _two_planes_to_rgb(message)
+    wide = encoding in _SIXTEEN_BIT
+    encoding = _SIXTEEN_BIT.get(encoding, encoding)
     if encoding not in _ENCODINGS:
         raise ConversionError(
-            f"expected an image encoded as one of {', '.join(_ENCODINGS)}, got '{encoding}'; "
-            "convert it before, for example with image_proc"
+            f"expected an image encoded as one of {', '.join((*_ENCODINGS, *_SIXTEEN_BIT, *_TWO_PLANES))}, "
+            f"got '{encoding}'; convert it before, for example with image_proc"
         )
-    pixel_bytes, channels, code = _ENCODINGS[encoding]
-    pixels = _rows(message, pixel_bytes, encoding)  # (H, W * pixel_bytes)
+    channels, code = _ENCODINGS[encoding]
+    pixels = _rows(message, channels * (1 + wide), message.encoding)  # (H, W * bytes a pixel)
     if code in (cv2.COLOR_YUV2RGB_UYVY, cv2.COLOR_YUV2RGB_YUY2) and message.width % 2:
         raise ConversionError(f"expected an even width for the encoding '{encoding}', got {message.width}")
-    if encoding in _SIXTEEN_BIT:
-        pixels = cv2.convertScaleAbs(_sixteen_bit(message, pixels), alpha=255 / 65535)
-    elif channels > 1:
+    if wide:
+        pixels = (depth or BitDepth()).scaled(_sixteen_bit(message, pixels))
+    if channels > 1:
         pixels = np.lib.stride_tricks.as_strided(
             pixels,
             (message.height, message.width, channels),
@@ -77,23 +127,34 @@ def image_to_rgb(message: Image) -> NDArray[np.uint8]:
     return cv2.cvtColor(pixels, code)
 
 
-def compressed_to_rgb(message: CompressedImage) -> NDArray[np.uint8]:
+def compressed_to_rgb(message: CompressedImage, depth: BitDepth | None = None) -> NDArray[np.uint8]:
     """The decoded image as (H, W, 3) uint8 RGB; grey ones become RGB, transparency is dropped.
 
+    An orientation in EXIF is ignored: camera_info and depth belong to the sensor's pixels as they are.
+
+    Args:
+        message: the image.
+        depth: as for `image_to_rgb`.
+
     Raises:
-        ConversionError: no data, or data that is no image.
+        ConversionError: no data, data that is no image, or a depth image.
     """
     if len(message.data) == 0:
         raise ConversionError("expected a compressed image, got a message without data")
+    # image_transport writes the encoding before it was compressed first: '16UC1; png compressed '.
+    _refuse_depth(message.format.split(";")[0].strip())
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
     try:
-        decoded = cv2.imdecode(np.frombuffer(message.data, np.uint8), cv2.IMREAD_COLOR)
+        decoded = cv2.imdecode(np.frombuffer(message.data, np.uint8), flags)
     except cv2.error as error:
         raise ConversionError(f"expected a compressed image that OpenCV decodes: {error.err}") from error
-    if decoded is None:
+    if decoded is None or decoded.dtype not in (np.uint8, np.uint16):
         raise ConversionError(
-            "expected a compressed image that OpenCV decodes (JPEG, PNG, …), got "
+            "expected a compressed image of 8 or 16 bits that OpenCV decodes (JPEG, PNG, …), got "
             f"{len(message.data)} bytes of format '{message.format}'; was it cut off on its way?"
         )
+    if decoded.dtype == np.uint16:
+        decoded = (depth or BitDepth()).scaled(decoded)
     return cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB, dst=decoded)
 
 
@@ -101,37 +162,47 @@ def depth_to_metres(message: Image) -> NDArray[np.float32]:
     """Depth as (H, W) float32 metres, NaN where there is none. Always a new array.
 
     As REP 118 says: 16UC1 (or mono16) is millimetres with 0 for none, 32FC1 is metres, none where not finite.
+    Simulators and drivers write also 0 or -1 m for none.
 
     Raises:
         ConversionError: another encoding, or step and data that do not fit size and encoding.
     """
-    if message.encoding in _SIXTEEN_BIT:
+    if message.encoding in ("16UC1", "mono16"):
         raw = _sixteen_bit(message, _rows(message, 2, message.encoding))
         metres = raw * np.float32(0.001)
-        metres[raw == 0] = np.nan
-        return metres
-    if message.encoding == "32FC1":
+    elif message.encoding == "32FC1":
         rows = _rows(message, 4, message.encoding)
-        floats = _as_values(rows, ">f4" if message.is_bigendian else "<f4")
-        metres = np.array(floats, np.float32)
-        metres[~np.isfinite(metres)] = np.nan
-        return metres
-    raise ConversionError(
-        f"expected depth encoded as 16UC1 (millimetres) or 32FC1 (metres), got '{message.encoding}'"
-    )
+        metres = np.array(_as_values(rows, ">f4" if message.is_bigendian else "<f4"), np.float32)
+    else:
+        raise ConversionError(
+            f"expected depth encoded as 16UC1 (millimetres) or 32FC1 (metres), got '{message.encoding}'"
+        )
+    metres[~((metres > 0) & (metres < np.inf))] = np.nan  # NaN is not above 0 either.
+    return metres
 
 
 def intrinsics_from(message: CameraInfo) -> Intrinsics:
     """The rectified camera of a calibration: its projection matrix P, or K where P is not filled in.
 
+    Matrices, width and height are the full sensor's; a region of interest cuts the image out of it, and
+    binning makes that smaller (REP 104), as image_geometry reads it.
+
     Raises:
         ConversionError: an uncalibrated camera (all zeros), or values that are not finite.
     """
-    p, k = message.p, message.k
+    p, k, roi = message.p, message.k, message.roi
     # NaN counts as filled in, and is refused below.
     fx, fy, cx, cy = (p[0], p[5], p[2], p[6]) if p[0] != 0 else (k[0], k[4], k[2], k[5])
+    across, down = max(message.binning_x, 1), max(message.binning_y, 1)
     try:
-        return Intrinsics(fx, fy, cx, cy, message.width, message.height)
+        return Intrinsics(
+            fx / across,
+            fy / down,
+            (cx - roi.x_offset) / across,
+            (cy - roi.y_offset) / down,
+            (roi.width or message.width) // across,
+            (roi.height or message.height) // down,
+        )
     except ValueError as error:
         raise ConversionError(f"the camera_info is of no use: {error}") from error
 
@@ -162,24 +233,53 @@ def pose_to_matrix(message: PoseStamped) -> NDArray[np.float64]:
     )
 
 
+def _refuse_depth(encoding: str) -> None:
+    if encoding in _DEPTH:
+        raise ConversionError(
+            f"expected a picture, got '{encoding}', the encoding of depth; remap 'image' to the camera's "
+            "colour or grey images, and 'depth' to this topic. Grey images of 16 bits are encoded as mono16"
+        )
+
+
+def _two_planes_to_rgb(message: Image) -> NDArray[np.uint8]:
+    """An image of nv12, nv21 or nv24 as (H, W, 3) uint8 RGB."""
+    encoding, height, width, step = message.encoding, message.height, message.width, message.step
+    rows, code = _TWO_PLANES[encoding]
+    if code is not None and (height % 2 or width % 2):
+        raise ConversionError(f"expected an even size for the encoding '{encoding}', got {width}x{height}")
+    total = height * rows // 2
+    if step * 2 == width * rows and len(message.data) == height * step:
+        step = width  # Some drivers count the bytes of both planes in a row's step.
+    data = _plain_rows(message.data, encoding, total, width, step)
+    if code is not None:
+        return cv2.cvtColor(data[:, :width], code)
+    both = data[height:].reshape(height, 2 * step)[:, : 2 * width]
+    return cv2.transform(cv2.merge((data[:height, :width], both[:, 0::2], both[:, 1::2])), _YUV_TO_RGB)
+
+
 def _rows(message: Image, pixel_bytes: int, encoding: str) -> NDArray[np.uint8]:
     """The pixels' bytes (H, W * pixel_bytes) without row padding, as a view."""
-    height, width, step = message.height, message.width, message.step
-    if height == 0 or width == 0:
-        raise ConversionError(f"expected an image with pixels, got one of {width}x{height}")
-    if len(message.data) == 0:
-        raise ConversionError(f"expected {width}x{height} pixels of '{encoding}', got a message without data")
-    if step < width * pixel_bytes:
+    row = message.width * pixel_bytes
+    return _plain_rows(message.data, encoding, message.height, row, message.step)[:, :row]
+
+
+def _plain_rows(data: Any, encoding: str, rows: int, row: int, step: int) -> NDArray[np.uint8]:
+    """Data as rows (rows, step), of which `row` bytes each are pixels, as a view."""
+    if rows == 0 or row == 0:
+        raise ConversionError("expected an image with pixels, got a width or a height of 0")
+    if len(data) == 0:
+        raise ConversionError(f"expected {rows} rows of '{encoding}', got a message without data")
+    if step < row:
         raise ConversionError(
-            f"expected a step of at least {width * pixel_bytes} bytes for {width} pixels of '{encoding}', "
-            f"got {step}; the driver fills in the message wrongly"
+            f"expected a step of at least {row} bytes for a row of '{encoding}', got {step}; the driver "
+            "fills in the message wrongly"
         )
-    if len(message.data) != height * step:
+    if len(data) != rows * step:
         raise ConversionError(
-            f"expected {height * step} bytes of data for {height} rows of {step} bytes, "
-            f"got {len(message.data)}; the driver fills in the message wrongly"
+            f"expected {rows * step} bytes of data for {rows} rows of {step} bytes of '{encoding}', "
+            f"got {len(data)}; the driver fills in the message wrongly"
         )
-    return np.frombuffer(message.data, np.uint8).reshape(height, step)[:, : width * pixel_bytes]
+    return np.frombuffer(data, np.uint8).reshape(rows, step)
 
 
 def _as_values(rows: NDArray[np.uint8], dtype: str) -> NDArray:

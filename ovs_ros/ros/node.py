@@ -131,7 +131,7 @@ class OvsNode(LifecycleNode):
             self._starter = self.create_timer(0.0, self._autostart, clock=self._steady_clock)
 
     def _forget_inputs(self) -> None:
-        self._subscriptions: dict[str, Subscription] = {}
+        self._open_inputs: dict[str, Subscription] = {}
         self._worker: Worker | None = None
         self._inputs: Inputs | None = None
         self._last_stamp = 0
@@ -189,7 +189,7 @@ class OvsNode(LifecycleNode):
             self._stop()
             super().on_deactivate(state)
             raise
-        self.get_logger().info(f"Active: images from {self._subscriptions['image'].topic_name}")
+        self.get_logger().info(f"Active: images from {self._open_inputs['image'].topic_name}")
         return result
 
     def _start(self) -> None:
@@ -210,15 +210,15 @@ class OvsNode(LifecycleNode):
         inputs.wake()
         self._since = monotonic()
         # One by one: of those that are open already `_stop` has to know when the next one fails.
-        self._subscriptions["image"] = self._subscribe_images()
+        self._open_inputs["image"] = self._subscribe_images()
         for kind, name in ((Image, "depth"), (PoseStamped, "pose"), (CameraInfo, "camera_info")):
-            self._subscriptions[name] = self._subscribe(kind, name, partial(inputs.put, name), KEPT[name])
-        self._subscriptions["latched camera_info"] = self._subscribe_latched(
+            self._open_inputs[name] = self._subscribe(kind, name, partial(inputs.put, name), KEPT[name])
+        self._open_inputs["latched camera_info"] = self._subscribe_latched(
             CameraInfo, "camera_info", partial(inputs.put, "camera_info")
         )
         for name in self._parameter_overrides:
             if name.startswith("qos_overrides.") and not self.has_parameter(name):
-                topics = ", ".join(sorted({s.topic_name for s in self._subscriptions.values()}))
+                topics = ", ".join(sorted({s.topic_name for s in self._open_inputs.values()}))
                 self.get_logger().error(
                     f"The parameter '{name}' does not exist and is ignored. Name it "
                     "qos_overrides.TOPIC.subscription.POLICY, with the TOPIC after remapping, one of "
@@ -253,7 +253,7 @@ class OvsNode(LifecycleNode):
         super().destroy_node()
 
     def _stop(self) -> None:
-        for subscription in self._subscriptions.values():
+        for subscription in self._open_inputs.values():
             self.destroy_subscription(subscription)
         if self._worker is not None:
             self._worker.stop()
@@ -320,8 +320,8 @@ class OvsNode(LifecycleNode):
 
     def _obstacle(self, name: str) -> str:
         """Why nothing can come on an input; empty where the graph shows no reason."""
-        found = obstacle(self, self._subscriptions[name], name)
-        latched = self._subscriptions.get(f"latched {name}")
+        found = obstacle(self, self._open_inputs[name], name)
+        latched = self._open_inputs.get(f"latched {name}")
         return found if latched is None or not found else obstacle(self, latched, name)
 
     def _missing(self) -> tuple[str, ...]:
@@ -332,11 +332,11 @@ class OvsNode(LifecycleNode):
         return tuple(
             lacks(missing, self._obstacle(missing.name), subscription.topic_name, inputs.slop)
             for missing in inputs.missing()
-            if missing.seconds > MISSING_S and (subscription := self._subscriptions.get(missing.name))
+            if missing.seconds > MISSING_S and (subscription := self._open_inputs.get(missing.name))
         )
 
     def _condition(self) -> Condition:
-        images = self._subscriptions.get("image")
+        images = self._open_inputs.get("image")
         condition = Condition(
             state="active" if images else "inactive" if self._words else "unconfigured",
             since=self._since,

@@ -31,8 +31,8 @@ _POINT_FIELDS = [
     PointField(name="z", offset=8, datatype=PointField.FLOAT32, count=1),
     # The bytes of 0x00RRGGBB as a float, as PCL and depth_image_proc have it.
     PointField(name="rgb", offset=12, datatype=PointField.FLOAT32, count=1),
-    PointField(name="label", offset=16, datatype=PointField.UINT16, count=1),
-    PointField(name="confidence", offset=18, datatype=PointField.UINT8, count=1),
+    PointField(name="label", offset=16, datatype=PointField.UINT32, count=1),
+    PointField(name="confidence", offset=20, datatype=PointField.UINT8, count=1),
 ]
 
 

@@ -11,7 +11,7 @@ from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import Header
 
 from ovs_ros.geometry.points import PointProjector
-from ovs_ros.ros.conversions import ConversionError, compressed_to_rgb, image_to_rgb
+from ovs_ros.ros.conversions import BitDepth, ConversionError, compressed_to_rgb, image_to_rgb
 from ovs_ros.ros.inputs import Frame, Inputs, nanoseconds
 from ovs_ros.ros.measurements import Measurements
 from ovs_ros.ros.outputs import Outputs
@@ -60,6 +60,7 @@ class Pipeline:
         self._temporal_filter = TemporalFiltering(self._measurements, throttle)
         self._announced: tuple[int, float] | None = None
         self._projector: PointProjector | None = None
+        self._bit_depth = BitDepth()
 
     def process(self, frame: Frame | None) -> None:
         """Segment and publish one frame; without one only announce what has changed."""
@@ -69,14 +70,18 @@ class Pipeline:
         if frame is None:
             return
         message = frame.image
-        started = perf_counter()
+        started, bits = perf_counter(), self._bit_depth.bits
         try:
             compressed = isinstance(message, CompressedImage)
-            image = compressed_to_rgb(message) if compressed else image_to_rgb(message)
+            image = (compressed_to_rgb if compressed else image_to_rgb)(message, self._bit_depth)
         except ConversionError as error:
             self._statistics.dropped("malformed")
             self._throttle.warn("image", f"An image is dropped: {error}")
             return
+        if self._bit_depth.bits > bits:
+            self._node.get_logger().info(
+                f"The images' pixels of 16 bits use {self._bit_depth.bits} bits so far: they are read as such"
+            )
         converted = perf_counter()
         result = self._segmenter.segment(image, words, settings.segmenter)
         self._measurements.start(frame, (image.shape[0], image.shape[1]))

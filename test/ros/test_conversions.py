@@ -1,9 +1,11 @@
 """Conversions against arrays that cv_bridge's OpenCV calls give for the same bytes."""
 
+import io
 from array import array
 
 import cv2
 import numpy as np
+import PIL.Image
 import pytest
 from geometry_msgs.msg import PoseStamped, Quaternion
 from hypothesis import given
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from ovs_ros.ros.conversions import (
+    BitDepth,
     ConversionError,
     compressed_to_rgb,
     depth_to_metres,
@@ -103,11 +106,120 @@ def test_yuv422(encoding, expected):
 
 
 @pytest.mark.parametrize("big", [False, True])
-@pytest.mark.parametrize("encoding", ["mono16", "16UC1"])
-def test_sixteen_bit_grey_is_scaled_to_eight(encoding, big):
+def test_sixteen_bit_grey_is_scaled_to_eight(big):
     values = np.arange(65536).reshape(256, 256)
-    rgb = image_to_rgb(message(encoding, 256, 256, values.astype(">u2" if big else "<u2").tobytes(), big=big))
+    rgb = image_to_rgb(message("mono16", 256, 256, values.astype(">u2" if big else "<u2").tobytes(), big=big))
     assert (rgb == np.rint(values / 257).astype(np.uint8)[:, :, None]).all()
+
+
+@pytest.mark.parametrize("big", [False, True])
+@pytest.mark.parametrize(
+    ("encoding", "channels"),
+    [
+        ("rgb16", "rgb"),
+        ("bgr16", "bgr"),
+        ("16UC3", "bgr"),
+        ("rgba16", "rgba"),
+        ("bgra16", "bgra"),
+        ("16UC4", "bgra"),
+    ],
+)
+def test_sixteen_bit_colour(encoding, channels, big):
+    color = {"r": 200 * 257, "g": 100 * 257, "b": 50 * 257, "a": 65535}
+    pixels = np.tile([color[channel] for channel in channels], (4, 6, 1)).astype(">u2" if big else "<u2")
+    rgb = image_to_rgb(message(encoding, 6, 4, pixels.tobytes(), big=big))
+    assert (rgb == [200, 100, 50]).all() and rgb.shape == (4, 6, 3)
+
+
+@pytest.mark.parametrize("encoding", ["bayer_rggb16", "bayer_bggr16", "bayer_gbrg16", "bayer_grbg16"])
+def test_a_sixteen_bit_mosaic_is_read_as_one_of_eight_bits(encoding):
+    mosaic = np.array(MOSAIC, "<u2")
+    rgb = image_to_rgb(message(encoding, 4, 4, (mosaic * 257).tobytes()))
+    assert np.array_equal(
+        rgb, image_to_rgb(message(f"{encoding[:-2]}8", 4, 4, mosaic.astype("u1").tobytes()))
+    )
+
+
+def grey16(values):
+    values = np.array(values, "<u2")
+    return message("mono16", values.shape[1], values.shape[0], values.tobytes())
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+def test_a_sensor_that_leaves_the_upper_bits_empty_is_read_as_bright(bits):
+    most = 2**bits - 1
+    assert image_to_rgb(grey16([[0, most // 2, most]]))[0, :, 0].tolist() == pytest.approx(
+        [0, 127, 255], abs=1
+    )
+
+
+@given(st.lists(st.integers(0, 65535), min_size=1, max_size=9))
+def test_the_scale_of_a_camera_never_falls(values):
+    depth, before = BitDepth(), 255.0
+    for value in values:
+        image_to_rgb(grey16([[value, 0]]), depth)
+        scale = 255 / (2**depth.bits - 1)
+        assert scale <= 255 / 255 and scale <= before and max(value, 1) * scale <= 255
+        before = scale
+
+
+def test_black_frames_between_bright_ones_stay_black():
+    depth = BitDepth()
+    image_to_rgb(grey16([[4000]]), depth)
+    assert image_to_rgb(grey16([[255]]), depth).max() == 16
+
+
+TWO_HALVES = np.zeros((16, 32, 3), np.uint8)
+TWO_HALVES[:, :16], TWO_HALVES[:, 16:] = (200, 40, 40), (40, 60, 200)
+
+
+def two_planes(encoding, step=32):
+    """TWO_HALVES in planes of Y and of U with V, rows padded up to `step` bytes."""
+    i420 = cv2.cvtColor(TWO_HALVES, cv2.COLOR_RGB2YUV_I420)
+    y, u, v = i420[:16], i420[16:20].reshape(8, 16), i420[20:].reshape(8, 16)
+    if encoding == "nv24":
+        u, v = (plane.repeat(2, 0).repeat(2, 1) for plane in (u, v))
+    both = np.dstack((v, u) if encoding == "nv21" else (u, v)).reshape(len(u), -1)
+    widths = (step, 2 * step if encoding == "nv24" else step)
+    planes = [np.pad(p, ((0, 0), (0, w - p.shape[1]))) for p, w in zip((y, both), widths, strict=True)]
+    return b"".join(plane.tobytes() for plane in planes)
+
+
+@pytest.mark.parametrize("step", [32, 40])
+@pytest.mark.parametrize("encoding", ["nv12", "nv21", "nv24"])
+def test_two_planes(encoding, step):
+    rgb = image_to_rgb(message(encoding, 32, 16, two_planes(encoding, step), step=step))
+    assert rgb.shape == TWO_HALVES.shape and rgb.dtype == np.uint8
+    assert np.abs(rgb.astype(int) - TWO_HALVES)[:, [4, 27]].max() <= 4
+
+
+@pytest.mark.parametrize(("encoding", "step"), [("nv12", 48), ("nv21", 48), ("nv24", 96)])
+def test_a_step_that_counts_both_planes(encoding, step):
+    data = two_planes(encoding)
+    expected = image_to_rgb(message(encoding, 32, 16, data, step=32))
+    assert np.array_equal(image_to_rgb(message(encoding, 32, 16, data, step=step)), expected)
+
+
+@pytest.mark.parametrize(
+    ("image", "text"),
+    [
+        (message("nv12", 4, 3, bytes(18), step=4), "even size.*got 4x3"),
+        (message("nv21", 4, 4, bytes(20), step=4), "expected 24 bytes of data.*got 20"),
+        (message("nv24", 4, 4, bytes(48), step=3), "step of at least 4 bytes"),
+    ],
+)
+def test_two_planes_of_a_wrong_size_say_why(image, text):
+    with pytest.raises(ConversionError, match=text):
+        image_to_rgb(image)
+
+
+@pytest.mark.parametrize("encoding", ["16UC1", "32FC1"])
+def test_depth_as_the_image_is_refused_with_advice(encoding):
+    text = f"expected a picture, got '{encoding}'.*remap 'image'.*'depth' to this topic"
+    with pytest.raises(ConversionError, match=text):
+        image_to_rgb(message(encoding, 2, 2, bytes(16)))
+    with pytest.raises(ConversionError, match=text):
+        compressed_to_rgb(CompressedImage(format=f"{encoding}; compressedDepth png", data=array("B", b"12")))
 
 
 def test_rgb8_is_not_copied():
@@ -175,6 +287,21 @@ def test_compressed_garbage_says_why(data, text):
         compressed_to_rgb(CompressedImage(format="jpeg", data=array("B", data)))
 
 
+def test_a_compressed_image_is_not_turned_as_its_exif_says():
+    """camera_info and depth belong to the sensor's pixels."""
+    buffer = io.BytesIO()
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6
+    PIL.Image.fromarray(np.zeros((40, 100, 3), np.uint8)).save(buffer, "jpeg", exif=exif.tobytes())
+    assert compressed_to_rgb(CompressedImage(data=array("B", buffer.getvalue()))).shape == (40, 100, 3)
+
+
+def test_a_dark_png_of_sixteen_bits_is_read_as_bright():
+    data = cv2.imencode(".png", np.array([[0, 1023]], np.uint16))[1].tobytes()
+    rgb = compressed_to_rgb(CompressedImage(format="mono16; png compressed ", data=array("B", data)))
+    assert rgb.tolist() == [[[0] * 3, [255] * 3]]
+
+
 @pytest.mark.parametrize("big", [False, True])
 def test_depth_in_millimetres(big):
     raw = np.array([[0, 1, 1500], [65535, 2, 0]], ">u2" if big else "<u2")
@@ -185,9 +312,10 @@ def test_depth_in_millimetres(big):
 
 @pytest.mark.parametrize("big", [False, True])
 def test_depth_in_metres(big):
-    raw = np.array([[np.nan, np.inf, -np.inf], [1.25, 0.5, 80]], ">f4" if big else "<f4")
-    depth = depth_to_metres(message("32FC1", 3, 2, raw.tobytes(), big=big))
-    np.testing.assert_array_equal(depth, np.array([[np.nan] * 3, [1.25, 0.5, 80]], np.float32))
+    raw = np.array([[np.nan, np.inf, -np.inf], [0, -1, -0.0], [1.25, 0.5, 80]], ">f4" if big else "<f4")
+    depth = depth_to_metres(message("32FC1", 3, 3, raw.tobytes(), big=big))
+    expected = np.array([[np.nan] * 3, [np.nan] * 3, [1.25, 0.5, 80]], np.float32)
+    np.testing.assert_array_equal(depth, expected)
 
 
 @pytest.mark.parametrize("padding", [2, 3, 4])
@@ -217,6 +345,19 @@ def test_k_counts_where_p_is_empty():
     camera = intrinsics_from(info(K))
     assert (camera.fx, camera.fy, camera.cx, camera.cy) == (500, 510, 320, 240)
     assert (camera.width, camera.height) == (640, 480)
+
+
+@pytest.mark.parametrize("p", [(0.0,) * 12, (500.0, 0, 320, 0, 0, 510, 240, 0, 0, 0, 1, 0)])
+def test_a_region_of_interest_and_binning_change_the_camera(p):
+    message = info(K, p)
+    message.binning_x, message.binning_y = 2, 4
+    camera = intrinsics_from(message)
+    assert (camera.fx, camera.fy, camera.cx, camera.cy) == (250, 127.5, 160, 60)
+    assert (camera.width, camera.height) == (320, 120)
+    message.roi.x_offset, message.roi.y_offset, message.roi.width, message.roi.height = 20, 40, 400, 200
+    camera = intrinsics_from(message)
+    assert (camera.fx, camera.fy, camera.cx, camera.cy) == (250, 127.5, 150, 50)
+    assert (camera.width, camera.height) == (200, 50)
 
 
 @pytest.mark.parametrize(

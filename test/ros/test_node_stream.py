@@ -129,25 +129,25 @@ def test_points(robot, encoding, order):
     for send in inputs if order == "depth first" else inputs[::-1]:
         send()
     cloud = robot.of_stamp("semantic/points", 50)
-    assert (cloud.height, cloud.width, cloud.is_dense, cloud.point_step) == (32, 96, False, 20)
-    assert cloud.row_step == 96 * 20 and len(cloud.data) == 32 * 96 * 20
+    assert (cloud.height, cloud.width, cloud.is_dense, cloud.point_step) == (32, 96, False, 24)
+    assert cloud.row_step == 96 * 24 and len(cloud.data) == 32 * 96 * 24
     assert cloud.header.frame_id == FRAME
     assert [(f.name, f.offset, f.datatype) for f in cloud.fields] == [
         ("x", 0, PointField.FLOAT32),
         ("y", 4, PointField.FLOAT32),
         ("z", 8, PointField.FLOAT32),
         ("rgb", 12, PointField.FLOAT32),
-        ("label", 16, PointField.UINT16),
-        ("confidence", 18, PointField.UINT8),
+        ("label", 16, PointField.UINT32),
+        ("confidence", 20, PointField.UINT8),
     ]
-    raw = np.frombuffer(cloud.data, np.uint8).reshape(32, 96, 20)
+    raw = np.frombuffer(cloud.data, np.uint8).reshape(32, 96, 24)
     xyz = np.ascontiguousarray(raw[:, :, :12]).view("<f4")
     assert np.isnan(xyz[10, 20]).all()
     z = metres[30, 70]
     np.testing.assert_allclose(xyz[30, 70], [(70 - 48) * z / 100, (30 - 16) * z / 100, z], atol=2e-3)
     assert raw[5, 5, 12:16].tolist() == [0, 0, 255, 0]  # red: 0x00ff0000, little endian
-    assert (raw[:, :, 16] == LABELS).all() and (raw[:, :, 17] == 0).all()
-    assert (raw[:, :, 18] == pixels(robot.of_stamp("semantic/confidence", 50))).all()
+    assert (raw[:, :, 16] == LABELS).all() and (raw[:, :, 17:20] == 0).all()
+    assert (raw[:, :, 20] == pixels(robot.of_stamp("semantic/confidence", 50))).all()
 
 
 def test_labels_do_not_wait_for_depth(robot):
