@@ -148,15 +148,16 @@ def judge(
         )
     if condition.missing:
         return DiagnosticStatus.WARN, "; ".join(condition.missing), "missing"
-    age, frame = summary.age_ms[0], summary.frame_ms[0]
-    if age - frame > OLD_MS or age < -AHEAD_MS:
+    age = summary.age_ms[0]
+    # A frame waits for the one before it, and then is segmented.
+    if age - 2 * summary.frame_ms[0] > OLD_MS or age < -AHEAD_MS:
         where = f"{age / 1e3:.1f} s behind" if age > 0 else f"{-age / 1e3:.1f} s ahead of"
         return (
             DiagnosticStatus.WARN,
-            f"the images' stamps are {where} the node's clock: depth, poses and tf will not fit. Synchronise "
-            "the clocks, or correct the driver's stamps; for a recording use 'ros2 bag play --clock' and "
-            "use_sim_time",
-            None,
+            f"the images' stamps are {where} the node's clock: tf, and depth and poses of other drivers, "
+            "will not fit. Synchronise the clocks, or correct the driver's stamps; for a recording use "
+            "'ros2 bag play --clock' and use_sim_time",
+            "clocks",
         )
     if condition.degraded:
         text = f"{condition.model} {', '.join(condition.degraded)}"

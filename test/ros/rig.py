@@ -3,7 +3,7 @@
 import threading
 from array import array
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from time import monotonic
 from typing import Any
@@ -54,7 +54,7 @@ class Robot:
     Attributes:
         got: topic -> messages, in the order of their arrival.
         order: (topic, message) of all topics, in the order of their arrival.
-        warnings: what the node has warned of.
+        warnings: what the node has warned of, but for old stamps.
     """
 
     def __init__(self, node: OvsNode, context: Context) -> None:
@@ -63,7 +63,8 @@ class Robot:
         log = node.warn
 
         def warn(text: str) -> None:
-            self.warnings.append(text)
+            if not text.startswith("the images' stamps are"):  # Stamps here are of 1970.
+                self.warnings.append(text)
             log(text)
 
         node.warn = warn
@@ -212,15 +213,21 @@ def running(
     vocabulary: str,
     make_segmenter: Callable[[LoadOptions], Segmenter] | None = None,
     on_backbone: Callable[[], object] | None = None,
+    remap: Mapping[str, str] | None = None,
     **parameters: Any,
 ) -> Iterator[Robot]:
-    """A node with its executor in a thread, and a robot. It starts by itself unless `autostart=False`."""
+    """A node with its executor in a thread, and a robot. It starts by itself unless `autostart=False`.
+
+    `remap` gives the node's topics other names; the robot keeps its own.
+    """
+    remappings = [part for old, new in (remap or {}).items() for part in ("-r", f"{old}:={new}")]
     given = {"vocabulary": vocabulary, **parameters}
     with own_context() as context:
         node = OvsNode(
             make_segmenter or (lambda load: color_segmenter(on_backbone)),
             parameters=[Parameter(name, value=value) for name, value in given.items()],
             context=context,
+            cli_args=["--ros-args", *remappings] if remappings else None,
         )
         executor = SingleThreadedExecutor(context=context)
         executor.add_node(node)

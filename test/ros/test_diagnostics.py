@@ -4,7 +4,8 @@ from time import monotonic
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 
-from ovs_ros.ros.diagnostics import Condition, judge, values
+from ovs_ros.ros.diagnostics import Condition, judge, lacks, values
+from ovs_ros.ros.inputs import Missing
 from ovs_ros.ros.statistics import Sample, Statistics
 
 ACTIVE = Condition(
@@ -53,6 +54,56 @@ def test_the_level_tells_what_is_wrong(change, drops, silence, level, text):
     got, message, _ = judge(replace(ACTIVE, **change), summary, silence, heard=False)
     assert got == level
     assert text in message
+
+
+def aged(ms):
+    counted = Statistics()
+    counted.arrived()
+    counted.published(Sample(monotonic(), ms, {"encode": 700.0}))
+    return counted.summary()
+
+
+@pytest.mark.parametrize(
+    ("age_ms", "text"),
+    [
+        (-60_000, "60.0 s ahead of the node's clock"),
+        (10_000, "10.0 s behind the node's clock"),
+        (3_000, None),
+        (-50, None),
+    ],
+)
+def test_stamps_of_another_clock_are_told(age_ms, text):
+    level, message, warning = judge(ACTIVE, aged(age_ms), 0, heard=True)
+    assert (level, warning) == ((DiagnosticStatus.WARN, "clocks") if text else (DiagnosticStatus.OK, None))
+    assert (text or "segmenting") in message
+
+
+def test_what_frames_lack_is_told():
+    condition = replace(ACTIVE, missing=("no depth for 3 s: because", "no pose for 3 s: why not"))
+    assert judge(condition, statistics(frames=5).summary(), 0, heard=True) == (
+        DiagnosticStatus.WARN,
+        "no depth for 3 s: because; no pose for 3 s: why not",
+        "missing",
+    )
+
+
+@pytest.mark.parametrize(
+    ("missing", "obstacle", "text"),
+    [
+        (
+            Missing("depth", 3, None, None, None),
+            "nobody publishes /d",
+            "no depth for 3 s: nobody publishes /d",
+        ),
+        (Missing("depth", 3, None, None, None), "", "no message comes from /d though it has a publisher"),
+        (Missing("pose", 3, 9.0, 1.0, None), "", "no message comes from /d"),
+        (Missing("depth", 3, 0.1, -0.35, 0.7), "", "/d comes 0.70 s after its images, too late"),
+        (Missing("depth", 3, 0.1, -0.35, None), "", "0.350 s behind its image; sync_slop allows 0.02 s"),
+        (Missing("depth", 3, 0.1, 0.35, None), "", "0.350 s ahead of its image"),
+    ],
+)
+def test_why_frames_lack_something_is_told(missing, obstacle, text):
+    assert text in lacks(missing, obstacle, "/d", 0.02)
 
 
 def test_images_lost_on_the_way_are_told():

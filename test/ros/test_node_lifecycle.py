@@ -1,6 +1,7 @@
 """One node over DDS: its life, its parameters, its diagnostics, and what it does under overload."""
 
 import threading
+from time import time
 
 from fakes import color_segmenter
 from lifecycle_msgs.msg import State, Transition
@@ -128,7 +129,7 @@ def test_under_overload_the_newest_frame_is_next_and_the_others_are_counted(voca
 def test_diagnostics(vocabulary):
     with running(vocabulary) as robot:
         robot.listen("/diagnostics")
-        robot.segment(1)
+        robot.segment(round(time() * 1000))
 
         def figures():
             for message in robot.got["/diagnostics"]:

@@ -1,0 +1,119 @@
+"""One node over DDS: what it says of an input that is missing, or that it cannot hear, names the cause."""
+
+from time import time
+
+import numpy as np
+import pytest
+from diagnostic_msgs.msg import DiagnosticStatus
+from rclpy.context import Context
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rig import depth_message, info_message, running
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+DEPTH = np.ones((32, 96), np.float32)
+
+
+@pytest.fixture
+def robot(vocabulary):
+    with running(vocabulary, points="always") as robot:
+        robot.listen("/diagnostics")
+        yield robot
+
+
+def told(robot, *texts, feed=lambda ms: None):
+    """Stream images, and what `feed` sends beside each, until diagnostics and a warning say all the texts."""
+    stamps = iter(range(1000, 10**9, 1000))
+
+    def heard():
+        ms = next(stamps)
+        feed(ms)
+        robot.image(ms)
+        warned = [text for text in robot.warnings if all(part in text for part in texts)]
+        return warned and any(
+            status.level == DiagnosticStatus.WARN and all(part in status.message for part in texts)
+            for message in robot.got["/diagnostics"]
+            for status in message.status
+        )
+
+    robot.until(heard, f"{texts} in diagnostics and log; warnings: {robot.warnings}")
+
+
+def test_depth_that_nobody_publishes(vocabulary):
+    with running(vocabulary, remap={"depth": "elsewhere"}, points="always") as robot:
+        robot.listen("/diagnostics")
+        told(robot, "no depth for", "nobody publishes /elsewhere", "remap 'depth'")
+
+
+def test_depth_whose_stamps_do_not_match(robot):
+    told(
+        robot,
+        "no depth for",
+        "0.350 s behind its image",
+        "sync_slop allows 0.02 s",
+        feed=lambda ms: robot.send("depth", depth_message(ms - 350, DEPTH)),
+    )
+
+
+def test_depth_without_a_calibration(robot):
+    told(robot, "no camera_info for", feed=lambda ms: robot.send("depth", depth_message(ms, DEPTH)))
+
+
+def test_a_calibration_that_was_published_once_before_the_node_started(vocabulary):
+    with running(vocabulary, autostart=False) as robot:
+        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        robot.helper.create_publisher(CameraInfo, "camera_info", latched).publish(info_message(1))
+        robot.node.trigger_configure()
+        robot.node.trigger_activate()
+        robot.until(lambda: robot.node.camera_info, "the calibration")
+
+
+def silent(robot, *texts):
+    robot.listen("/diagnostics")
+    robot.until(
+        lambda: any(
+            all(part in status.message for part in texts)
+            for message in robot.got["/diagnostics"]
+            for status in message.status
+        ),
+        f"{texts} in diagnostics",
+    )
+    assert any(all(part in warning for part in texts) for warning in robot.warnings)
+
+
+def test_images_that_nobody_publishes(vocabulary):
+    with running(vocabulary, remap={"image": "/camera/raw"}) as robot:
+        silent(robot, "nobody publishes /camera/raw", "remap 'image'")
+
+
+def test_a_topic_of_another_type(vocabulary):
+    with running(vocabulary, remap={"image": "/camera/raw"}) as robot:
+        # One participant takes a topic's name for one type only.
+        context = Context()
+        context.init(domain_id=robot.helper.context.get_domain_id())
+        camera = Node("camera", context=context)
+        camera.create_publisher(CompressedImage, "/camera/raw", 1)
+        silent(
+            robot,
+            "/camera/raw is of type sensor_msgs/msg/CompressedImage, not sensor_msgs/msg/Image",
+            "set the parameter compressed",
+        )
+        camera.destroy_node()
+        context.try_shutdown()
+
+
+def test_a_publisher_whose_qos_does_not_match(vocabulary):
+    override = "qos_overrides./camera/raw.subscription.reliability"
+    with running(vocabulary, remap={"image": "/camera/raw"}, **{override: "reliable"}) as robot:
+        qos = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+        robot.helper.create_publisher(Image, "/camera/raw", qos)
+        silent(robot, "the QoS of /camera/raw does not match", override)
+
+
+@pytest.mark.parametrize("offset", [-10_000, 60_000])
+def test_stamps_of_another_clock(robot, offset):
+    def heard():
+        robot.image(round(time() * 1000) + offset)
+        return any("node's clock" in m.status[0].message for m in robot.got["/diagnostics"])
+
+    robot.until(heard, "the warning")
