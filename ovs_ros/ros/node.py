@@ -213,9 +213,6 @@ class OvsNode(LifecycleNode):
         self._open_inputs["image"] = self._subscribe_images()
         for kind, name in ((Image, "depth"), (PoseStamped, "pose"), (CameraInfo, "camera_info")):
             self._open_inputs[name] = self._subscribe(kind, name, partial(inputs.put, name), KEPT[name])
-        self._open_inputs["latched camera_info"] = self._subscribe_latched(
-            CameraInfo, "camera_info", partial(inputs.put, "camera_info")
-        )
         for name in self._parameter_overrides:
             if name.startswith("qos_overrides.") and not self.has_parameter(name):
                 topics = ", ".join(sorted({s.topic_name for s in self._open_inputs.values()}))
@@ -269,9 +266,13 @@ class OvsNode(LifecycleNode):
 
     # Inputs
 
-    def _subscribe_images(self) -> Subscription:
+    @property
+    def _image_topic(self) -> tuple[type, str]:
         compressed = self._config.settings.node.compressed
-        kind, topic = (CompressedImage, "image/compressed") if compressed else (Image, "image")
+        return (CompressedImage, "image/compressed") if compressed else (Image, "image")
+
+    def _subscribe_images(self) -> Subscription:
+        kind, topic = self._image_topic
         # Only the middleware can tell what was lost on the way from what came while this process was busy.
         events = SubscriptionEventCallbacks(message_lost=self._on_lost)
         try:
@@ -288,12 +289,21 @@ class OvsNode(LifecycleNode):
             kind, topic, callback, qos, qos_overriding_options=QoSOverridingOptions(_OVERRIDABLE), **options
         )
 
-    def _subscribe_latched(self, kind: type, topic: str, callback: Callable[[Any], None]) -> Subscription:
-        """Subscribe to what was published once, before this node started. Other publishers do not match."""
-        qos = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-        # No warning: that a publisher does not latch is the usual case.
-        silent = SubscriptionEventCallbacks(use_default_callbacks=False)
-        return self.create_subscription(kind, topic, callback, qos, event_callbacks=silent)
+    def _subscribe_to_latched(self) -> None:
+        """Subscribe also to a calibration that was published once, before this node started.
+
+        Only if there is such a publisher: all others would warn of a subscription that they do not match.
+        """
+        inputs, usual = self._inputs, self._open_inputs.get("camera_info")
+        if inputs is None or usual is None or "latched camera_info" in self._open_inputs:
+            return
+        publishers = self.get_publishers_info_by_topic(usual.topic_name)
+        latches = any(p.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL for p in publishers)
+        if latches and inputs.newest("camera_info") is None:
+            qos = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+            self._open_inputs["latched camera_info"] = self.create_subscription(
+                CameraInfo, "camera_info", partial(inputs.put, "camera_info"), qos
+            )
 
     def _on_lost(self, event: QoSMessageLostInfo) -> None:
         self.statistics.lost(event.total_count_change)
@@ -318,30 +328,25 @@ class OvsNode(LifecycleNode):
         if inputs is not None:
             inputs.wake()
 
-    def _obstacle(self, name: str) -> str:
-        """Why nothing can come on an input; empty where the graph shows no reason."""
-        found = obstacle(self, self._open_inputs[name], name)
-        latched = self._open_inputs.get(f"latched {name}")
-        return found if latched is None or not found else obstacle(self, latched, name)
-
     def _missing(self) -> tuple[str, ...]:
         """What is wanted for points or the temporal filter and does not come, and why."""
         inputs = self._inputs
         if inputs is None:
             return ()
         return tuple(
-            lacks(missing, self._obstacle(missing.name), subscription.topic_name, inputs.slop)
+            lacks(missing, obstacle(self, subscription, missing.name), subscription.topic_name, inputs.slop)
             for missing in inputs.missing()
             if missing.seconds > MISSING_S and (subscription := self._open_inputs.get(missing.name))
         )
 
     def _condition(self) -> Condition:
+        self._subscribe_to_latched()
         images = self._open_inputs.get("image")
         condition = Condition(
             state="active" if images else "inactive" if self._words else "unconfigured",
             since=self._since,
             topic=images.topic_name if images else "",
-            obstacle=self._obstacle("image") if images else "",
+            obstacle=obstacle(self, images, self._image_topic[1]) if images else "",
             missing=self._missing(),
             best_effort=bool(images and images.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT),
             clock_missing=self.get_parameter("use_sim_time").value

@@ -51,11 +51,11 @@ def test_colour_label_and_confidence_of_each_pixel_go_along():
     assert (points["confidence"] == confidence).all()
 
 
-def test_the_layout_is_twenty_bytes_little_endian():
+def test_the_layout_is_24_bytes_little_endian():
     points = filled(np.ones((3, 4), np.float32), labels=np.full((3, 4), 0x0102, np.uint16))
-    raw = points.view(np.uint8).reshape(3, 4, 20)
+    raw = points.view(np.uint8).reshape(3, 4, 24)
     assert raw[0, 0, 8:12].tobytes() == b"\x00\x00\x80\x3f"
-    assert raw[0, 0, 16:18].tolist() == [2, 1]
+    assert raw[0, 0, 16:20].tolist() == [2, 1, 0, 0]
 
 
 @given(st.floats(0.125, 100, width=32), st.integers(0, 3), st.integers(0, 2))

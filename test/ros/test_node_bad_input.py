@@ -78,7 +78,7 @@ def test_points_go_on_after_stamps_went_back(robot):
     robot.until(lambda: robot.node.camera_info, "the calibration")
     for start in (50_000, 10_000):
         robot.segment(start)
-        for ms in range(start + 100, start + 1300, 100):  # More than the synchroniser's queue holds.
+        for ms in range(start + 100, start + 1300, 100):  # More than are kept.
             robot.send("depth", depth_message(ms, DEPTH))
             robot.image(ms)
             robot.of_stamp("semantic/points", ms)

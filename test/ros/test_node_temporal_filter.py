@@ -110,8 +110,8 @@ def test_the_filter_is_off_by_default_and_can_be_switched(words):
     ("lacks", "text"),
     [
         ("camera_info", "expected a camera_info"),
-        ("depth", "expected depth of the image's stamp"),
-        ("pose", "expected a pose of the image's stamp"),
+        ("depth", "expected depth whose stamp"),
+        ("pose", "expected pose whose stamp"),
         ("unit pose", "a unit quaternion"),
     ],
 )
