@@ -57,7 +57,8 @@ class Measurements:
         if (self._intrinsics.height, self._intrinsics.width) != self._size:
             raise ConversionError(
                 f"expected a camera_info for the image's {width}x{height} pixels, got one for "
-                f"{self._intrinsics.width}x{self._intrinsics.height}"
+                f"{self._intrinsics.width}x{self._intrinsics.height}; "
+                "set binning and roi in the camera_info if the image is a part of the sensor's, or is reduced"
             )
         return self._intrinsics
 

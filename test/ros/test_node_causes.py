@@ -1,5 +1,6 @@
 """One node over DDS: what it says of an input that is missing, or that it cannot hear, names the cause."""
 
+from array import array
 from time import time
 
 import numpy as np
@@ -8,7 +9,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.context import Context
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from rig import depth_message, info_message, running
+from rig import depth_message, header, info_message, running
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 DEPTH = np.ones((32, 96), np.float32)
@@ -117,3 +118,20 @@ def test_stamps_of_another_clock(robot, offset):
         return any("node's clock" in m.status[0].message for m in robot.got["/diagnostics"])
 
     robot.until(heard, "the warning")
+
+
+def test_an_override_of_a_topic_that_is_not_subscribed_to(vocabulary, capfd):
+    override = "qos_overrides./camera/raw.subscription.reliability"
+    with running(vocabulary, **{override: "reliable"}):
+        said = capfd.readouterr().err
+    assert f"The parameter '{override}' does not exist" in said and "/image" in said
+
+
+def test_a_camera_whose_sixteen_bits_are_not_all_in_use(robot, capfd):
+    for ms, highest in ((1000, 1023), (2000, 200)):
+        data = array("B", np.full((32, 96), highest, "<u2").tobytes())
+        robot.send(
+            "image", Image(header=header(ms), width=96, height=32, encoding="mono16", step=192, data=data)
+        )
+        robot.labels(ms)
+    assert capfd.readouterr().err.count("use 10 bits") == 1
