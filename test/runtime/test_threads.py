@@ -111,6 +111,7 @@ def test_torch_takes_the_number_before_and_after_its_import():
 
 COUNT = """
 import os, sys
+import cv2  # Its own library starts a thread when it is imported.
 import numpy as np
 import ovs_ros
 from ovs_ros.vocabulary.vocabulary import Vocabulary
