@@ -31,6 +31,7 @@ setup(
     },
     install_requires=[
         "numpy>=1.26",
+        "pillow>=9",
         "opencv-python-headless>=4.5.4",
         "onnxruntime>=1.19",
         "tokenizers>=0.15",

@@ -16,10 +16,8 @@ from ovs_ros.cli.common import (
     WordsOption,
     console,
     embed_words,
-    list_images,
     load_segmenter,
     progress_bar,
-    read_image,
     user_errors,
     write_json,
 )
@@ -32,6 +30,7 @@ from ovs_ros.evaluation.site_templates import TemplateEntropies
 from ovs_ros.evaluation.site_thresholds import CategoryConfidences
 from ovs_ros.evaluation.temperature_scaling import Reliability
 from ovs_ros.options import LoadOptions, SegmenterOptions
+from ovs_ros.runtime.images import list_images, read_image
 from ovs_ros.segmenter import Segmenter
 from ovs_ros.steps.grid import crop
 from ovs_ros.steps.segmentation import Segmentation

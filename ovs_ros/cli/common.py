@@ -7,20 +7,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
-import cv2
-import numpy as np
 import typer
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import ovs_ros
 from ovs_ros.options import LoadOptions, SegmenterOptions
+from ovs_ros.runtime.files import write_atomically
 from ovs_ros.segmenter import Segmenter
 from ovs_ros.vocabulary.vocabulary import Vocabulary
 from ovs_ros.vocabulary.word_embeddings import WordEmbeddings
-
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"})
 
 console = Console()
 _errors = Console(stderr=True)
@@ -79,47 +75,28 @@ def progress_bar() -> Progress:
     )
 
 
-def list_images(folder: Path) -> list[Path]:
-    """The image files of a folder, by name.
+class Skipped:
+    """Items that could not be used: said at once, listed at the end, and told by the exit status."""
 
-    Raises:
-        ValueError: there are none.
-    """
-    images = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
-    if not images:
-        raise ValueError(
-            f"expected images in {folder}, got none; known are {', '.join(sorted(IMAGE_SUFFIXES))}"
-        )
-    return images
+    def __init__(self) -> None:
+        self._reasons: list[str] = []
 
+    def add(self, error: Exception) -> None:
+        """Say why an item is skipped."""
+        self._reasons.append(str(error))
+        _errors.print(f"Skipped: {error}", style="yellow", markup=False, highlight=False)
 
-def read_image(path: Path) -> NDArray[np.uint8]:
-    """An image file as (H, W, 3) uint8 RGB.
+    def __len__(self) -> int:
+        """How many items were skipped."""
+        return len(self._reasons)
 
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is no image that OpenCV reads.
-    """
-    image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR) if path.stat().st_size else None
-    if image is None:
-        raise ValueError(f"expected an image in {path}, got something that cannot be read as one")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-
-
-def write_image(path: Path, image: NDArray) -> None:
-    """Write (H, W) uint8 or uint16, or (H, W, 3) uint8 RGB, in the format of the path's suffix.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
-    done, data = cv2.imencode(
-        path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
-    )
-    if not done:
-        raise OSError(f"expected to write an image of shape {image.shape} to {path}, and its encoder failed")
-    path.write_bytes(data.tobytes())
+    def end(self) -> None:
+        """End the command with code 1 if anything was skipped."""
+        if self._reasons:
+            _errors.print(f"{len(self)} skipped, see above", style="yellow", markup=False, highlight=False)
+            raise typer.Exit(1)
 
 
 def write_json(path: Path, results: Any) -> None:
     """Write results, with a line end."""
-    path.write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_atomically(path, (json.dumps(results, indent=2, ensure_ascii=False) + "\n").encode())

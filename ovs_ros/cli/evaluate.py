@@ -14,11 +14,11 @@ from rich.text import Text
 
 from ovs_ros.cli.common import (
     JsonOption,
+    Skipped,
     console,
     embed_words,
     load_segmenter,
     progress_bar,
-    read_image,
     user_errors,
     write_json,
 )
@@ -35,6 +35,7 @@ from ovs_ros.cli.options import with_flags
 from ovs_ros.cli.prediction_sets import evaluate_prediction_sets
 from ovs_ros.evaluation.metrics import SelectionRecall
 from ovs_ros.options import LoadOptions, SegmenterOptions
+from ovs_ros.runtime.images import read_image
 from ovs_ros.runtime.processor import device_name
 from ovs_ros.segmenter import Segmenter
 from ovs_ros.steps.segmentation import Segmentation
@@ -117,18 +118,32 @@ def evaluate(
         measures: list[Measure] = [agreement, SelectionReport(len(names)), CalibrationReport()]
         runs = [_Run(segmenter, segmenter.options, measures)]
         kept = SelectionRecall(len(names))
+        skipped, present = Skipped(), np.zeros(256, bool)
         if compare:
             runs.append(
                 _Run(segmenter, replace(segmenter.options, select=False), [Agreement(names, held_out)])
             )
         with progress_bar() as bar:
             for number in bar.track(range(len(dataset)), description="Evaluating"):
-                image = read_image(dataset.images[number])
+                try:
+                    image = read_image(dataset.images[number])
+                except (ValueError, OSError) as error:
+                    skipped.add(error)
+                    continue
                 truth = dataset.read(number, image.shape[:2])
+                present |= np.bincount(truth.ravel(), minlength=256) > 0
                 first, *others = (run.add(image, truth, words) for run in runs)
                 for every in others:
                     kept.add(np.where(every.labels == truth, truth, IGNORED), first.selected_ids)
-        results = _results(runs[0], len(dataset), len(vocabulary))
+        done = len(dataset) - len(skipped)
+        if not done:
+            raise ValueError(f"expected images that can be read in {folder}, got none")
+        if len(names) > 1 and present[[0, IGNORED]].all() and present.sum() == 2:
+            raise ValueError(
+                f"expected class indices in the labels of {folder}, got 0 and 255 alone; 255 "
+                "does not count, so that these labels hold one class: write 1 for the second class"
+            )
+        results = _results(runs[0], done, len(vocabulary))
         rows = [row for measure in measures for row in measure.rows()]
         rows += [
             ("ms per image", f"{runs[0].ms:.1f}"),
@@ -157,9 +172,10 @@ def evaluate(
             name: {other: rounded(share)} for name, (other, share) in _mistaken(agreement).items()
         }
         _print(agreement, rows)
-        console.print(Text(f"{len(dataset)} images, {len(vocabulary)} names, model {segmenter.model.name}"))
+        console.print(Text(f"{done} images, {len(vocabulary)} names, model {segmenter.model.name}"))
         if json_file:
             write_json(json_file, results)
+        skipped.end()
 
 
 class _Run:

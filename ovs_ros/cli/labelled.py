@@ -1,6 +1,7 @@
 """A folder of images with label images, as `ovs evaluate` reads it."""
 
 import re
+import unicodedata
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -8,8 +9,9 @@ from typing import Literal
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
 
-from ovs_ros.cli.common import list_images
+from ovs_ros.runtime.images import list_images
 from ovs_ros.vocabulary.yaml_io import load_class_names
 
 IGNORED = 255
@@ -74,15 +76,13 @@ class LabelledSet:
             ValueError: the file is no 8 bit label image of that size, or has values that are no class.
         """
         path = self.labels[number]
-        values = (
-            cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED) if path.stat().st_size else None
-        )
         depth = 2 if self.colors is None else 3
+        values = _read_mask(path, indexed=depth == 2)
         if values is not None and values.ndim == 3 and values.dtype == np.uint16:
             values = (values >> 8).astype(np.uint8)  # as some tools write colours of 8 bit
         if values is None or values.ndim != depth or values.dtype != np.uint8:
             got = "no image" if values is None else f"{values.dtype} of shape {values.shape}"
-            form = "one 8 bit channel" if depth == 2 else "8 bit colours"
+            form = "one channel with values up to 255" if depth == 2 else "8 bit colours"
             raise ValueError(f"expected labels of {form} in {path}, got {got}")
         if self.colors is not None:
             values = _values_of_colors(values, self.colors)
@@ -120,7 +120,10 @@ def load_labelled_set(folder: Path, kind: LabelKind = "label", classes: Path | N
     if not (folder / "image").is_dir() or not (folder / kind).is_dir():
         raise ValueError(f"expected the folders image and {kind} in {folder}, and they are missing")
     images = list_images(folder / "image")
-    labels = [folder / kind / f"{image.stem}.png" for image in images]
+    # Zips of macOS have decomposed names, and a label of the same name may come from elsewhere.
+    known = {unicodedata.normalize("NFC", path.name): path for path in (folder / kind).iterdir()}
+    names_of_labels = [unicodedata.normalize("NFC", f"{image.stem}.png") for image in images]
+    labels = [known.get(name, folder / kind / name) for name in names_of_labels]
     missing = [label for label in labels if not label.is_file()]
     if missing:
         raise ValueError(
@@ -144,6 +147,27 @@ def load_labelled_set(folder: Path, kind: LabelKind = "label", classes: Path | N
             indices[value] = len(names)
             names.append(line)
     return LabelledSet(images, labels, names, indices, colors)
+
+
+def _read_mask(path: Path, *, indexed: bool) -> NDArray | None:
+    """A label file's pixels, None if it is no image.
+
+    Args:
+        path: the file.
+        indexed: pixels are class indices: those of a palette or of 1 bit are taken as they are written, and
+            16 bit is taken where all values fit into 8.
+    """
+    if indexed:
+        try:
+            with Image.open(path) as image:
+                if image.mode in ("P", "1"):
+                    return np.array(image).astype(np.uint8)
+        except UnidentifiedImageError:
+            return None
+    values = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED) if path.stat().st_size else None
+    if indexed and values is not None and values.ndim == 2 and values.dtype == np.uint16:
+        values = values.astype(np.uint8) if not values.size or values.max() <= IGNORED else values
+    return values
 
 
 def _split_colors(lines: list[str]) -> tuple[list[str], NDArray[np.int32]]:

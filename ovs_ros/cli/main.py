@@ -1,5 +1,7 @@
 """The command `ovs`."""
 
+import sys
+
 import typer
 
 from ovs_ros.cli import train, vocabulary
@@ -11,6 +13,11 @@ from ovs_ros.cli.flicker import flicker
 from ovs_ros.cli.models import models
 from ovs_ros.cli.segment import segment
 from ovs_ros.cli.temperature import temperature
+
+# A pipe without UTF-8 (cron, containers without a locale) gets escapes instead of an error.
+for _stream in (sys.stdout, sys.stderr):
+    if hasattr(_stream, "reconfigure"):
+        _stream.reconfigure(errors="backslashreplace")
 
 app = typer.Typer(help="Open-vocabulary segmentation without ROS.", no_args_is_help=True)
 app.command()(segment)

@@ -5,10 +5,11 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ovs_ros.cli.common import progress_bar, read_image
+from ovs_ros.cli.common import progress_bar
 from ovs_ros.cli.labelled import IGNORED, LabelledSet
 from ovs_ros.cli.measures import rounded
 from ovs_ros.evaluation.conformal import cover, fit_limit, image_score, softmax
+from ovs_ros.runtime.images import read_image
 from ovs_ros.segmenter import Segmenter
 from ovs_ros.steps.grid import at_nodes
 from ovs_ros.vocabulary.word_embeddings import WordEmbeddings

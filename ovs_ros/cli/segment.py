@@ -1,7 +1,9 @@
 """`ovs segment`: name the pixels of images or of a video."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from time import time
 from typing import Annotated
 
 import cv2
@@ -12,28 +14,30 @@ from rich.table import Table
 from rich.text import Text
 
 from ovs_ros.cli.common import (
-    IMAGE_SUFFIXES,
     JsonOption,
+    Skipped,
     VocabularyOption,
     WordsOption,
     console,
     embed_words,
-    list_images,
     load_segmenter,
     progress_bar,
-    read_image,
     user_errors,
-    write_image,
     write_json,
 )
 from ovs_ros.cli.options import with_flags
 from ovs_ros.geometry.flow import DownscaledFrame
 from ovs_ros.options import LoadOptions, NodeOptions, SegmenterOptions, declared
 from ovs_ros.render import overlay, with_legend
+from ovs_ros.runtime.images import IMAGE_SUFFIXES, list_images, output_names, read_image, write_image
 from ovs_ros.steps.segmentation import Segmentation
 from ovs_ros.steps.temporal_filter import flow_filter
+from ovs_ros.vocabulary.linter import lint
 from ovs_ros.vocabulary.vocabulary import Vocabulary
 from ovs_ros.vocabulary.yaml_io import load_vocabulary
+
+_JSON_EVERY_S = 10.0
+"""How often the JSON is written while images are done."""
 
 
 @with_flags()
@@ -83,13 +87,22 @@ def segment(
         stream = flow_filter(over_time.temporal_filter_time) if flow else None
         total = _count(source)
         rate = _video_rate(source) or rate
+        if source.is_dir() and output.resolve() == source.resolve():
+            raise ValueError(
+                f"expected another folder for the results than that of the images, got {output}; the "
+                "next run would take the results for images"
+            )
         segmenter = load_segmenter(load, options)
+        for finding in lint(asked):
+            console.print(Text(f"Note: {finding.message}"))
         embedded = embed_words(segmenter, asked)
         output.mkdir(parents=True, exist_ok=True)
+        skipped = Skipped()
         reports: list[dict[str, object]] = []
+        written = time()
         pixels = np.zeros(65536)
         with progress_bar() as bar:
-            for name, image in bar.track(_images(source), total=total, description="Segmenting"):
+            for name, image in bar.track(_images(source, skipped), total=total, description="Segmenting"):
                 result = segmenter.segment(image, embedded)
                 if stream is not None:
                     result = stream.apply(result, len(reports) / rate, DownscaledFrame.of(image))
@@ -98,10 +111,15 @@ def segment(
                 write_image(output / f"{name}_overlay.png", with_legend(picture, result))
                 reports.append(_report(name, result))
                 pixels[result.selected_ids] += result.shares
-        console.print(_table(asked, pixels / len(reports)))
+                if json_file and time() - written > _JSON_EVERY_S:
+                    written = time()
+                    write_json(json_file, {"model": segmenter.model.name, "images": reports})
+        if reports:
+            console.print(_table(asked, pixels / len(reports)))
         console.print(Text(f"{len(reports)} image(s) in {output}"))
         if json_file:
             write_json(json_file, {"model": segmenter.model.name, "images": reports})
+        skipped.end()
 
 
 def asked_vocabulary(words: str | None, vocabulary: str | None) -> Vocabulary:
@@ -116,7 +134,8 @@ def asked_vocabulary(words: str | None, vocabulary: str | None) -> Vocabulary:
         )
     if vocabulary is not None:
         return load_vocabulary(vocabulary)
-    return Vocabulary.from_names([word for word in (words or "").split(",") if word.strip()])
+    names = re.split(r"[,;，；、|]|\s\.\s", words or "")
+    return Vocabulary.from_names([name for name in names if name.strip()])
 
 
 def _count(source: Path) -> int | None:
@@ -143,11 +162,20 @@ def _video_rate(source: Path) -> float | None:
     return rate if rate > 0 else None
 
 
-def _images(source: Path) -> Iterator[tuple[str, NDArray[np.uint8]]]:
-    """Names and RGB images."""
-    if source.is_dir() or source.suffix.lower() in IMAGE_SUFFIXES:
-        for path in list_images(source) if source.is_dir() else [source]:
-            yield path.stem, read_image(path)
+def _images(source: Path, skipped: Skipped) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+    """Names and RGB images. Of a folder, images that cannot be read are skipped."""
+    if source.is_dir():
+        images = list_images(source)
+        for path, name in zip(images, output_names(images), strict=True):
+            try:
+                image = read_image(path)
+            except (ValueError, OSError) as error:
+                skipped.add(error)
+            else:
+                yield name, image
+        return
+    if source.suffix.lower() in IMAGE_SUFFIXES:
+        yield source.stem, read_image(source)
         return
     video = cv2.VideoCapture(str(source))
     number = 0

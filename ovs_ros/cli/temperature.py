@@ -17,7 +17,6 @@ from ovs_ros.cli.common import (
     embed_words,
     load_segmenter,
     progress_bar,
-    read_image,
     user_errors,
     write_json,
 )
@@ -25,6 +24,7 @@ from ovs_ros.cli.labelled import IGNORED, LabelledSet, load_labelled_set
 from ovs_ros.encoders import embedded
 from ovs_ros.evaluation.temperature_scaling import Reliability, fit_temperature, model_digest
 from ovs_ros.options import LoadOptions
+from ovs_ros.runtime.images import read_image
 from ovs_ros.segmenter import Segmenter
 from ovs_ros.steps.decoder import decode
 from ovs_ros.steps.grid import at_nodes

@@ -1,6 +1,5 @@
 """From an official checkpoint to the state dict of a module that names its parts otherwise, strictly."""
 
-import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from ovs_ros.runtime.files import file_digest
 
 _ZIP = b"PK\x03\x04"
 _LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
@@ -83,7 +84,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise ValueError(f"expected tensors by name in {path}, got {type(loaded).__name__}")
     if others := [str(key) for key, value in loaded.items() if not isinstance(value, Tensor)]:
         raise ValueError(f"expected nothing but tensors in {path}, got something else as {_listed(others)}")
-    return Checkpoint(path, _sha256(path), dict(loaded))
+    return Checkpoint(path, file_digest(path), dict(loaded))
 
 
 def map_keys(
@@ -198,14 +199,6 @@ def _read_torch(path: Path) -> Any:
         ) from error
     except (RuntimeError, EOFError) as error:
         raise ValueError(f"expected a file of torch.save at {path}, got a broken one: {error}") from error
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _listed(keys: Sequence[str]) -> str:

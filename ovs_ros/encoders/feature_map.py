@@ -1,6 +1,5 @@
 """Any image encoder in an ONNX file as a map of features, for fusion with the encoder that knows words."""
 
-import hashlib
 from dataclasses import dataclass
 from math import inf, isqrt
 from pathlib import Path
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from ovs_ros.encoders.patches import PatchGrid, place
+from ovs_ros.runtime.files import file_digest
 from ovs_ros.runtime.onnx import open_session
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
@@ -112,7 +112,7 @@ class FeatureMapEncoder:
         self._model = model
         self.wanted = wanted
         self.name = model.stem
-        self.digest = _digest(model)
+        self.digest = file_digest(model)
         self._open_input(wanted)
         self._output = self._find_output(wanted.output)
         height, width = self._size
@@ -221,14 +221,6 @@ class FeatureMapEncoder:
             f"of {height}x{width} as output '{self._output}' of {self._model}, got {raw.shape}; "
             "name another output or cut the network before it pools"
         )
-
-
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while part := file.read(1 << 22):
-            digest.update(part)
-    return digest.hexdigest()
 
 
 def _names(shape: list[object]) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from ovs_ros.encoders.text_cleaning import CLEANERS
-from ovs_ros.runtime.engine_cache import file_digest
+from ovs_ros.runtime.files import file_digest
 
 FILE = "manifest.json"
 TOKENIZER = "tokenizer.json"

@@ -64,15 +64,6 @@ def engine_folder(key: EngineKey, root: Path | None = None) -> Path:
     return (root if root is not None else default_directory() / "engines") / f"{readable}-{digest}"
 
 
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def describe_gpu(index: int = 0) -> Gpu:
     """What the CUDA driver says of a GPU; a Jetson's too, which has no nvidia-smi.
 

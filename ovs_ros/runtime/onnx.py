@@ -17,9 +17,9 @@ from ovs_ros.runtime.engine_cache import (
     EngineKey,
     describe_gpu,
     engine_folder,
-    file_digest,
     tensorrt_version,
 )
+from ovs_ros.runtime.files import file_digest
 from ovs_ros.runtime.parity import LEAST, ParityError, fixed_inputs, require, session_parity
 from ovs_ros.runtime.threads import thread_count
 

@@ -49,18 +49,6 @@ def labelled_images(split: Path) -> list[LabelledImage]:
     return found
 
 
-def read_rgb(path: Path) -> NDArray[np.uint8]:
-    """Read an image as (H, W, 3) uint8 RGB.
-
-    Raises:
-        ValueError: OpenCV cannot read it.
-    """
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if image is None:
-        raise ValueError(f"expected an image that OpenCV reads, got {path}")
-    return np.ascontiguousarray(image[..., ::-1])
-
-
 def resize_labels(labels: NDArray[Label], size: tuple[int, int]) -> NDArray[Label]:
     """Labels at another resolution: those under the middle of each new pixel.
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from ovs_ros.encoders.embedded import LOGIT_SCALE, MODELS, EmbeddedTextEncoder
 from ovs_ros.encoders.minilm import SentenceEncoder
-from ovs_ros.runtime.engine_cache import file_digest
+from ovs_ros.runtime.files import file_digest
 from ovs_ros.training.dino_torch import PATCH, read_encoder
 from ovs_ros.training.export_head import read_head
 from ovs_ros.zoo.coarse_to_fine.network_inputs import ImageFeatures

@@ -17,7 +17,8 @@ from rich.progress import track
 from ovs_ros.encoders.dino import DinoEncoder
 from ovs_ros.encoders.embedded import GUIDE
 from ovs_ros.encoders.patches import IMAGENET_MEAN_RGB, fit_grid, place
-from ovs_ros.training.data import IGNORE, labelled_images, read_image_names, read_rgb, resize_labels
+from ovs_ros.runtime.images import read_image
+from ovs_ros.training.data import IGNORE, labelled_images, read_image_names, resize_labels
 
 Array = NDArray[np.generic]
 SMALL, LARGE, SQUARE = (21, 28), (36, 48), (16, 16)
@@ -113,7 +114,7 @@ def labelled_views(split: Path, change: Callable[[View], View]) -> Iterator[View
     for index, files in enumerate(labelled_images(split)):
         label = read_grey(files.label)
         fine = read_grey(files.fine) if files.fine else np.zeros_like(label)
-        yield change(View(read_rgb(files.image), (label, fine), index))
+        yield change(View(read_image(files.image), (label, fine), index))
 
 
 def read_grey(path: Path) -> NDArray[np.uint8]:
@@ -137,7 +138,7 @@ def flipped(view: View) -> View:
 def named_views(folder: Path, saliency: Saliency) -> Iterator[View]:
     """The middle squares of named images; their label map is the saliency."""
     for index, (path, _) in enumerate(read_image_names(folder)):
-        image = read_rgb(path)
+        image = read_image(path)
         side = min(image.shape[:2])
         top, left = ((n - side) // 2 for n in image.shape[:2])
         square = np.ascontiguousarray(image[top : top + side, left : left + side])
@@ -170,7 +171,7 @@ def build_cache(data: Path, caches: Path, encoder: DinoEncoder, saliency: Salien
     write_cache(
         caches / "flickr8k",
         encoder,
-        lambda: (View(read_rgb(path), (), index) for index, path in enumerate(captioned)),
+        lambda: (View(read_image(path), (), index) for index, path in enumerate(captioned)),
         count=len(captioned),
         grid=SQUARE,
         label_maps=0,

@@ -20,7 +20,8 @@ from ovs_ros.encoders.feature_map import FeatureMapEncoder
 from ovs_ros.encoders.features import ImageEncoder
 from ovs_ros.encoders.fusion import FusionWeights
 from ovs_ros.geometry.resample import bilinear_matrix, resample_bilinear
-from ovs_ros.training.data import IGNORE, LabelledImage, labelled_images, read_names, read_rgb, resize_labels
+from ovs_ros.runtime.images import read_image
+from ovs_ros.training.data import IGNORE, LabelledImage, labelled_images, read_names, resize_labels
 from ovs_ros.training.networks.fusion_network import Fusion
 from ovs_ros.training.token_cache import read_grey
 from ovs_ros.vocabulary.prompts import embed
@@ -88,7 +89,7 @@ def encode_samples(
 ) -> Iterator[FusionSample]:
     """Run both encoders on images with labels."""
     for file in files:
-        image = read_rgb(file.image)
+        image = read_image(file.image)
         features, feature_map = first.encode(image), second.encode(image)
         rows, columns = features.patch_tokens.shape[:2]
         on_grid = resample_bilinear(

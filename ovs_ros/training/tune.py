@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from ovs_ros.encoders.dino import DinoEncoder
 from ovs_ros.encoders.embedded import GUIDE
-from ovs_ros.training.data import labelled_images, read_image_names, read_rgb, resize_labels
+from ovs_ros.runtime.images import read_image
+from ovs_ros.training.data import labelled_images, read_image_names, resize_labels
 from ovs_ros.training.dino_torch import DEPTH, PATCH, WIDTH, DinoV2, write_encoder
 from ovs_ros.training.head import SCALE
 from ovs_ros.training.originals import SaliencyModel
@@ -95,7 +96,7 @@ def load_images(folder: Path, held_out: Sequence[str]) -> ImageSet:
     for index, files in enumerate(labelled_images(folder / "train")):
         label = read_grey(files.label)
         fine = read_grey(files.fine) if files.fine else np.zeros_like(label)
-        views.append(View(read_rgb(files.image), (label, fine), index))
+        views.append(View(read_image(files.image), (label, fine), index))
     size = (SMALL[1] * 2, SMALL[0] * 2)
     counts = [np.zeros(256, np.int64) for _ in views[0].labels]
     for view in views:
@@ -152,7 +153,7 @@ class Tuner(Trainer):
 
     def _square(self, path: Path) -> NDArray[np.uint8]:
         """An image's middle square, (224, 224, 3) uint8."""
-        image = read_rgb(path)
+        image = read_image(path)
         side = min(image.shape[:2])
         y, x = ((n - side) // 2 for n in image.shape[:2])
         size = (SQUARE[1] * PATCH, SQUARE[0] * PATCH)

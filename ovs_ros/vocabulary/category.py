@@ -95,7 +95,7 @@ def checked_name(name: object, role: str = "category") -> str:
     """
     if not isinstance(name, str):
         raise VocabularyError(f"expected a {role} name as text, got {name!r}; put it in quotes")
-    plain = " ".join(name.split())
+    plain = unicodedata.normalize("NFC", " ".join(name.split()))
     if not any(character.isalnum() for character in plain):
         raise VocabularyError(
             f"expected a {role} name with a letter or a digit, got {name!r}; name it or leave it out"
@@ -108,6 +108,12 @@ def checked_name(name: object, role: str = "category") -> str:
     if not _is_plain(plain):
         raise VocabularyError(
             f"expected a {role} name without control characters, got {name!r}; take them out"
+        )
+    hidden = sorted({f"U+{ord(c):04X}" for c in plain if _is_hidden(c)})
+    if hidden:
+        raise VocabularyError(
+            f"expected a {role} name without invisible characters, got {', '.join(hidden)} in {name!r}; type "
+            "the name again"
         )
     return plain
 
@@ -123,6 +129,11 @@ def refuse_duplicates(names: Iterable[str], what: str) -> None:
                 "and blanks; leave one out"
             )
         seen[key] = name
+
+
+def _is_hidden(character: str) -> bool:
+    """Invisible, but for the two joiners that Persian and Indian scripts spell with."""
+    return unicodedata.category(character) == "Cf" and character not in "\u200c\u200d"
 
 
 def _is_plain(text: str) -> bool:

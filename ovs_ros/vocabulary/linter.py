@@ -33,8 +33,8 @@ class Finding:
     """What is wrong with some words.
 
     Attributes:
-        kind: 'empty', 'overlong', 'duplicate', 'generic', 'near synonym', 'negative', or 'refused' for what
-            no vocabulary takes.
+        kind: 'empty', 'overlong', 'duplicate', 'generic', 'near synonym', 'negative', 'list', 'unreadable',
+            or 'refused' for what no vocabulary takes.
         names: the words it is about.
         message: what is wrong and what to do.
     """
@@ -79,6 +79,7 @@ def lint_names(names: Iterable[str], negatives: Iterable[str] = ()) -> list[Find
                     f"'{name}' fits everything; name what it is, or make it a negative word",
                 )
             )
+        findings += _about_lists(name) + _about_script(name)
         findings += _about_double(name, categories)
     words: dict[str, str] = {}
     for position, word in enumerate(negatives, 1):
@@ -95,6 +96,27 @@ def lint_names(names: Iterable[str], negatives: Iterable[str] = ()) -> list[Find
                 )
             )
     return findings
+
+
+def _about_lists(name: str) -> list[Finding]:
+    """Several names in one, as prompts of detectors are written."""
+    parts = [part.strip() for part in re.split(r"[,;，；、|]|\s\.\s", name) if part.strip()]
+    if len(parts) < 2:
+        return []
+    message = f"'{name}' looks like {len(parts)} names in one; give {', '.join(map(repr, parts))} apart"
+    return [Finding("list", (name,), message)]
+
+
+def _about_script(name: str) -> list[Finding]:
+    """Letters that a text encoder for English cannot read."""
+    foreign = [c for c in name if c.isalpha() and not unicodedata.name(c, "").startswith("LATIN")]
+    if not foreign:
+        return []
+    message = (
+        f"'{name}' is not in Latin letters; the embedded text encoder knows English alone and reads it as "
+        "unknown. Use the English word, or a multilingual model such as siglip2-b16"
+    )
+    return [Finding("unreadable", (name,), message)]
 
 
 def _about_one(name: str, what: str) -> list[Finding]:

@@ -302,7 +302,11 @@ def test_evaluate_takes_another_class_file(labelled, tmp_path):
         ("label/a.png", np.zeros((3, 3), np.uint8), "expected labels of shape (32, 64)"),
         ("label/a.png", np.full((32, 64), 3, np.uint8), "expected labels below 3"),
         ("label/a.png", np.full((32, 64), 254, np.uint8), "got 254; does it belong to another"),
-        ("label/a.png", np.zeros((32, 64), np.uint16), "expected labels of one 8 bit channel"),
+        (
+            "label/a.png",
+            np.full((32, 64), 300, np.uint16),
+            "expected labels of one channel with values up to 255",
+        ),
         ("../classes.txt", None, "expected classes.txt in"),
     ],
 )

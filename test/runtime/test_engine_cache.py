@@ -11,9 +11,9 @@ from ovs_ros.runtime.engine_cache import (
     Gpu,
     describe_gpu,
     engine_folder,
-    file_digest,
     tensorrt_version,
 )
+from ovs_ros.runtime.files import file_digest
 
 GPU = Gpu("NVIDIA H200", "9.0", "12080 release 1")
 KEY = EngineKey("ab" * 32, "1x448x592x3", "fp16", GPU, "tensorrt 10.9.0.34", "1.22.0")

@@ -6,12 +6,12 @@ import cv2
 import numpy as np
 import pytest
 
+from ovs_ros.runtime.images import read_image
 from ovs_ros.training.data import (
     caption_nouns,
     labelled_images,
     nouns_in,
     read_captions,
-    read_rgb,
     resize_labels,
 )
 
@@ -40,10 +40,10 @@ def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
 
 def test_images_come_as_rgb(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "red.png"), np.full((2, 2, 3), (0, 0, 255), np.uint8))
-    np.testing.assert_array_equal(read_rgb(tmp_path / "red.png"), np.full((2, 2, 3), (255, 0, 0), np.uint8))
+    np.testing.assert_array_equal(read_image(tmp_path / "red.png"), np.full((2, 2, 3), (255, 0, 0), np.uint8))
     (tmp_path / "not.png").write_text("no image")
     with pytest.raises(ValueError, match=r"not\.png"):
-        read_rgb(tmp_path / "not.png")
+        read_image(tmp_path / "not.png")
 
 
 def test_nouns_are_found_in_singular_and_plural_and_counted() -> None:

@@ -25,7 +25,7 @@ from ovs_ros.encoders.manifest import (
 )
 from ovs_ros.encoders.patches import PatchGrid
 from ovs_ros.encoders.text_cleaning import CLEANERS
-from ovs_ros.runtime.engine_cache import file_digest
+from ovs_ros.runtime.files import file_digest
 from ovs_ros.runtime.onnx import FAILURES
 from ovs_ros.runtime.parity import LEAST, Parity, compare, fixed_picture, require, rows_of
 from ovs_ros.runtime.quantisation import quantise_products

@@ -10,7 +10,7 @@ from ovs_ros.encoders.clip.imports import import_open_clip
 from ovs_ros.encoders.clip.tokenizer import open_tokenizer
 from ovs_ros.encoders.clip.weights import architecture, find_files, load_weights
 from ovs_ros.encoders.model_file import ModelFile
-from ovs_ros.runtime.engine_cache import file_digest
+from ovs_ros.runtime.files import file_digest
 
 _TOWERS = {
     "convnext_*": "convolutional",

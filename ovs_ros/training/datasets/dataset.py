@@ -11,7 +11,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ovs_ros.training.data import read_names, read_rgb
+from ovs_ros.runtime.images import read_image
+from ovs_ros.training.data import read_names
 from ovs_ros.vocabulary.yaml_io import load_class_names
 
 IGNORE = 65535
@@ -49,7 +50,7 @@ class SegmentationDataset:
             ValueError: a file is no such image, or the two differ in size.
         """
         image_file, label_file = self.pairs[index]
-        image = read_rgb(image_file)
+        image = read_image(image_file)
         values = read_values(label_file, palette=self.palette)
         if values.shape != image.shape[:2]:
             raise ValueError(

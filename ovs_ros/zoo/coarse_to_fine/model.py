@@ -12,7 +12,7 @@ from ovs_ros.encoders.clip.open_clip_models import load_open_clip
 from ovs_ros.encoders.clip.text_encoder import imagenet_templates
 from ovs_ros.encoders.clip.vit import OpenClipViT
 from ovs_ros.encoders.model_file import ModelFile
-from ovs_ros.runtime.engine_cache import file_digest
+from ovs_ros.runtime.files import file_digest
 from ovs_ros.zoo.coarse_to_fine import checkpoint
 from ovs_ros.zoo.coarse_to_fine.network import CoarseToFine
 from ovs_ros.zoo.coarse_to_fine.network_inputs import ImageFeatures

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ovs_ros.encoders.model_file import ModelFile
-from ovs_ros.runtime.engine_cache import file_digest
+from ovs_ros.runtime.files import file_digest
 
 torch = pytest.importorskip("torch", reason="torch is not installed (pip install '.[clip]')")
 
