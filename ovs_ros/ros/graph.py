@@ -23,7 +23,7 @@ def obstacle(node: Node, subscription: Subscription, name: str) -> str:
     if not right:
         advice = f"remap '{name}' to a topic of type {expected}"
         if name in ("image", "image/compressed"):
-            advice += ", or set the parameter compressed: true takes sensor_msgs/msg/CompressedImage"
+            advice += ", or set the parameter compressed to true, which takes sensor_msgs/msg/CompressedImage"
         return f"{topic} is of type {publishers[0].topic_type}, not {expected}; {advice}"
     reasons = []
     for publisher in right:
