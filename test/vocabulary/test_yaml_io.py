@@ -1,6 +1,7 @@
 """Vocabulary files: what they mean, and what a mistake in one is answered with."""
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,15 @@ FULL = """\
 categories: [person, desk, {name: office chair, prompts: ["a photo of an office chair"], threshold: 0.3}]
 negatives: [sky, shadow]
 """
+
+
+@pytest.fixture(autouse=True)
+def usual_recursion_limit():
+    """Some libraries raise it for the whole process, and deep nesting ends elsewhere then."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(1000)
+    yield
+    sys.setrecursionlimit(before)
 
 
 def write(tmp_path: Path, text: str | bytes) -> Path:
