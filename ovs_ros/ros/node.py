@@ -216,10 +216,11 @@ class OvsNode(LifecycleNode):
         for name in self._parameter_overrides:
             if name.startswith("qos_overrides.") and not self.has_parameter(name):
                 topics = ", ".join(sorted({s.topic_name for s in self._open_inputs.values()}))
-                self.get_logger().error(
+                self._throttle.warn(
+                    name,
                     f"The parameter '{name}' does not exist and is ignored. Name it "
                     "qos_overrides.TOPIC.subscription.POLICY, with the TOPIC after remapping, one of "
-                    f"{topics}, and the POLICY one of history, depth, reliability, durability"
+                    f"{topics}, and the POLICY one of history, depth, reliability, durability",
                 )
 
     @_logged
