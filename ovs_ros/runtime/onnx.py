@@ -303,7 +303,6 @@ def _load_libraries() -> None:
         ort.preload_dlls()
 
 
-@lru_cache(1)
 def _load_tensorrt() -> None:
     """Load TensorRT's libraries where pip installed them: CUDA alone does without, if they are broken."""
     if find_spec("tensorrt") is not None:

@@ -252,19 +252,18 @@ def test_the_manifest_tells_what_was_measured(exported_decoding: Path) -> None:
 def test_a_file_that_gives_something_else_is_refused_with_the_figure(
     model: OpenClipViT, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import onnx
-    from onnx import numpy_helper
+    from onnx import ModelProto, numpy_helper
+    from onnxruntime.transformers import float16
 
-    from ovs_ros.encoders.clip import export
+    convert = float16.convert_float_to_float16
 
-    def halve_wrongly(source: Path, path: Path) -> None:
-        network = onnx.load(source)
+    def convert_wrongly(network: ModelProto, **options: Any) -> ModelProto:
         largest = max(network.graph.initializer, key=lambda tensor: len(tensor.raw_data))
         values = numpy_helper.to_array(largest)
         largest.CopyFrom(numpy_helper.from_array(np.roll(values, 1, axis=0), largest.name))
-        onnx.save(network, path)
+        return convert(network, **options)
 
-    monkeypatch.setattr(export, "_write_half", halve_wrongly)
+    monkeypatch.setattr(float16, "convert_float_to_float16", convert_wrongly)
     with pytest.raises(ParityError, match=r"image\.fp16\.onnx.*at least 0\.999, got least"):
         export_model(model, tmp_path, GRID, half=True)
     assert not (tmp_path / "image.fp16.onnx").exists() and not (tmp_path / "manifest.json").exists()

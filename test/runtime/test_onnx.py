@@ -8,7 +8,6 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from ovs_ros.runtime import onnx as onnx_module
 from ovs_ros.runtime.onnx import (
     CPU,
     CUDA,
@@ -100,8 +99,6 @@ def test_tensorrt_that_does_not_load_leaves_cuda_alone(
     monkeypatch.syspath_prepend(tmp_path)
     if CUDA in ort.get_available_providers():
         pytest.skip("has a build for GPUs")
-    for load in (onnx_module._load_libraries, onnx_module._load_tensorrt):
-        load.cache_clear()
     monkeypatch.setattr(ort, "get_available_providers", lambda: [TENSORRT, CUDA, CPU])
     with caplog.at_level(logging.WARNING):
         open_session(network, device="auto")
