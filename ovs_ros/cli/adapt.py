@@ -1,6 +1,5 @@
 """`ovs adapt`: adapt a vocabulary to a site, from frames recorded there."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -12,19 +11,21 @@ from rich.text import Text
 
 from ovs_ros.cli.common import (
     JsonOption,
+    Skipped,
     VocabularyOption,
     WordsOption,
     console,
     embed_words,
     load_segmenter,
     progress_bar,
+    read_each,
     user_errors,
     write_json,
 )
-from ovs_ros.cli.labelled import IGNORED, LabelledSet, load_labelled_set
 from ovs_ros.cli.measures import rounded
 from ovs_ros.cli.options import with_flags
 from ovs_ros.encoders.embedded import PRESETS
+from ovs_ros.evaluation.labelled_folder import IGNORED, LabelledSet, load_labelled_set
 from ovs_ros.evaluation.metrics import ConfusionMatrix
 from ovs_ros.evaluation.site_templates import TemplateEntropies
 from ovs_ros.evaluation.site_thresholds import CategoryConfidences
@@ -79,16 +80,17 @@ def adapt(
     """
     with user_errors():
         dataset = load_labelled_set(folder) if (folder / "label").is_dir() else None
-        images = dataset.images if dataset else list_images(_images_folder(folder))
+        images = [image for image, _ in dataset.pairs] if dataset else list_images(_images_folder(folder))
+        skipped = Skipped()
         start = _vocabulary(words, vocabulary, dataset)
         segmenter = load_segmenter(load, options)
         specs = [CategorySpec(c.name, c.prompts) for c in start.categories]
         if templates is None:
             templates = 0 if load.model in PRESETS else 8
         if templates:
-            specs = _choose_templates(segmenter, start, images, templates)
+            specs = _choose_templates(segmenter, start, images, templates, skipped)
         chosen = Vocabulary.from_specs(specs, start.negatives)
-        limits = _thresholds(segmenter, chosen, images, precision, most_unknown)
+        limits = _thresholds(segmenter, chosen, images, precision, most_unknown, skipped)
         adapted = Vocabulary.from_specs(
             [
                 CategorySpec(spec.name, spec.prompts, limit if own.threshold is None else own.threshold)
@@ -103,12 +105,16 @@ def adapt(
             if templates
             else {"thresholds": adapted}
         )
-        figures = {name: _figures(segmenter, step, dataset, name) for name, step in steps.items() if dataset}
+        figures = {
+            name: _figures(segmenter, step, dataset, name, skipped) for name, step in steps.items() if dataset
+        }
         if figures:
             console.print(_figures_table(figures))
-        console.print(Text(f"{len(images)} frames; the vocabulary is in {output}"))
+        done = len(images) - len(skipped)
+        console.print(Text(f"{done} frames; the vocabulary is in {output}"))
         if json_file:
-            write_json(json_file, {"images": len(images), "figures": figures})
+            write_json(json_file, {"images": done, "figures": figures})
+        skipped.end()
 
 
 def _images_folder(folder: Path) -> Path:
@@ -128,7 +134,7 @@ def _vocabulary(words: str | None, vocabulary: str | None, dataset: LabelledSet 
 
 
 def _choose_templates(
-    segmenter: Segmenter, vocabulary: Vocabulary, images: list[Path], most: int
+    segmenter: Segmenter, vocabulary: Vocabulary, images: list[Path], most: int, skipped: Skipped
 ) -> list[CategorySpec]:
     """Categories with the templates of lowest entropy as prompts; none where no frame showed the category."""
     classifiers = []
@@ -140,7 +146,7 @@ def _choose_templates(
     model = segmenter.model
     scale = model.image_encoder.logit_scale / model.temperature
     entropies = TemplateEntropies(np.stack(classifiers), len(vocabulary), scale)
-    for image in _read(images, "Choosing templates"):
+    for _, image in read_each(images, read_image, skipped, "Choosing templates"):
         features = model.encode(image)
         patches = crop(features.patch_tokens, features.valid)  # (h, w, D)
         entropies.add(patches.reshape(-1, patches.shape[2]))
@@ -151,11 +157,16 @@ def _choose_templates(
 
 
 def _thresholds(
-    segmenter: Segmenter, vocabulary: Vocabulary, images: list[Path], precision: float, most_unknown: float
+    segmenter: Segmenter,
+    vocabulary: Vocabulary,
+    images: list[Path],
+    precision: float,
+    most_unknown: float,
+    skipped: Skipped,
 ) -> list[float | None]:
     words = embed_words(segmenter, vocabulary)
     confidences = CategoryConfidences(len(vocabulary))
-    for image in _read(images, "Choosing thresholds"):
+    for _, image in read_each(images, read_image, skipped, "Choosing thresholds"):
         result = segmenter.segment(image, words)
         # Ids of a first version count from 0; unknown is beyond them.
         confidences.add(result.labels, result.confidence)
@@ -163,14 +174,14 @@ def _thresholds(
 
 
 def _figures(
-    segmenter: Segmenter, vocabulary: Vocabulary, dataset: LabelledSet, step: str
+    segmenter: Segmenter, vocabulary: Vocabulary, dataset: LabelledSet, step: str, skipped: Skipped
 ) -> dict[str, float | None]:
     words = embed_words(segmenter, vocabulary)
     ids = _ids(vocabulary, dataset)
     matrix, reliability = ConfusionMatrix(len(vocabulary)), Reliability()
-    for number, image in enumerate(_read(dataset.images, f"Measuring: {step}")):
+    for _, (image, classes) in read_each(range(len(dataset)), dataset.read, skipped, f"Measuring: {step}"):
         result: Segmentation = segmenter.segment(image, words)
-        truth = ids[dataset.read(number, image.shape[:2])]
+        truth = ids[classes]
         matrix.add(truth, result.labels)
         named = (truth >= 0) & (result.labels != result.unknown_id)
         reliability.add(result.confidence[named], result.labels[named] == truth[named])
@@ -191,12 +202,6 @@ def _ids(vocabulary: Vocabulary, dataset: LabelledSet) -> NDArray[np.int32]:
     if (ids < 0).all():
         raise ValueError("expected names in the vocabulary that the class file has too, got none of them")
     return ids
-
-
-def _read(images: list[Path], what: str) -> Iterator[NDArray[np.uint8]]:
-    with progress_bar() as bar:
-        for path in bar.track(images, description=what):
-            yield read_image(path)
 
 
 def _table(adapted: Vocabulary, start: Vocabulary) -> Table:

@@ -1,17 +1,18 @@
 """What the commands share: the model, files, and how they end on a user's error."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import ovs_ros
+from ovs_ros.evaluation.labelled_folder import WrongClassesError
 from ovs_ros.options import LoadOptions, SegmenterOptions
 from ovs_ros.runtime.files import write_atomically
 from ovs_ros.segmenter import Segmenter
@@ -20,6 +21,9 @@ from ovs_ros.vocabulary.word_embeddings import WordEmbeddings
 
 console = Console()
 _errors = Console(stderr=True)
+
+Item = TypeVar("Item")
+Read = TypeVar("Read")
 
 WordsOption = Annotated[str | None, typer.Option("--words", help="Names to look for, with commas between.")]
 VocabularyOption = Annotated[
@@ -37,7 +41,7 @@ def user_errors() -> Iterator[None]:
     """End the command with code 2 and one line for what its user can put right: bad values and files."""
     try:
         yield
-    except (ValueError, OSError, ModuleNotFoundError) as error:
+    except (ValueError, OSError, ModuleNotFoundError, WrongClassesError) as error:
         _errors.print(f"Error: {error}", style="red", markup=False, highlight=False)
         raise typer.Exit(2) from error
 
@@ -82,7 +86,9 @@ class Skipped:
         self._reasons: list[str] = []
 
     def add(self, error: Exception) -> None:
-        """Say why an item is skipped."""
+        """Say why an item is skipped; once, if it is read several times."""
+        if str(error) in self._reasons:
+            return
         self._reasons.append(str(error))
         _errors.print(f"Skipped: {error}", style="yellow", markup=False, highlight=False)
 
@@ -95,6 +101,28 @@ class Skipped:
         if self._reasons:
             _errors.print(f"{len(self)} skipped, see above", style="yellow", markup=False, highlight=False)
             raise typer.Exit(1)
+
+
+def read_each(
+    items: Sequence[Item], read: Callable[[Item], Read], skipped: Skipped, what: str
+) -> Iterator[tuple[Item, Read]]:
+    """Items, and what is read for each of them, behind a progress bar; skips what cannot be read.
+
+    Raises:
+        ValueError: none can be read.
+    """
+    done = 0
+    with progress_bar() as bar:
+        for item in bar.track(items, description=what):
+            try:
+                content = read(item)
+            except (ValueError, OSError) as error:
+                skipped.add(error)
+                continue
+            done += 1
+            yield item, content
+    if not done:
+        raise ValueError(f"expected images that can be read, got none among {len(items)}")
 
 
 def write_json(path: Path, results: Any) -> None:

@@ -18,11 +18,10 @@ from ovs_ros.cli.common import (
     console,
     embed_words,
     load_segmenter,
-    progress_bar,
+    read_each,
     user_errors,
     write_json,
 )
-from ovs_ros.cli.labelled import IGNORED, LabelKind, load_labelled_set
 from ovs_ros.cli.measures import (
     Agreement,
     CalibrationReport,
@@ -33,9 +32,9 @@ from ovs_ros.cli.measures import (
 )
 from ovs_ros.cli.options import with_flags
 from ovs_ros.cli.prediction_sets import evaluate_prediction_sets
+from ovs_ros.evaluation.labelled_folder import IGNORED, load_labelled_set
 from ovs_ros.evaluation.metrics import SelectionRecall
 from ovs_ros.options import LoadOptions, SegmenterOptions
-from ovs_ros.runtime.images import read_image
 from ovs_ros.runtime.processor import device_name
 from ovs_ros.segmenter import Segmenter
 from ovs_ros.steps.segmentation import Segmentation
@@ -102,8 +101,7 @@ def evaluate(
     occur in the labels. Labels are line numbers of the class file from 0; 255 is left out.
     """
     with user_errors():
-        chosen: LabelKind = labels  # type: ignore[assignment]  # checked by load_labelled_set
-        dataset = load_labelled_set(folder, chosen, classes)
+        dataset = load_labelled_set(folder, labels, classes)
         names = dataset.names
         held_out = frozenset() if split_words is None else _held_out(split_words, names)
         vocabulary = _with_distractors(names, distractors)
@@ -113,36 +111,25 @@ def evaluate(
         seen_names = segmenter.model.seen_names - {name_key(name) for name in held_out}
         segmenter = replace(segmenter, model=replace(segmenter.model, seen_names=seen_names))
         words = embed_words(segmenter, vocabulary)
-        sets = None if conformal is None else evaluate_prediction_sets(segmenter, words, dataset, conformal)
+        skipped = Skipped()
+        sets = (
+            None
+            if conformal is None
+            else evaluate_prediction_sets(segmenter, words, dataset, conformal, skipped)
+        )
         agreement = Agreement(names, held_out)
         measures: list[Measure] = [agreement, SelectionReport(len(names)), CalibrationReport()]
         runs = [_Run(segmenter, segmenter.options, measures)]
         kept = SelectionRecall(len(names))
-        skipped, present = Skipped(), np.zeros(256, bool)
         if compare:
             runs.append(
                 _Run(segmenter, replace(segmenter.options, select=False), [Agreement(names, held_out)])
             )
-        with progress_bar() as bar:
-            for number in bar.track(range(len(dataset)), description="Evaluating"):
-                try:
-                    image = read_image(dataset.images[number])
-                except (ValueError, OSError) as error:
-                    skipped.add(error)
-                    continue
-                truth = dataset.read(number, image.shape[:2])
-                present |= np.bincount(truth.ravel(), minlength=256) > 0
-                first, *others = (run.add(image, truth, words) for run in runs)
-                for every in others:
-                    kept.add(np.where(every.labels == truth, truth, IGNORED), first.selected_ids)
+        for _, (image, truth) in read_each(range(len(dataset)), dataset.read, skipped, "Evaluating"):
+            first, *others = (run.add(image, truth, words) for run in runs)
+            for every in others:
+                kept.add(np.where(every.labels == truth, truth, IGNORED), first.selected_ids)
         done = len(dataset) - len(skipped)
-        if not done:
-            raise ValueError(f"expected images that can be read in {folder}, got none")
-        if len(names) > 1 and present[[0, IGNORED]].all() and present.sum() == 2:
-            raise ValueError(
-                f"expected class indices in the labels of {folder}, got 0 and 255 alone; 255 "
-                "does not count, so that these labels hold one class: write 1 for the second class"
-            )
         results = _results(runs[0], done, len(vocabulary))
         rows = [row for measure in measures for row in measure.rows()]
         rows += [

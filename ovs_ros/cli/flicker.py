@@ -13,12 +13,13 @@ from rich.text import Text
 
 from ovs_ros.cli.common import (
     JsonOption,
+    Skipped,
     VocabularyOption,
     WordsOption,
     console,
     embed_words,
     load_segmenter,
-    progress_bar,
+    read_each,
     user_errors,
     write_json,
 )
@@ -73,16 +74,15 @@ def flicker(
             for seconds in (temporal_filter_time or [NodeOptions.temporal_filter_time])
             for name, make in (("flow", flow_filter), ("pose", pose_filter))
         ]
-        off = Flicker()
-        with progress_bar() as bar:
-            for number, name in enumerate(bar.track(names, description="Segmenting")):
-                image, sight = recording.read(name)
-                result = segmenter.segment(image, embedded)
-                off.add(result.labels, sight)
-                for way in ways:
-                    way.add(result, number / rate, image, sight)
+        off, skipped = Flicker(), Skipped()
+        stamps = {name: number / rate for number, name in enumerate(names)}
+        for name, (image, sight) in read_each(names, recording.read, skipped, "Segmenting"):
+            result = segmenter.segment(image, embedded)
+            off.add(result.labels, sight)
+            for way in ways:
+                way.add(result, stamps[name], image, sight)
         results: dict[str, Any] = {
-            "frames": len(names),
+            "frames": len(names) - len(skipped),
             "compared_share": _rounded(off.compared / max(off.seen, 1)),
             "flicker": _rounded(off.rate),
             "filtered": [way.report() for way in ways],
@@ -91,6 +91,7 @@ def flicker(
         _print(results)
         if json_file:
             write_json(json_file, results)
+        skipped.end()
 
 
 @dataclass

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ovs_ros.cli.labelled import IGNORED
+from ovs_ros.evaluation.labelled_folder import IGNORED
 from ovs_ros.evaluation.metrics import ConfusionMatrix, SelectionRecall
 from ovs_ros.evaluation.temperature_scaling import Reliability
 from ovs_ros.steps.segmentation import Segmentation

@@ -3,20 +3,18 @@
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ovs_ros.cli.common import progress_bar
-from ovs_ros.cli.labelled import IGNORED, LabelledSet
+from ovs_ros.cli.common import Skipped, read_each
 from ovs_ros.cli.measures import rounded
 from ovs_ros.evaluation.conformal import cover, fit_limit, image_score, softmax
-from ovs_ros.runtime.images import read_image
+from ovs_ros.evaluation.labelled_folder import IGNORED, LabelledSet
 from ovs_ros.segmenter import Segmenter
 from ovs_ros.steps.grid import at_nodes
 from ovs_ros.vocabulary.word_embeddings import WordEmbeddings
 
 
 def evaluate_prediction_sets(
-    segmenter: Segmenter, words: WordEmbeddings, dataset: LabelledSet, alpha: float
+    segmenter: Segmenter, words: WordEmbeddings, dataset: LabelledSet, alpha: float, skipped: Skipped
 ) -> dict[str, object]:
     """Form prediction sets at the nodes of the fine grid, over all words, whatever selection would leave.
 
@@ -27,6 +25,7 @@ def evaluate_prediction_sets(
         words: the class names first, in their order.
         dataset: the limit is fitted to its even images, and tested on the odd ones.
         alpha: a share 1 - alpha of images shall have a share 1 - alpha of positions with a true set.
+        skipped: gets the images that cannot be read.
 
     Returns:
         alpha, q, how many images were measured, the share of them that is covered, the mean share of
@@ -38,15 +37,17 @@ def evaluate_prediction_sets(
     fit_limit([], alpha)  # Refuses a wrong alpha before any image is read.
     scores, covers = [], []
     order = [*range(0, len(dataset), 2), *range(1, len(dataset), 2)]
-    with progress_bar() as bar:
-        for number in bar.track(order, description="Prediction sets"):
-            probabilities, truth = _positions(segmenter, words, dataset, number)
-            if not len(truth):
-                continue
-            if number % 2 == 0:
-                scores.append(image_score(probabilities, truth, alpha))
-            else:
-                covers.append(cover(probabilities, truth, fit_limit(scores, alpha)))
+    for number, (image, labels) in read_each(order, dataset.read, skipped, "Prediction sets"):
+        scored = segmenter.score(image, words, replace(segmenter.options, select=False))
+        truth = at_nodes(labels, scored.features, scored.logits.shape[:2])
+        counted = truth != IGNORED
+        if not counted.any():
+            continue
+        probabilities, true = softmax(scored.logits[counted]), truth[counted]
+        if number % 2 == 0:
+            scores.append(image_score(probabilities, true, alpha))
+        else:
+            covers.append(cover(probabilities, true, fit_limit(scores, alpha)))
     if not covers:
         raise ValueError("expected at least 2 images with labels, one to fit and one to test")
     shares = np.array([one.share for one in covers])
@@ -58,14 +59,3 @@ def evaluate_prediction_sets(
         "coverage": rounded(float(shares.mean())),
         "set_size": rounded(float(np.mean([one.size for one in covers]))),
     }
-
-
-def _positions(
-    segmenter: Segmenter, words: WordEmbeddings, dataset: LabelledSet, number: int
-) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    """Probabilities (n, C) and true names (n,) of an image's labelled nodes."""
-    image = read_image(dataset.images[number])
-    scored = segmenter.score(image, words, replace(segmenter.options, select=False))
-    truth = at_nodes(dataset.read(number, image.shape[:2]), scored.features, scored.logits.shape[:2])
-    counted = truth != IGNORED
-    return softmax(scored.logits[counted]), truth[counted]

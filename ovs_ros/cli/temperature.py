@@ -1,7 +1,6 @@
 """`ovs temperature`: make confidences mean something, on labelled images."""
 
 import json
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -13,18 +12,18 @@ from rich.table import Table
 from rich.text import Text
 
 from ovs_ros.cli.common import (
+    Skipped,
     console,
     embed_words,
     load_segmenter,
-    progress_bar,
+    read_each,
     user_errors,
     write_json,
 )
-from ovs_ros.cli.labelled import IGNORED, LabelledSet, load_labelled_set
 from ovs_ros.encoders import embedded
+from ovs_ros.evaluation.labelled_folder import IGNORED, LabelledSet, load_labelled_set
 from ovs_ros.evaluation.temperature_scaling import Reliability, fit_temperature, model_digest
 from ovs_ros.options import LoadOptions
-from ovs_ros.runtime.images import read_image
 from ovs_ros.segmenter import Segmenter
 from ovs_ros.steps.decoder import decode
 from ovs_ros.steps.grid import at_nodes
@@ -69,6 +68,7 @@ def temperature(
         if short:
             raise ValueError(f"expected at least 2 images in each set, one to fit to, got 1 in {short[0]}")
         fitted: dict[str, object] = {}
+        skipped = Skipped()
         table = Table("model", "temperature", "set", "ECE before", "ECE after")
         for model in names:
             segmenter = load_segmenter(LoadOptions(model=model), models=models)
@@ -77,8 +77,11 @@ def temperature(
                 name: embed_words(segmenter, Vocabulary.from_names(dataset.names))
                 for name, dataset in sets.items()
             }
-            found = _fit(segmenter, sets, words)
-            errors = {name: _errors(segmenter, dataset, words[name], found) for name, dataset in sets.items()}
+            found = _fit(segmenter, sets, words, skipped)
+            errors = {
+                name: _errors(segmenter, dataset, words[name], found, skipped)
+                for name, dataset in sets.items()
+            }
             fitted[model] = {
                 "temperature": round(found, 4),
                 "images": {name: len(dataset) for name, dataset in sets.items()},
@@ -92,13 +95,17 @@ def temperature(
         if output:
             kept = json.loads(output.read_text(encoding="utf-8")) if output.is_file() else {}
             write_json(output, {**kept, **fitted})
+        skipped.end()
 
 
-def _fit(segmenter: Segmenter, sets: dict[str, LabelledSet], words: dict[str, WordEmbeddings]) -> float:
+def _fit(
+    segmenter: Segmenter, sets: dict[str, LabelledSet], words: dict[str, WordEmbeddings], skipped: Skipped
+) -> float:
     logits: list[NDArray[np.float32]] = []
     right: list[NDArray[np.bool_]] = []
     for name, dataset in sets.items():
-        for image, truth in _images(dataset, range(0, len(dataset), 2), f"Fitting to {name}"):
+        even = range(0, len(dataset), 2)
+        for _, (image, truth) in read_each(even, dataset.read, skipped, f"Fitting to {name}"):
             scored = segmenter.score(image, words[name])
             true = at_nodes(truth, scored.features, scored.logits.shape[:2])[::STRIDE, ::STRIDE]
             counted = true != IGNORED
@@ -109,11 +116,11 @@ def _fit(segmenter: Segmenter, sets: dict[str, LabelledSet], words: dict[str, Wo
 
 
 def _errors(
-    segmenter: Segmenter, dataset: LabelledSet, words: WordEmbeddings, found: float
+    segmenter: Segmenter, dataset: LabelledSet, words: WordEmbeddings, found: float, skipped: Skipped
 ) -> tuple[float, float]:
     """ECE at a temperature of 1 and at the one found, over the pixels of the odd images."""
     before, after = Reliability(), Reliability()
-    for image, truth in _images(dataset, range(1, len(dataset), 2), "Measuring"):
+    for _, (image, truth) in read_each(range(1, len(dataset), 2), dataset.read, skipped, "Measuring"):
         scored = segmenter.score(image, words)
         counted = truth != IGNORED
         for reliability, factor in ((before, 1.0), (after, 1.0 / found)):
@@ -121,12 +128,3 @@ def _errors(
             right = scored.selection.classes[indices] == truth
             reliability.add(confidence[counted], right[counted])
     return round(before.error(), 4), round(after.error(), 4)
-
-
-def _images(
-    dataset: LabelledSet, numbers: range, what: str
-) -> Iterable[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
-    with progress_bar() as bar:
-        for number in bar.track(numbers, description=what):
-            image = read_image(dataset.images[number])
-            yield image, dataset.read(number, image.shape[:2])

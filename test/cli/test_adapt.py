@@ -136,3 +136,12 @@ def test_it_says_what_is_wrong(site, monkeypatch, arguments, message):
 def test_every_template_takes_a_name_once_and_comes_once():
     assert all(template.count("{}") == 1 for template in POOL)
     assert len(set(POOL)) == len(POOL) >= 60
+
+
+def test_a_damaged_frame_is_skipped(site, tmp_path):
+    (site / "image" / "c.png").write_bytes(b"not an image")
+    arguments = ["--words", "red, blue", "-o", tmp_path / "s.yaml", "--json", tmp_path / "r.json"]
+    result = run(site / "image", *arguments, "--templates", 3)
+    assert result.exit_code == 1 and "1 skipped" in result.output, result.output
+    assert json.loads((tmp_path / "r.json").read_text())["images"] == 2
+    assert load_vocabulary(tmp_path / "s.yaml").names == ("red", "blue")

@@ -104,3 +104,11 @@ def test_segment_cannot_smooth_by_poses(tmp_path):
     assert result.exit_code == 2 and "expected --temporal-filter off or flow" in " ".join(
         result.output.split()
     )
+
+
+def test_a_damaged_frame_is_skipped(recording, tmp_path):
+    (recording / "0002.color.jpg").write_bytes(b"not an image")
+    (recording / "0003.pose.txt").unlink()
+    result = run("flicker", recording, "--words", "red, green, blue", "--json", tmp_path / "r.json")
+    assert result.exit_code == 1 and "2 skipped" in result.output, result.output
+    assert json.loads((tmp_path / "r.json").read_text())["frames"] == 10

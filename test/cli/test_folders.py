@@ -73,7 +73,7 @@ def test_results_do_not_go_among_the_images(tmp_path):
 
 def labelled(tmp_path, mask, name="a"):
     write(tmp_path / "image" / f"{name}.png", STRIPES)
-    (tmp_path / "label").mkdir()
+    (tmp_path / "label").mkdir(exist_ok=True)
     mask.save(tmp_path / "label" / f"{name}.png")
     (tmp_path / "classes.txt").write_text("red\nblue\n")
     result = run("evaluate", tmp_path, "--json", tmp_path / "r.json")
@@ -103,9 +103,22 @@ def test_masks_of_0_and_255_are_refused(tmp_path):
     assert "0 and 255 alone" in " ".join(result.output.split())
 
 
+@pytest.mark.parametrize("damaged", ["image/b.png", "label/b.png"])
+def test_evaluate_skips_what_is_damaged_or_of_another_size(tmp_path, damaged):
+    write(tmp_path / "image" / "b.png", STRIPES)
+    write(tmp_path / "image" / "c.png", STRIPES)
+    write(tmp_path / "label" / "b.png", TRUTH.astype(np.uint8))
+    write(tmp_path / "label" / "c.png", np.zeros((3, 3), np.uint8))
+    (tmp_path / damaged).write_bytes(b"not an image")
+    result, report = labelled(tmp_path, Image.fromarray(TRUTH.astype(np.uint8)))
+    output = " ".join(result.output.split())
+    assert result.exit_code == 1 and "b.png" in output and "expected labels of shape (32, 64)" in output
+    assert "2 skipped" in output and report["images"] == 1 and report["miou"] > 0.9
+
+
 def test_large_16_bit_values_are_refused(tmp_path):
     result, _ = labelled(tmp_path, Image.fromarray((TRUTH * 300).astype(np.uint16)))
-    assert result.exit_code == 2 and "uint16" in result.output
+    assert result.exit_code == 2 and "got 300" in " ".join(result.output.split())
 
 
 def test_composed_and_decomposed_names_are_one(tmp_path):

@@ -73,3 +73,12 @@ def test_a_set_needs_images_for_both_halves(tmp_path):
     assert result.exit_code == 2 and "expected at least 2 images" in " ".join(result.output.split())
     result = run(tmp_path / "nowhere", "--model", "stream")
     assert result.exit_code == 2 and "expected the folders image and label" in " ".join(result.output.split())
+
+
+def test_a_damaged_image_is_skipped(tmp_path):
+    folder = make_set(tmp_path / "set", wrong=1)
+    for name in ("image/2.png", "label/3.png"):
+        (folder / name).write_bytes(b"not an image")
+    result = run(folder, "--model", "stream", "--model", "quality", "-o", tmp_path / "t.json")
+    assert result.exit_code == 1 and "2 skipped" in result.output, result.output
+    assert set(json.loads((tmp_path / "t.json").read_text())) == {"stream", "quality"}
