@@ -64,6 +64,10 @@ class ColorTextEncoder:
         self.encoded.extend(texts)
         return np.array([self._embed(text) for text in texts], np.float32).reshape(-1, DIM)
 
+    def reads(self, text: str) -> bool:
+        """Whether a text has letters that this encoder reads."""
+        return text.isascii()
+
     @staticmethod
     def _embed(text: str) -> NDArray[np.float32]:
         words = text.lower().split()

@@ -93,7 +93,7 @@ def segment(
                 "next run would take the results for images"
             )
         segmenter = load_segmenter(load, options)
-        for finding in lint(asked):
+        for finding in lint(asked, reads=segmenter.model.text_encoder.reads):
             console.print(Text(f"Note: {finding.message}"))
         embedded = embed_words(segmenter, asked)
         output.mkdir(parents=True, exist_ok=True)

@@ -108,14 +108,16 @@ def _findings(name: str, near: float, words_only: bool) -> list[Finding]:
     except VocabularyError as error:
         findings = lint_names([entry.name for entry in draft.entries], draft.negatives)
         return [*findings, Finding("refused", (), str(error))]
-    return lint(vocabulary, None if words_only else _embedded(vocabulary), near)
-
-
-def _embedded(vocabulary: Vocabulary) -> WordEmbeddings:
+    if words_only:
+        return lint(vocabulary, near=near)
     try:
         encoder = text_encoder()
     except FileNotFoundError as error:
         _stop(f"expected the text encoder's files, got none: {error}; give --words-only to do without")
+    return lint(vocabulary, _embedded(vocabulary, encoder), near, encoder.reads)
+
+
+def _embedded(vocabulary: Vocabulary, encoder: TextEncoder) -> WordEmbeddings:
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("embedding words", total=None)
         return embed(

@@ -129,6 +129,10 @@ class EmbeddedTextEncoder:
         words /= np.linalg.norm(words, axis=1, keepdims=True)
         return words
 
+    def reads(self, text: str) -> bool:
+        """See `TextEncoder.reads`."""
+        return self._sentences.reads(text)
+
 
 def load_seen_names(models: Path = MODELS) -> frozenset[str]:
     """Keys (see `name_key`) of the names that the embedded pair was trained with pixel labels for.

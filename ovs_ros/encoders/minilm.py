@@ -7,7 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from ovs_ros.encoders.text_cleaning import reads
 from ovs_ros.runtime.onnx import open_session
+from ovs_ros.vocabulary.text_encoder import is_latin
 
 WIDTH = 384
 LONGEST = 64
@@ -44,3 +46,7 @@ class SentenceEncoder:
             mask = np.array([e.attention_mask for e in encoded], np.int32)  # (B, L)
             out[batch] = self._session.run(None, {"ids": ids, "mask": mask})[0]
         return out
+
+    def reads(self, text: str) -> bool:
+        """See `TextEncoder.reads`. The few letters of other scripts that it knows mean nothing to it."""
+        return is_latin(text) and reads(self._tokenizer, text)

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 import yaml
 
 from ovs_ros.encoders.manifest import FILE, image_file
+from ovs_ros.vocabulary.category import MAX_PROMPT_LENGTH, checked_text
 
 Attention = Literal[
     "naclip", "maskclip", "sclip", "clearclip", "proxyclip", "scclip", "dinoiser", "radseg", "plain"
@@ -102,6 +103,7 @@ class ModelFile:
         for template in self.templates:
             if not isinstance(template, str) or template.count("{}") != 1:
                 raise ValueError(f"expected templates with one '{{}}' each, got {template!r}")
+            checked_text(template, "a template", MAX_PROMPT_LENGTH, "name")
 
     @property
     def embedded(self) -> bool:

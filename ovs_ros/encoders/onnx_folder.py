@@ -20,7 +20,7 @@ from ovs_ros.encoders.manifest import (
     text_file,
 )
 from ovs_ros.encoders.patches import PatchGrid, place
-from ovs_ros.encoders.text_cleaning import CLEANERS
+from ovs_ros.encoders.text_cleaning import CLEANERS, reads
 from ovs_ros.runtime.onnx import CPU, BoundSession, open_session, providers_for
 from ovs_ros.runtime.stage_clock import StageClock
 
@@ -243,6 +243,10 @@ class ExportedTextEncoder:
             tokens = np.array([one.ids for one in self._tokenizer.encode_batch(cleaned)], np.int64)
             embeddings[start : start + BATCH] = self._session.run(None, {"tokens": tokens})[0]
         return embeddings
+
+    def reads(self, text: str) -> bool:
+        """See `TextEncoder.reads`."""
+        return reads(self._tokenizer, self._clean(text))
 
 
 def fit_into(height: int, width: int, rows: int, columns: int, patch: int) -> PatchGrid:

@@ -1,10 +1,13 @@
-"""The text cleaning of CLIP's tokenizers, with the standard library only."""
+"""The text cleaning of CLIP's tokenizers, with the standard library only, and what a tokenizer can read."""
 
 import html
 import re
 import string
 import unicodedata
 from collections.abc import Callable
+from typing import Any
+
+from ovs_ros.vocabulary.text_encoder import is_latin
 
 # What the package ftfy, which open_clip cleans with, does to text that is not garbled.
 _CHARACTERS = str.maketrans(
@@ -47,3 +50,17 @@ CLEANERS: dict[str, Callable[[str], str]] = {
 """By open_clip's names. All resolve HTML's entities, straighten quotes and make white space single blanks;
 'lower' then writes small letters, 'canonicalize' drops punctuation too. Garbled text (UTF-8 that was read as
 another encoding), which open_clip repairs, is left as it is."""
+
+
+def reads(tokenizer: Any, text: str) -> bool:
+    """Whether a tokenizer of the package tokenizers knows some of a text.
+
+    One without a token for the unknown, such as CLIP's, cuts other scripts into bytes. The encoders that use
+    such tokenizers know English alone.
+    """
+    unknown = {token for token in ("[UNK]", "<unk>") if tokenizer.token_to_id(token) is not None}
+    if not unknown:
+        return is_latin(text)
+    encoded = tokenizer.encode(text, add_special_tokens=False)
+    tokens = {t for t, there in zip(encoded.tokens, encoded.attention_mask, strict=True) if there}
+    return not tokens <= unknown

@@ -2,7 +2,7 @@
 
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ovs_ros.segmenter import Segmenter
 from ovs_ros.srv import SetVocabulary
@@ -33,8 +33,9 @@ class Words:
         self._segmenter = segmenter
         self._changing = threading.Lock()
         self._closed = False
-        vocabulary = initial if before is None else before.replaced(_specs(initial), initial.negatives)
+        vocabulary = initial if before is None else before.replaced(initial.categories, initial.negatives)
         self.current = segmenter.embed(vocabulary)
+        self.reads = segmenter.model.text_encoder.reads
 
     def change(
         self, mode: int, names: Sequence[str], prompts: Sequence[str], thresholds: Sequence[float]
@@ -58,7 +59,7 @@ class Words:
         """
         with self._changing:
             self._refuse_if_closed()
-            vocabulary = self.current.vocabulary.replaced(_specs(self._initial), self._initial.negatives)
+            vocabulary = self.current.vocabulary.replaced(self._initial.categories, self._initial.negatives)
             embedded = self._embed(vocabulary)
             self.current = embedded
         return embedded
@@ -132,11 +133,11 @@ def requested(
     return vocabulary.replaced(specs) if mode == request.REPLACE else vocabulary.added(specs)
 
 
-def remarks(words: WordEmbeddings) -> str:
-    """One line: how many categories there are, and what the linter makes of them."""
+def remarks(words: WordEmbeddings, reads: Callable[[str], bool]) -> str:
+    """One line: how many categories there are, and what the linter says of them; `reads` as for `lint`."""
     vocabulary = words.vocabulary
     full = len(words.embeddings) <= _LINTED_FULLY
-    findings = lint(vocabulary, words if full else None)
+    findings = lint(vocabulary, words if full else None, reads=reads)
     text = f"version {vocabulary.version} with {len(vocabulary)} categories"
     if not findings:
         return text
@@ -147,7 +148,3 @@ def remarks(words: WordEmbeddings) -> str:
 
 def _split(prompts: str) -> tuple[str, ...]:
     return tuple(prompts.split(PROMPT_SEPARATOR)) if prompts.strip() else ()
-
-
-def _specs(vocabulary: Vocabulary) -> list[CategorySpec]:
-    return [CategorySpec(c.name, c.prompts, c.threshold) for c in vocabulary.categories]

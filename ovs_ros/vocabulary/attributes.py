@@ -11,7 +11,7 @@ from pathlib import Path
 
 import yaml
 
-from ovs_ros.vocabulary.category import VocabularyError, checked_name, name_key
+from ovs_ros.vocabulary.category import MAX_NAME_LENGTH, VocabularyError, checked_text, name_key
 from ovs_ros.vocabulary.yaml_io import Form, described
 
 SHIPPED = Path(__file__).parent / "attributes.yaml"
@@ -143,38 +143,34 @@ def read_attributes(path: Path | str) -> Attributes:
 
 
 def _entry(form: Form, key_node: yaml.Node, value: yaml.Node) -> CategoryAttributes:
-    name = _named(form, key_node, form.text(key_node, "a category name"), "category")
+    name = _checked(form, key_node, form.text(key_node, "a category name"), "a category name")
     fields = form.fields(value, f"a mapping with {', '.join(_KEYS)} for '{name}'", _KEYS)
-    phrases = {key: _phrase(form, fields[key], key, name) for key in _PHRASES if key in fields}
+    phrases = {
+        key: _checked(
+            form,
+            fields[key],
+            form.text(fields[key], f"{key} of '{name}'"),
+            f"a phrase for {key} of '{name}'",
+            MAX_PHRASE_LENGTH,
+        )
+        for key in _PHRASES
+        if key in fields
+    }
     synonyms: tuple[str, ...] = ()
     if "synonyms" in fields:
         node = fields["synonyms"]
         texts = form.texts(node, f"synonyms for '{name}'")
-        synonyms = tuple(_named(form, node, text, "synonym") for text in texts)
+        synonyms = tuple(_checked(form, node, text, "a synonym") for text in texts)
     if not phrases and not synonyms:
         raise form.error(value, f"attributes for '{name}'", "none", f"give one of {', '.join(_KEYS)}")
     return CategoryAttributes(name, synonyms=synonyms, **phrases)
 
 
-def _named(form: Form, node: yaml.Node, text: str, role: str) -> str:
+def _checked(form: Form, node: yaml.Node, text: str, what: str, longest: int = MAX_NAME_LENGTH) -> str:
     try:
-        return checked_name(text, role)
+        return checked_text(text, what, longest)
     except VocabularyError as error:
         raise VocabularyError(f"{form.path}, line {node.start_mark.line + 1}: {error}") from error
-
-
-def _phrase(form: Form, node: yaml.Node, key: str, name: str) -> str:
-    phrase = " ".join(form.text(node, f"{key} of '{name}'").split())
-    if not any(character.isalnum() for character in phrase) or not phrase.isprintable():
-        raise form.error(node, f"words for {key} of '{name}'", repr(phrase), "write a short phrase")
-    if len(phrase) > MAX_PHRASE_LENGTH:
-        raise form.error(
-            node,
-            f"at most {MAX_PHRASE_LENGTH} characters for {key} of '{name}'",
-            str(len(phrase)),
-            "shorten it to the most visible features",
-        )
-    return phrase
 
 
 def _over(below: CategoryAttributes | None, above: CategoryAttributes) -> CategoryAttributes:

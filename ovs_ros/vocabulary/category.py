@@ -2,9 +2,10 @@
 
 import colorsys
 import hashlib
+import re
 import unicodedata
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from numbers import Real
 
 MAX_NAME_LENGTH = 100
@@ -13,14 +14,23 @@ MAX_PROMPTS = 100
 MAX_IDS = 65535
 """How many ids there can ever be: 0 to 65534; 65535 means unknown in a 16 bit label image."""
 
+_JOINERS = re.compile("[\u200c\u200d]")
+"""Persian and Indian scripts spell with them; names that differ in them alone look much the same."""
+_BLANK = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2065\u2800\u3164\ufe00-\ufe0f\uffa0\ufff0-\ufff8"
+    "\U0001d159\U000e0000-\U000e0fff]|(?:^|(?<=[\u0000-\u02ff]))[\u200c\u200d]"
+)
+"""What Unicode calls 'default ignorable' beside its format characters; letters and symbols that look blank;
+joiners without a letter before them that they could join."""
+
 
 class VocabularyError(ValueError):
     """Words or a change of them that cannot be: says what was expected, what came, and what to do."""
 
 
 def name_key(name: str) -> str:
-    """What makes two names the same: the name in Unicode form NFC, without case and surplus blanks."""
-    return unicodedata.normalize("NFC", " ".join(name.split()).casefold())
+    """What makes two names the same: Unicode form NFC without case, surplus blanks and joiners."""
+    return unicodedata.normalize("NFC", " ".join(_JOINERS.sub("", name).split()).casefold())
 
 
 @dataclass(frozen=True)
@@ -47,30 +57,22 @@ class CategorySpec:
 
 
 @dataclass(frozen=True)
-class Category:
+class Category(CategorySpec):
     """A name that the robot looks for, with the id that stands for it in label images.
 
     Attributes:
         id: 0 to 65534; belongs to this name as long as the vocabulary's history lasts.
-        name: as published.
-        prompts: texts to embed instead of the encoder's templates; empty: the templates.
-        threshold: probability in [0, 1] below which a pixel is unknown; None: the segmenter's default.
 
     Raises:
-        VocabularyError: a field is of the wrong type, empty, too long or out of range.
+        VocabularyError: as `CategorySpec`, or the id is out of range.
     """
 
-    id: int
-    name: str
-    prompts: tuple[str, ...] = ()
-    threshold: float | None = None
+    id: int = field(kw_only=True)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 <= self.id < MAX_IDS:
             raise VocabularyError(f"expected a category id from 0 to {MAX_IDS - 1}, got {self.id}")
-        object.__setattr__(self, "name", checked_name(self.name))
-        object.__setattr__(self, "prompts", _checked_prompts(self.name, self.prompts))
-        object.__setattr__(self, "threshold", _checked_threshold(self.name, self.threshold))
 
     @property
     def color(self) -> tuple[int, int, int]:
@@ -84,36 +86,40 @@ class Category:
 
 
 def checked_name(name: object, role: str = "category") -> str:
-    """The name with single blanks.
+    """`checked_text` of a name; `role` says of what, for the message: 'category', 'negative'."""
+    return checked_text(name, f"a {role} name", MAX_NAME_LENGTH)
+
+
+def checked_text(text: object, what: str, longest: int, name: str = "") -> str:
+    """A user's text in Unicode form NFC with single blanks.
 
     Args:
-        name: what came from outside.
-        role: what it names, for the message: 'category', 'negative'.
+        text: what came from outside.
+        what: it is, for the message, such as 'a category name'.
+        longest: how many characters it may have.
+        name: takes the place of '{}' in it.
 
     Raises:
-        VocabularyError: no text, no letter or digit in it, too long, or control characters in it.
+        VocabularyError: no text, no letter or digit in it, too long, or control characters or invisible ones
+            in it.
     """
-    if not isinstance(name, str):
-        raise VocabularyError(f"expected a {role} name as text, got {name!r}; put it in quotes")
-    plain = unicodedata.normalize("NFC", " ".join(name.split()))
-    if not any(character.isalnum() for character in plain):
+    if not isinstance(text, str):
+        raise VocabularyError(f"expected {what} as text, got {text!r}; put it in quotes")
+    plain = unicodedata.normalize("NFC", " ".join(text.split()))
+    if len(plain) > longest:
         raise VocabularyError(
-            f"expected a {role} name with a letter or a digit, got {name!r}; name it or leave it out"
+            f"expected {what} of at most {longest} characters, got {len(plain)} in '{plain[:40]}…'; "
+            "shorten it"
         )
-    if len(plain) > MAX_NAME_LENGTH:
-        raise VocabularyError(
-            f"expected a {role} name of at most {MAX_NAME_LENGTH} characters, got {len(plain)} in "
-            f"'{plain[:40]}…'; shorten it, and put details into a prompt"
-        )
-    if not _is_plain(plain):
-        raise VocabularyError(
-            f"expected a {role} name without control characters, got {name!r}; take them out"
-        )
-    hidden = sorted({f"U+{ord(c):04X}" for c in plain if _is_hidden(c)})
+    hidden = _hidden(plain)
     if hidden:
         raise VocabularyError(
-            f"expected a {role} name without invisible characters, got {', '.join(hidden)} in {name!r}; type "
-            "the name again"
+            f"expected {what} without control characters and invisible ones, got {hidden} in {text!r}; type "
+            "it again"
+        )
+    if not any(character.isalnum() for character in plain.replace("{}", name)):
+        raise VocabularyError(
+            f"expected {what} with a letter or a digit, got {text!r}; write one or leave it out"
         )
     return plain
 
@@ -131,14 +137,13 @@ def refuse_duplicates(names: Iterable[str], what: str) -> None:
         seen[key] = name
 
 
-def _is_hidden(character: str) -> bool:
-    """Invisible, but for the two joiners that Persian and Indian scripts spell with."""
-    return unicodedata.category(character) == "Cf" and character not in "\u200c\u200d"
-
-
-def _is_plain(text: str) -> bool:
-    # Control characters garble logs and terminals, and no ROS string can carry a lone surrogate.
-    return text.isprintable() or not any(unicodedata.category(c) in ("Cc", "Cs") for c in text)
+def _hidden(text: str) -> str:
+    """The numbers of characters that nobody sees, or that no log, terminal or ROS string can carry."""
+    if text.isascii() and text.isprintable():
+        return ""
+    found = {c for c in text if unicodedata.category(c) in ("Cc", "Cf", "Cs") and not _JOINERS.match(c)}
+    found.update(_BLANK.findall(text))
+    return ", ".join(sorted(f"U+{ord(character):04X}" for character in found))
 
 
 def _checked_prompts(name: str, prompts: object) -> tuple[str, ...]:
@@ -149,25 +154,7 @@ def _checked_prompts(name: str, prompts: object) -> tuple[str, ...]:
         raise VocabularyError(
             f"expected at most {MAX_PROMPTS} prompts for '{name}', got {len(texts)}; keep the best"
         )
-    return tuple(_checked_prompt(name, text) for text in texts)
-
-
-def _checked_prompt(name: str, prompt: object) -> str:
-    if not isinstance(prompt, str) or not any(c.isalnum() for c in prompt.replace("{}", name)):
-        raise VocabularyError(
-            f"expected prompts with text for '{name}', got {prompt!r}; write one, where '{{}}' takes the name"
-        )
-    plain = " ".join(prompt.split())
-    if len(plain) > MAX_PROMPT_LENGTH:
-        raise VocabularyError(
-            f"expected prompts of at most {MAX_PROMPT_LENGTH} characters for '{name}', got {len(plain)} in "
-            f"'{plain[:40]}…'; shorten it"
-        )
-    if not _is_plain(plain):
-        raise VocabularyError(
-            f"expected prompts without control characters for '{name}', got {prompt!r}; take them out"
-        )
-    return plain
+    return tuple(checked_text(text, f"a prompt for '{name}'", MAX_PROMPT_LENGTH, name) for text in texts)
 
 
 def _checked_threshold(name: str, threshold: object) -> float | None:

@@ -2,13 +2,14 @@
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ovs_ros.vocabulary.category import MAX_NAME_LENGTH
+from ovs_ros.vocabulary.text_encoder import is_latin
 from ovs_ros.vocabulary.vocabulary import Vocabulary, name_key
 from ovs_ros.vocabulary.word_embeddings import WordEmbeddings
 
@@ -44,20 +45,27 @@ class Finding:
     message: str
 
 
-def lint(vocabulary: Vocabulary, embedded: WordEmbeddings | None = None, near: float = 0.9) -> list[Finding]:
+def lint(
+    vocabulary: Vocabulary,
+    embedded: WordEmbeddings | None = None,
+    near: float = 0.9,
+    reads: Callable[[str], bool] = is_latin,
+) -> list[Finding]:
     """What to look at in a vocabulary before a robot depends on it.
 
     Args:
         vocabulary: the words.
         embedded: the same vocabulary with embeddings; without it near synonyms go unseen.
         near: cosine from which two words count as near synonyms.
+        reads: whether the model can read a name (`TextEncoder.reads`); by default, whether an encoder for
+            English can.
 
     Raises:
         ValueError: `embedded` belongs to another vocabulary, or `near` is no cosine.
     """
     if not -1 <= near <= 1:
         raise ValueError(f"expected a cosine from -1 to 1 as the limit of near synonyms, got {near}")
-    findings = lint_names(vocabulary.names, vocabulary.negatives)
+    findings = lint_names(vocabulary.names, vocabulary.negatives, reads)
     if embedded is not None:
         if embedded.vocabulary != vocabulary:
             raise ValueError("expected the embeddings of the vocabulary that is linted, got those of another")
@@ -65,8 +73,10 @@ def lint(vocabulary: Vocabulary, embedded: WordEmbeddings | None = None, near: f
     return findings
 
 
-def lint_names(names: Iterable[str], negatives: Iterable[str] = ()) -> list[Finding]:
-    """What is wrong with names as a user wrote them, even such as no vocabulary would take."""
+def lint_names(
+    names: Iterable[str], negatives: Iterable[str] = (), reads: Callable[[str], bool] = is_latin
+) -> list[Finding]:
+    """What is wrong with names as a user wrote them, even such as no vocabulary would take; see `lint`."""
     findings: list[Finding] = []
     categories: dict[str, str] = {}
     for position, name in enumerate(names, 1):
@@ -79,11 +89,15 @@ def lint_names(names: Iterable[str], negatives: Iterable[str] = ()) -> list[Find
                     f"'{name}' fits everything; name what it is, or make it a negative word",
                 )
             )
-        findings += _about_lists(name) + _about_script(name)
+        findings += _about_lists(name)
+        if _loose_key(name) and not reads(name):
+            findings.append(_unreadable(name))
         findings += _about_double(name, categories)
     words: dict[str, str] = {}
     for position, word in enumerate(negatives, 1):
         findings += _about_one(word, f"negative word {position}")
+        if _loose_key(word) and not reads(word):
+            findings.append(_unreadable(word))
         findings += _about_double(word, words)
         key = _loose_key(word)
         if key and key in categories:
@@ -107,16 +121,12 @@ def _about_lists(name: str) -> list[Finding]:
     return [Finding("list", (name,), message)]
 
 
-def _about_script(name: str) -> list[Finding]:
-    """Letters that a text encoder for English cannot read."""
-    foreign = [c for c in name if c.isalpha() and not unicodedata.name(c, "").startswith("LATIN")]
-    if not foreign:
-        return []
+def _unreadable(name: str) -> Finding:
     message = (
-        f"'{name}' is not in Latin letters; the embedded text encoder knows English alone and reads it as "
-        "unknown. Use the English word, or a multilingual model such as siglip2-b16"
+        f"'{name}' is unknown to the text encoder; most encoders know English alone. Use the English word, "
+        "or a multilingual model such as siglip2-b16"
     )
-    return [Finding("unreadable", (name,), message)]
+    return Finding("unreadable", (name,), message)
 
 
 def _about_one(name: str, what: str) -> list[Finding]:

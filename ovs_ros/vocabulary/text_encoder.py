@@ -1,5 +1,6 @@
 """What a vocabulary asks of a text encoder."""
 
+import unicodedata
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -21,3 +22,11 @@ class TextEncoder(Protocol):
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Embed texts: (len(texts), D) float32, rows of unit L2 norm."""
+
+    def reads(self, text: str) -> bool:
+        """Whether the tokenizer knows some of a text; False: the embedding does not depend on the text."""
+
+
+def is_latin(text: str) -> bool:
+    """Whether all letters of a text are Latin ones, without which encoders for English read nothing."""
+    return all(unicodedata.name(c, "").startswith("LATIN") for c in text if c.isalpha())

@@ -202,7 +202,7 @@ def _with_ids(
             f"expected at most {MAX_IDS} names over the life of a vocabulary, got {len(ids)}; "
             "use fewer names, or start again with a fresh vocabulary"
         )
-    return tuple(Category(ids[name_key(s.name)], s.name, s.prompts, s.threshold) for s in specs), ids
+    return tuple(Category(s.name, s.prompts, s.threshold, id=ids[name_key(s.name)]) for s in specs), ids
 
 
 def _quoted(names: Iterable[str], shown: int = 10) -> str:

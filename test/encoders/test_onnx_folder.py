@@ -147,6 +147,8 @@ def test_words_are_those_of_torch(model: OpenClipViT, exported: Path) -> None:
     texts = [f"{word} {number}" for word in WORDS for number in range(17)]
     assert np.allclose(text.encode(texts), reference.encode(texts), atol=1e-5)
     assert text.templates == TEMPLATES and text.dim == model.dim and not text.keeps_prompts
+    for encoder in (text, reference):
+        assert encoder.reads("chair") and not encoder.reads("\u6905\u5b50")
     assert text.encode([]).shape == (0, model.dim)
 
 

@@ -41,7 +41,7 @@ def test_removing():
         ((ADD, ["blue", "cyan"], ["only one"], []), "prompts.*2 names, got 1"),
         ((ADD, ["blue"], [], [0.1, 0.2]), "thresholds.*1 names, got 2"),
         ((ADD, ["blue"], [], [1.5]), "0 to 1"),
-        ((ADD, ["blue"], ["fine||too many bars"], []), "prompts with text"),
+        ((ADD, ["blue"], ["fine||too many bars"], []), "a prompt for 'blue' with a letter"),
         ((REMOVE, ["pink"], [], []), "pink"),
         ((REMOVE, ["red", "green"], [], []), "stay"),
         ((REMOVE, ["red"], ["{}"], []), "names alone"),
@@ -116,5 +116,5 @@ def test_closing_does_not_wait_for_all_words_of_a_change():
 
 def test_the_linter_has_a_word():
     words = Words(Vocabulary.from_names(["red", "object"]), color_segmenter())
-    assert "version 1 with 2 categories" in remarks(words.current)
-    assert "'object' fits everything" in remarks(words.current)
+    assert "version 1 with 2 categories" in remarks(words.current, words.reads)
+    assert "'object' fits everything" in remarks(words.current, words.reads)

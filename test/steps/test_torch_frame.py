@@ -38,7 +38,7 @@ def pair(model: TinyDense | None = None, patches: int = 150, **options: Any) -> 
 def embedded(count: int, negatives: int = 0, seed: int = 0) -> WordEmbeddings:
     """Random words, every third category with a threshold of its own."""
     categories = tuple(
-        Category(number, f"thing {number}", threshold=0.3 if number % 3 == 0 else None)
+        Category(f"thing {number}", id=number, threshold=0.3 if number % 3 == 0 else None)
         for number in range(count)
     )
     vocabulary = Vocabulary(categories, negatives=tuple(f"not {number}" for number in range(negatives)))

@@ -107,10 +107,10 @@ def test_settings() -> None:
         ("chair:\n  colour: red\n", "line 2: .*'colour'; did you mean 'color'"),
         ("chair:\n  color: 3\n", "line 2: expected color of 'chair' as text, got the int 3"),
         ("chair:\n  color: [red]\n", "line 2: expected color of 'chair' as text, got a list"),
-        ("chair:\n  color: ' '\n", "expected words for color of 'chair'"),
+        ("chair:\n  color: ' '\n", "a phrase for color of 'chair' with a letter"),
         (
             f"chair:\n  color: {'red ' * 40}\n",
-            "at most 120 characters for color of 'chair', got 159",
+            "a phrase for color of 'chair' of at most 120 characters, got 159",
         ),
         ("chair:\n  color: red\n  color: blue\n", "line 3: expected the key 'color' once"),
         ("chair:\n  synonyms: seat\n", "expected a list of synonyms for 'chair'"),
@@ -118,7 +118,7 @@ def test_settings() -> None:
         ("chair: {color: red}\nseat: {color: red}\nChair: {color: red}\n", "line 3: .* again after line 1"),
         ("chair: {color: red, synonyms: [seat]}\nseat: {color: red}\n", "'seat' again after line 1"),
         ("'!': {color: red}\n", "line 1: expected a category name with a letter"),
-        ("chair: {color: red, synonyms: ['!']}\n", "line 1: expected a synonym name with a letter"),
+        ("chair: {color: red, synonyms: ['!']}\n", "line 1: expected a synonym with a letter"),
         ("chair: {color: 'red\n", "expected YAML, got a mistake"),
     ],
 )

@@ -34,9 +34,9 @@ NAMES = st.text(alphabet=st.characters(categories=["L", "Nd", "Zs", "Pd"]), max_
         ({"name": "chair\udc80"}, "without control characters"),
         ({"name": "chair", "prompts": "a chair"}, "a list of prompts for 'chair'"),
         ({"name": "chair", "prompts": None}, "a list of prompts for 'chair'"),
-        ({"name": "chair", "prompts": ("",)}, "prompts with text for 'chair'"),
-        ({"name": "chair", "prompts": (3,)}, "prompts with text for 'chair', got 3"),
-        ({"name": "chair", "prompts": ("a\x00chair",)}, "prompts without control characters"),
+        ({"name": "chair", "prompts": ("",)}, "a prompt for 'chair' with a letter"),
+        ({"name": "chair", "prompts": (3,)}, "a prompt for 'chair' as text, got 3"),
+        ({"name": "chair", "prompts": ("a\x00chair",)}, "a prompt for 'chair' without control characters"),
         ({"name": "chair", "prompts": ("x" * (MAX_PROMPT_LENGTH + 1),)}, "at most 300 characters"),
         ({"name": "chair", "prompts": ("a {}",) * (MAX_PROMPTS + 1)}, "at most 100 prompts"),
         ({"name": "chair", "threshold": 1.01}, "from 0 to 1 for 'chair', got 1.01"),
@@ -56,7 +56,7 @@ def test_refuses_what_cannot_be(fields: dict, message: str) -> None:
 @pytest.mark.parametrize("number", [-1, MAX_IDS])
 def test_refuses_ids_out_of_range(number: int) -> None:
     with pytest.raises(VocabularyError, match="id from 0 to 65534"):
-        Category(number, "chair")
+        Category("chair", id=number)
 
 
 def test_tidies_blanks_and_types() -> None:
@@ -83,18 +83,18 @@ def test_key_joins_composed_and_decomposed_letters() -> None:
 
 @given(NAMES)
 def test_colors_are_vivid(name: str) -> None:
-    color = Category(0, name).color
+    color = Category(name, id=0).color
     assert all(0 <= channel <= 255 for channel in color)
     assert max(color) >= 165
     assert max(color) - min(color) >= 90
 
 
 def test_color_belongs_to_the_name_alone() -> None:
-    assert Category(0, "chair").color == Category(7, " Chair ", ("a {}",), 0.5).color == (72, 232, 248)
+    assert Category("chair", id=0).color == Category(" Chair ", ("a {}",), 0.5, id=7).color == (72, 232, 248)
 
 
 def test_colors_are_spread() -> None:
-    colors = np.array([Category(0, f"name {i}").color for i in range(600)], float)
+    colors = np.array([Category(f"name {i}", id=0).color for i in range(600)], float)
     hues = np.arctan2(
         np.sqrt(3) * (colors[:, 1] - colors[:, 2]), 2 * colors[:, 0] - colors[:, 1] - colors[:, 2]
     )

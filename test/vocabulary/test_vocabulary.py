@@ -120,7 +120,11 @@ def test_from_names_numbers_them_or_refuses_them_all(names: list[str]) -> None:
 def test_a_returning_name_brings_its_id_and_takes_new_prompts() -> None:
     first = Vocabulary.from_names(["chair", "desk"])
     back = first.removed(["chair"]).added([CategorySpec("CHAIR", ("a {}",), 0.5), CategorySpec("cat")])
-    assert back.categories == (Category(1, "desk"), Category(0, "CHAIR", ("a {}",), 0.5), Category(2, "cat"))
+    assert back.categories == (
+        Category("desk", id=1),
+        Category("CHAIR", ("a {}",), 0.5, id=0),
+        Category("cat", id=2),
+    )
     assert back.version == 3
 
 
@@ -149,10 +153,10 @@ def test_replaced_keeps_or_sets_negatives() -> None:
         (lambda v: v.removed(["sofa", "desk"]), "got 'sofa'; it holds 'chair', 'desk'"),
         (lambda v: v.removed(["desk", "Desk"]), "each name to remove once"),
         (lambda v: v.removed(["desk", "chair"]), "at least one category to stay"),
-        (lambda v: Vocabulary((Category(3, "a"),)), "ids from 0 without gaps"),
-        (lambda v: Vocabulary((Category(0, "a"), Category(0, "b"))), "ids from 0 without gaps"),
-        (lambda v: Vocabulary((Category(0, "a"),), ids_ever={"a": 1, "b": 0}), "'a' to keep its id 1, got 0"),
-        (lambda v: Vocabulary((Category(0, "a"),), version=0), "version from 1"),
+        (lambda v: Vocabulary((Category("a", id=3),)), "ids from 0 without gaps"),
+        (lambda v: Vocabulary((Category("a", id=0), Category("b", id=0))), "ids from 0 without gaps"),
+        (lambda v: Vocabulary((Category("a", id=0),), ids_ever={"a": 1, "b": 0}), "'a' to keep its id 1"),
+        (lambda v: Vocabulary((Category("a", id=0),), version=0), "version from 1"),
     ],
 )  # fmt: skip
 def test_refuses_impossible_changes(change, message: str) -> None:
@@ -196,7 +200,7 @@ def test_all_ids_can_be_used_but_no_more() -> None:
 
 def test_nothing_can_be_written_to() -> None:
     history: dict[str, int] = {"chair": 0}
-    vocabulary = Vocabulary((Category(0, "chair"),), ids_ever=history)
+    vocabulary = Vocabulary((Category("chair", id=0),), ids_ever=history)
     history["desk"] = 1
     assert dict(vocabulary.ids_ever) == {"chair": 0}
     with pytest.raises(TypeError):

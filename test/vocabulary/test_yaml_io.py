@@ -104,7 +104,7 @@ def test_short_forms(tmp_path: Path, text: str | bytes) -> None:
         ("- a\n- {name: b, threshold: !!float null}\n", 2, "a threshold from 0 to 1, got the float null"),
         ("- a\n- {name: b, prompts: a photo}\n", 2, "expected a list of prompts, got 'a photo'"),
         ("- a\n- {name: b, prompts: [3]}\n", 2, "prompts as text, got the int 3"),
-        ("- a\n- {name: b, prompts: ['']}\n", 2, "prompts with text for 'b'"),
+        ("- a\n- {name: b, prompts: ['']}\n", 2, "a prompt for 'b' with a letter"),
         ("- a\n- '  '\n", 2, "a letter or a digit"),
         ("- a\n- b\n- A\n", 3, "each category once, got 'A' again after line 1"),
         ("[a, b, a]", 1, "each category once, got 'a' again after line 1"),

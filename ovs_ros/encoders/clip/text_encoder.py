@@ -9,7 +9,10 @@ from numpy.typing import NDArray
 
 from ovs_ros.encoders.clip.dense_model import DenseModel
 from ovs_ros.encoders.clip.imports import import_open_clip
+from ovs_ros.encoders.clip.tokenizer import HubTokenizer
+from ovs_ros.encoders.text_cleaning import reads
 from ovs_ros.runtime.torch_device import MOVING, is_out_of_memory
+from ovs_ros.vocabulary.text_encoder import is_latin
 
 LOG = logging.getLogger(__name__)
 BATCH = 256
@@ -61,6 +64,11 @@ class ClipTextEncoder:
             else:
                 start += len(part)
         return embeddings
+
+    def reads(self, text: str) -> bool:
+        """See `TextEncoder.reads`."""
+        tokenizer = getattr(self._model, "tokenizer", None)
+        return reads(tokenizer.tokenizer, text) if isinstance(tokenizer, HubTokenizer) else is_latin(text)
 
 
 def imagenet_templates() -> tuple[str, ...]:

@@ -87,7 +87,8 @@ class Gallery:
     def _picture(self, shot: Shot) -> NDArray[np.uint8]:
         shares = dict(zip(shot.names, map(float, shot.shares), strict=True))
         rows = [
-            (name, Category(0, name).color, shares[name]) for name in sorted(shares, key=lambda n: -shares[n])
+            (name, Category(name, id=0).color, shares[name])
+            for name in sorted(shares, key=lambda n: -shares[n])
         ]
         seen = [row for row in rows if row[2] >= LEAST_SHARE]
         if shot.unknown_share >= LEAST_SHARE:
@@ -113,7 +114,7 @@ class Gallery:
         # Half the camera's colour, half the label's, so that any viewer shows the names' areas.
         colors = np.zeros((65536, 3), np.uint8)
         for label, name in self.names.items():
-            colors[label] = Category(label, name).color
+            colors[label] = Category(name, id=label).color
         rgb = rgb // 2 + colors[cloud["label"]] // 2
         write_ply(path, xyz, rgb, cloud["label"], cloud["confidence"], self.names)
         return path

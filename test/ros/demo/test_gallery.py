@@ -73,6 +73,6 @@ def test_points_take_half_of_the_label_colour(saved):
     folder, _ = saved
     header, _, body = (folder / "points_v2.ply").read_bytes().partition(b"end_header\n")
     assert b"element vertex 3008\n" in header  # 47 rows of 64
-    wall = Category(1, "wall").color
+    wall = Category("wall", id=1).color
     expected = [camera // 2 + label // 2 for camera, label in zip((0xFF, 0x80, 0x40), wall, strict=True)]
     assert list(body[12:15]) == expected
