@@ -4,7 +4,6 @@ To the bit what cv_bridge gives for the same encodings of 8 bits: its checks and
 """
 
 import math
-import sys
 from typing import Any
 
 import cv2
@@ -18,7 +17,7 @@ from ovs_ros.geometry.points import Intrinsics
 # encoding of 8 bits -> (channels, OpenCV's way to RGB; None: already RGB). OpenCV's Bayer codes name the
 # second row's pixels, so they differ from the encodings' letters. What only says how many channels it has is
 # taken in OpenCV's order, blue first.
-_ENCODINGS: dict[str, tuple[int, int | None]] = {
+_EIGHT_BIT: dict[str, tuple[int, int | None]] = {
     "rgb8": (3, None),
     "bgr8": (3, cv2.COLOR_BGR2RGB),
     "8UC3": (3, cv2.COLOR_BGR2RGB),
@@ -36,32 +35,27 @@ _ENCODINGS: dict[str, tuple[int, int | None]] = {
     "yuv422_yuy2": (2, cv2.COLOR_YUV2RGB_YUY2),
     "yuyv": (2, cv2.COLOR_YUV2RGB_YUY2),
 }
-# encoding of 16 bits -> the encoding that it becomes with 8.
-_SIXTEEN_BIT = {
-    "mono16": "mono8",
-    "rgb16": "rgb8",
-    "bgr16": "bgr8",
-    "16UC3": "8UC3",
-    "rgba16": "rgba8",
-    "bgra16": "bgra8",
-    "16UC4": "8UC4",
-    "bayer_rggb16": "bayer_rggb8",
-    "bayer_bggr16": "bayer_bggr8",
-    "bayer_gbrg16": "bayer_gbrg8",
-    "bayer_grbg16": "bayer_grbg8",
-}
+# encoding of 16 bits -> the encoding that it becomes with 8. 16UC1 is depth (REP 118).
+_SIXTEEN_BIT = {name.replace("8", "16"): name for name in _EIGHT_BIT if "8" in name and name != "8UC1"}
 # A plane of Y, then one of U and V by turns -> (rows of bytes for two rows of pixels, OpenCV's way to RGB).
 _TWO_PLANES: dict[str, tuple[int, int | None]] = {
     "nv12": (3, cv2.COLOR_YUV2RGB_NV12),
     "nv21": (3, cv2.COLOR_YUV2RGB_NV21),
     "nv24": (6, None),
 }
+IMAGE_ENCODINGS = (*_EIGHT_BIT, *_SIXTEEN_BIT, *_TWO_PLANES)
 # Y, U, V of 16 to 235 and 16 to 240 to RGB of 0 to 255 (ITU-R BT.601), as OpenCV has it for nv12.
 _BT_601 = np.array([[1.164, 0, 1.596], [1.164, -0.391, -0.813], [1.164, 2.018, 0]])
 _YUV_TO_RGB = np.column_stack((_BT_601, _BT_601 @ [-16, -128, -128]))  # (3, 4)
-_DEPTH = ("16UC1", "32FC1")
+DEPTH_ENCODINGS = {
+    "16UC1": ("u2", 0.001),
+    "mono16": ("u2", 0.001),
+    "16SC1": ("i2", 0.001),
+    "32FC1": ("f4", 1.0),
+    "64FC1": ("f8", 1.0),
+}
+"""encoding -> (NumPy's type, metres of 1)."""
 _SENSOR_BITS = (8, 10, 12, 14, 16)
-_BIG_ENDIAN_HOST = sys.byteorder == "big"
 
 
 class ConversionError(ValueError):
@@ -103,47 +97,45 @@ def image_to_rgb(message: Image, depth: BitDepth | None = None) -> NDArray[np.ui
     _refuse_depth(encoding)
     if encoding in _TWO_PLANES:
         return _two_planes_to_rgb(message)
-    wide = encoding in _SIXTEEN_BIT
-    encoding = _SIXTEEN_BIT.get(encoding, encoding)
-    if encoding not in _ENCODINGS:
+    if encoding not in IMAGE_ENCODINGS:
         raise ConversionError(
-            f"expected an image encoded as one of {', '.join((*_ENCODINGS, *_SIXTEEN_BIT, *_TWO_PLANES))}, "
-            f"got '{encoding}'; convert it before, for example with image_proc"
+            f"expected an image encoded as one of {', '.join(IMAGE_ENCODINGS)}, got '{encoding}'; convert it "
+            "before, for example with image_proc"
         )
-    channels, code = _ENCODINGS[encoding]
-    pixels = _rows(message, channels * (1 + wide), message.encoding)  # (H, W * bytes a pixel)
-    if code in (cv2.COLOR_YUV2RGB_UYVY, cv2.COLOR_YUV2RGB_YUY2) and message.width % 2:
+    channels, code = _EIGHT_BIT[_SIXTEEN_BIT.get(encoding, encoding)]
+    if channels == 2 and message.width % 2:
         raise ConversionError(f"expected an even width for the encoding '{encoding}', got {message.width}")
-    if wide:
-        pixels = (depth or BitDepth()).scaled(_sixteen_bit(message, pixels))
+    if encoding in _SIXTEEN_BIT:
+        values = _values(message, "u2", channels).astype(np.uint16, copy=False)
+        pixels = (depth or BitDepth()).scaled(values)
+    else:
+        pixels = _values(message, "u1", channels)
     if channels > 1:
         pixels = np.lib.stride_tricks.as_strided(
-            pixels,
-            (message.height, message.width, channels),
-            (pixels.strides[0], channels, 1),
+            pixels, (message.height, message.width, channels), (pixels.strides[0], channels, 1)
         )
-    if code is None:
-        return pixels
-    return cv2.cvtColor(pixels, code)
+    return pixels if code is None else cv2.cvtColor(pixels, code)
 
 
 def compressed_to_rgb(message: CompressedImage, depth: BitDepth | None = None) -> NDArray[np.uint8]:
     """The decoded image as (H, W, 3) uint8 RGB; grey ones become RGB, transparency is dropped.
 
-    An orientation in EXIF is ignored: camera_info and depth belong to the sensor's pixels as they are.
+    A Bayer mosaic that was compressed as it is, as image_transport does it, is demosaiced. An orientation in
+    EXIF is ignored: camera_info and depth belong to the sensor's pixels as they are.
 
     Args:
         message: the image.
         depth: as for `image_to_rgb`.
 
     Raises:
-        ConversionError: no data, data that is no image, or a depth image.
+        ConversionError: no data, data that is no image, an unknown mosaic, or a depth image.
     """
     if len(message.data) == 0:
         raise ConversionError("expected a compressed image, got a message without data")
     # image_transport writes the encoding before it was compressed first: '16UC1; png compressed '.
-    _refuse_depth(message.format.split(";")[0].strip())
-    flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
+    encoding = message.format.partition(";")[0].strip()
+    _refuse_depth(encoding)
+    flags = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
     try:
         decoded = cv2.imdecode(np.frombuffer(message.data, np.uint8), flags)
     except cv2.error as error:
@@ -155,28 +147,35 @@ def compressed_to_rgb(message: CompressedImage, depth: BitDepth | None = None) -
         )
     if decoded.dtype == np.uint16:
         decoded = (depth or BitDepth()).scaled(decoded)
-    return cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB, dst=decoded)
+    if decoded.ndim == 3:
+        return cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB, dst=decoded)
+    if not encoding.startswith("bayer_"):
+        return cv2.cvtColor(decoded, cv2.COLOR_GRAY2RGB)
+    if encoding not in IMAGE_ENCODINGS:
+        raise ConversionError(
+            f"expected a mosaic of 8 or 16 bits, got '{encoding}' in the format '{message.format}'; publish "
+            "compressed colour images instead, for example from image_proc"
+        )
+    _, code = _EIGHT_BIT[_SIXTEEN_BIT.get(encoding, encoding)]
+    return cv2.cvtColor(decoded, code)
 
 
 def depth_to_metres(message: Image) -> NDArray[np.float32]:
     """Depth as (H, W) float32 metres, NaN where there is none. Always a new array.
 
-    As REP 118 says: 16UC1 (or mono16) is millimetres with 0 for none, 32FC1 is metres, none where not finite.
+    Whole numbers are millimetres with 0 for none, fractions are metres, none where not finite (REP 118).
     Simulators and drivers write also 0 or -1 m for none.
 
     Raises:
         ConversionError: another encoding, or step and data that do not fit size and encoding.
     """
-    if message.encoding in ("16UC1", "mono16"):
-        raw = _sixteen_bit(message, _rows(message, 2, message.encoding))
-        metres = raw * np.float32(0.001)
-    elif message.encoding == "32FC1":
-        rows = _rows(message, 4, message.encoding)
-        metres = np.array(_as_values(rows, ">f4" if message.is_bigendian else "<f4"), np.float32)
-    else:
+    if message.encoding not in DEPTH_ENCODINGS:
         raise ConversionError(
-            f"expected depth encoded as 16UC1 (millimetres) or 32FC1 (metres), got '{message.encoding}'"
+            "expected depth encoded as 16UC1, mono16 or 16SC1 (millimetres), or as 32FC1 or 64FC1 (metres), "
+            f"got '{message.encoding}'"
         )
+    kind, unit = DEPTH_ENCODINGS[message.encoding]
+    metres = np.multiply(_values(message, kind), np.float32(unit), dtype=np.float32)
     metres[~((metres > 0) & (metres < np.inf))] = np.nan  # NaN is not above 0 either.
     return metres
 
@@ -234,7 +233,7 @@ def pose_to_matrix(message: PoseStamped) -> NDArray[np.float64]:
 
 
 def _refuse_depth(encoding: str) -> None:
-    if encoding in _DEPTH:
+    if encoding in DEPTH_ENCODINGS and encoding not in IMAGE_ENCODINGS:
         raise ConversionError(
             f"expected a picture, got '{encoding}', the encoding of depth; remap 'image' to the camera's "
             "colour or grey images, and 'depth' to this topic. Grey images of 16 bits are encoded as mono16"
@@ -250,20 +249,22 @@ def _two_planes_to_rgb(message: Image) -> NDArray[np.uint8]:
     total = height * rows // 2
     if step * 2 == width * rows and len(message.data) == height * step:
         step = width  # Some drivers count the bytes of both planes in a row's step.
-    data = _plain_rows(message.data, encoding, total, width, step)
+    data = _rows(message.data, encoding, total, width, step)
     if code is not None:
         return cv2.cvtColor(data[:, :width], code)
     both = data[height:].reshape(height, 2 * step)[:, : 2 * width]
     return cv2.transform(cv2.merge((data[:height, :width], both[:, 0::2], both[:, 1::2])), _YUV_TO_RGB)
 
 
-def _rows(message: Image, pixel_bytes: int, encoding: str) -> NDArray[np.uint8]:
-    """The pixels' bytes (H, W * pixel_bytes) without row padding, as a view."""
-    row = message.width * pixel_bytes
-    return _plain_rows(message.data, encoding, message.height, row, message.step)[:, :row]
+def _values(message: Image, kind: str, channels: int = 1) -> NDArray[Any]:
+    """The values of NumPy's type `kind`, (H, W * channels); copied only if padding breaks the alignment."""
+    dtype = np.dtype(f"{'>' if message.is_bigendian else '<'}{kind}")
+    row = message.width * channels * dtype.itemsize
+    rows = _rows(message.data, message.encoding, message.height, row, message.step)[:, :row]
+    return (np.ascontiguousarray(rows) if message.step % dtype.itemsize else rows).view(dtype)
 
 
-def _plain_rows(data: Any, encoding: str, rows: int, row: int, step: int) -> NDArray[np.uint8]:
+def _rows(data: Any, encoding: str, rows: int, row: int, step: int) -> NDArray[np.uint8]:
     """Data as rows (rows, step), of which `row` bytes each are pixels, as a view."""
     if rows == 0 or row == 0:
         raise ConversionError("expected an image with pixels, got a width or a height of 0")
@@ -280,16 +281,3 @@ def _plain_rows(data: Any, encoding: str, rows: int, row: int, step: int) -> NDA
             f"got {len(data)}; the driver fills in the message wrongly"
         )
     return np.frombuffer(data, np.uint8).reshape(rows, step)
-
-
-def _as_values(rows: NDArray[np.uint8], dtype: str) -> NDArray:
-    """Rows of bytes (H, W * itemsize) as values (H, W), copied only if padding breaks the alignment."""
-    if rows.strides[0] % np.dtype(dtype).itemsize:
-        rows = np.ascontiguousarray(rows)
-    return rows.view(dtype)
-
-
-def _sixteen_bit(message: Image, rows: NDArray[np.uint8]) -> NDArray[np.uint16]:
-    """Rows of bytes as (H, W) uint16 in this machine's byte order."""
-    values = _as_values(rows, ">u2" if message.is_bigendian else "<u2")
-    return values if bool(message.is_bigendian) == _BIG_ENDIAN_HOST else values.astype(np.uint16)

@@ -22,6 +22,12 @@ MISSING_S = 2.0
 """Seconds without depth, pose or calibration, though frames want it, after which it is reported."""
 OLD_MS, AHEAD_MS = 2000.0, 100.0
 """Milliseconds by which stamps may lie behind and ahead of the node's clock."""
+CLOCK_WARNING_S = 60.0
+"""How often the log repeats what is wrong with the clock: a recording without one plays on all the same."""
+_NO_CLOCK = (
+    "use_sim_time is true, but no time comes from /clock: start the simulation, play the recording with "
+    "'ros2 bag play --clock', or set use_sim_time to false"
+)
 
 
 @dataclass(frozen=True)
@@ -39,7 +45,7 @@ class Condition:
         failure: why the last transition failed, or empty.
         vocabulary_version, vocabulary_size: of the words that count.
         model, device: the image encoder's.
-        degraded: what it has given up, since memory was full; one line for each step.
+        fallbacks: what it has given up, since memory was full; one line for each step.
     """
 
     state: str
@@ -54,7 +60,7 @@ class Condition:
     vocabulary_size: int = 0
     model: str = ""
     device: str = ""
-    degraded: tuple[str, ...] = ()
+    fallbacks: tuple[str, ...] = ()
 
 
 class Diagnostics:
@@ -94,7 +100,7 @@ class Diagnostics:
         silence = monotonic() - max(condition.since, last if last is not None else condition.since)
         level, message, warning = judge(condition, summary, silence, last is not None)
         if warning is not None:
-            self._throttle.warn(warning, message)
+            self._throttle.warn(warning, message, CLOCK_WARNING_S if warning == "clock" else 10.0)
         status = DiagnosticStatus(
             level=level,
             name=f"{self._node.get_fully_qualified_name()}: segmentation",
@@ -122,12 +128,7 @@ def judge(
         step = "activate" if condition.state == "inactive" else "configure and activate"
         return DiagnosticStatus.OK, f"{condition.state}: {step} the node to segment", None
     if condition.clock_missing and silence > SILENCE_S:
-        return (
-            DiagnosticStatus.WARN,
-            "use_sim_time is true, but no time comes from /clock: start the simulation, play the recording "
-            "with 'ros2 bag play --clock', or set use_sim_time to false",
-            "clock",
-        )
+        return DiagnosticStatus.WARN, _NO_CLOCK, "clock"
     if summary.dropped_lately.get("failed"):
         return DiagnosticStatus.ERROR, "segmentation fails; the log has the reason", None
     if silence > SILENCE_S and condition.obstacle:
@@ -151,16 +152,18 @@ def judge(
     age = summary.age_ms[0]
     # A frame waits for the one before it, and then is segmented.
     if age - 2 * summary.frame_ms[0] > OLD_MS or age < -AHEAD_MS:
+        if condition.clock_missing:
+            return DiagnosticStatus.WARN, _NO_CLOCK, "clock"
         where = f"{age / 1e3:.1f} s behind" if age > 0 else f"{-age / 1e3:.1f} s ahead of"
         return (
             DiagnosticStatus.WARN,
             f"the images' stamps are {where} the node's clock: tf, and depth and poses of other drivers, "
             "will not fit. Synchronise the clocks, or correct the driver's stamps; for a recording use "
             "'ros2 bag play --clock' and use_sim_time",
-            "clocks",
+            "clock",
         )
-    if condition.degraded:
-        text = f"{condition.model} {', '.join(condition.degraded)}"
+    if condition.fallbacks:
+        text = f"{condition.model} {', '.join(condition.fallbacks)}"
         return DiagnosticStatus.WARN, text, None
     return DiagnosticStatus.OK, "waiting for images" if summary.published_hz == 0 else "segmenting", None
 
@@ -213,7 +216,7 @@ def values(condition: Condition, summary: Summary) -> dict[str, str]:
         "vocabulary size": str(condition.vocabulary_size),
         "model": condition.model,
         "device": condition.device,
-        "degraded": "; ".join(condition.degraded),
+        "memory fallback": "; ".join(condition.fallbacks),
         "memory [MB]": f"{_resident_bytes() / 1e6:.0f}",
     }
 

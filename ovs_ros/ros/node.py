@@ -363,7 +363,7 @@ class OvsNode(LifecycleNode):
             vocabulary_size=len(vocabulary),
             model=self._segmenter.model.name,
             device=self._segmenter.model.device,
-            degraded=self._segmenter.model.fallbacks,
+            fallbacks=self._segmenter.model.fallbacks,
         )
 
 

@@ -11,19 +11,17 @@ class Throttle:
 
     Args:
         log: takes the text.
-        seconds: how long further warnings of the same kind are held back.
     """
 
-    def __init__(self, log: Callable[[str], object], seconds: float = 10.0) -> None:
+    def __init__(self, log: Callable[[str], object]) -> None:
         self._log = log
-        self.seconds = seconds
         self._since: dict[str, float] = {}
         self._held_back: dict[str, int] = {}
 
-    def warn(self, kind: str, text: str) -> None:
-        """Log `text`, unless something of this `kind` was logged a short while ago."""
+    def warn(self, kind: str, text: str, seconds: float = 10.0) -> None:
+        """Log `text`, unless something of this `kind` was logged in the last `seconds`."""
         now = monotonic()
-        if kind in self._since and now - self._since[kind] < self.seconds:
+        if kind in self._since and now - self._since[kind] < seconds:
             self._held_back[kind] = self._held_back.get(kind, 0) + 1
             return
         more = self._held_back.pop(kind, 0)

@@ -213,11 +213,11 @@ def test_two_planes_of_a_wrong_size_say_why(image, text):
         image_to_rgb(image)
 
 
-@pytest.mark.parametrize("encoding", ["16UC1", "32FC1"])
+@pytest.mark.parametrize("encoding", ["16UC1", "16SC1", "32FC1", "64FC1"])
 def test_depth_as_the_image_is_refused_with_advice(encoding):
     text = f"expected a picture, got '{encoding}'.*remap 'image'.*'depth' to this topic"
     with pytest.raises(ConversionError, match=text):
-        image_to_rgb(message(encoding, 2, 2, bytes(16)))
+        image_to_rgb(message(encoding, 2, 2, bytes(32)))
     with pytest.raises(ConversionError, match=text):
         compressed_to_rgb(CompressedImage(format=f"{encoding}; compressedDepth png", data=array("B", b"12")))
 
@@ -302,18 +302,49 @@ def test_a_dark_png_of_sixteen_bits_is_read_as_bright():
     assert rgb.tolist() == [[[0] * 3, [255] * 3]]
 
 
+def compressed(extension, pixels, format):
+    data = cv2.imencode(extension, pixels)[1].tobytes()
+    return compressed_to_rgb(CompressedImage(format=format, data=array("B", data)))
+
+
+@pytest.mark.parametrize("encoding", ["bayer_rggb8", "bayer_bggr8", "bayer_gbrg8", "bayer_grbg8"])
+def test_a_compressed_mosaic_is_read_as_the_plain_one(encoding):
+    mosaic = np.array(MOSAIC, np.uint8)
+    plain = image_to_rgb(message(encoding, 4, 4, mosaic.tobytes()))
+    assert np.array_equal(compressed(".png", mosaic, f"{encoding}; png compressed "), plain)
+    wide = mosaic.astype(np.uint16) * 257
+    assert np.array_equal(compressed(".png", wide, f"{encoding[:-1]}16; png compressed "), plain)
+
+
+def test_a_mosaic_that_was_compressed_in_colour_is_read_as_it_is():
+    colours = np.random.default_rng(1).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    rgb = compressed(".png", colours[:, :, ::-1], "bayer_rggb8; jpeg compressed bgr8")
+    assert np.array_equal(rgb, colours)
+
+
+def test_a_compressed_mosaic_of_an_unknown_kind_is_refused():
+    with pytest.raises(ConversionError, match="got 'bayer_rggb12'.*compressed colour images"):
+        compressed(".png", np.array(MOSAIC, np.uint8), "bayer_rggb12; png compressed ")
+
+
 @pytest.mark.parametrize("big", [False, True])
-def test_depth_in_millimetres(big):
-    raw = np.array([[0, 1, 1500], [65535, 2, 0]], ">u2" if big else "<u2")
-    depth = depth_to_metres(message("16UC1", 3, 2, raw.tobytes(), big=big))
+@pytest.mark.parametrize(
+    ("encoding", "kind", "highest"), [("16UC1", "u2", 65535), ("mono16", "u2", 65535), ("16SC1", "i2", 32767)]
+)
+def test_depth_in_millimetres(encoding, kind, highest, big):
+    raw = np.array([[0, 1, 1500], [highest, 2, 0 if kind == "u2" else -1]], f"{'>' if big else '<'}{kind}")
+    depth = depth_to_metres(message(encoding, 3, 2, raw.tobytes(), big=big))
     assert depth.dtype == np.float32
-    np.testing.assert_allclose(depth, [[np.nan, 0.001, 1.5], [65.535, 0.002, np.nan]], rtol=1e-6)
+    np.testing.assert_allclose(depth, [[np.nan, 0.001, 1.5], [highest / 1000, 0.002, np.nan]], rtol=1e-6)
 
 
 @pytest.mark.parametrize("big", [False, True])
-def test_depth_in_metres(big):
-    raw = np.array([[np.nan, np.inf, -np.inf], [0, -1, -0.0], [1.25, 0.5, 80]], ">f4" if big else "<f4")
-    depth = depth_to_metres(message("32FC1", 3, 3, raw.tobytes(), big=big))
+@pytest.mark.parametrize(("encoding", "kind"), [("32FC1", "f4"), ("64FC1", "f8")])
+def test_depth_in_metres(encoding, kind, big):
+    values = [[np.nan, np.inf, -np.inf], [0, -1, -0.0], [1.25, 0.5, 80]]
+    raw = np.array(values, f"{'>' if big else '<'}{kind}")
+    depth = depth_to_metres(message(encoding, 3, 3, raw.tobytes(), big=big))
+    assert depth.dtype == np.float32
     expected = np.array([[np.nan] * 3, [np.nan] * 3, [1.25, 0.5, 80]], np.float32)
     np.testing.assert_array_equal(depth, expected)
 

@@ -45,7 +45,7 @@ def statistics(frames=0, drops=(), lost=0):
         ({"obstacle": "nobody publishes /camera/image"}, (), 6, DiagnosticStatus.WARN, "nobody publishes"),
         ({}, (), 6, DiagnosticStatus.WARN, "FASTDDS_DEFAULT_PROFILES_FILE"),
         ({}, ("malformed",), 0, DiagnosticStatus.WARN, "cannot be read"),
-        ({"degraded": ("runs on cpu",)}, (), 0, DiagnosticStatus.WARN, "fake runs on cpu"),
+        ({"fallbacks": ("runs on cpu",)}, (), 0, DiagnosticStatus.WARN, "fake runs on cpu"),
         ({}, ("replaced by a newer one",) * 9, 0, DiagnosticStatus.OK, "segmenting"),
     ],
 )
@@ -74,8 +74,14 @@ def aged(ms):
 )
 def test_stamps_of_another_clock_are_told(age_ms, text):
     level, message, warning = judge(ACTIVE, aged(age_ms), 0, heard=True)
-    assert (level, warning) == ((DiagnosticStatus.WARN, "clocks") if text else (DiagnosticStatus.OK, None))
+    assert (level, warning) == ((DiagnosticStatus.WARN, "clock") if text else (DiagnosticStatus.OK, None))
     assert (text or "segmenting") in message
+
+
+def test_images_without_a_clock_are_told_of_the_clock():
+    _, message, warning = judge(replace(ACTIVE, clock_missing=True), aged(-1.7e12), 0, heard=True)
+    assert "no time comes from /clock" in message and "set use_sim_time to false" in message
+    assert warning == "clock"
 
 
 def test_what_frames_lack_is_told():
@@ -122,8 +128,8 @@ def test_where_messages_get_through_the_profile_is_not_the_advice(best_effort, h
 
 def test_figures():
     counted = statistics(frames=5, drops=("malformed", "malformed", "failed"))
-    figures = values(replace(ACTIVE, degraded=("does this", "does that")), counted.summary())
-    assert figures["degraded"] == "does this; does that"
+    figures = values(replace(ACTIVE, fallbacks=("does this", "does that")), counted.summary())
+    assert figures["memory fallback"] == "does this; does that"
     assert figures["input age p50 [ms]"] == "52.0"
     assert figures["latency p50 [ms]"] == "32.0"
     assert figures["stage decode [ms]"] == "2.0"

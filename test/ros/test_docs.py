@@ -3,8 +3,11 @@
 import re
 from pathlib import Path
 
+import pytest
 from rcl_interfaces.srv import ListParameters
 from rig import running
+
+from ovs_ros.ros.conversions import DEPTH_ENCODINGS, IMAGE_ENCODINGS
 
 ROOT = Path(__file__).parents[2]
 GUIDE = ROOT / "docs" / "guide"
@@ -51,6 +54,17 @@ def test_topics_and_services(vocabulary):
         if name.startswith("/ovs/") and name.endswith("_vocabulary")
     }
     assert services == ours
+
+
+@pytest.mark.parametrize(
+    ("title", "encodings"), [("Image encodings", IMAGE_ENCODINGS), ("Depth encodings", DEPTH_ENCODINGS)]
+)
+def test_encodings(title, encodings):
+    found = re.search(rf"^### {title}\n\n?(\|.+?)\n\n", TOPICS, re.DOTALL | re.MULTILINE)
+    assert found is not None
+    assert sorted(re.findall(r"`([a-z_0-9]+|\d+[A-Z]+\d)`", found[1].partition("|---")[2])) == sorted(
+        encodings
+    )
 
 
 def test_parameters(vocabulary):
