@@ -102,7 +102,7 @@ def image_to_rgb(message: Image, depth: BitDepth | None = None) -> NDArray[np.ui
             f"expected an image encoded as one of {', '.join(IMAGE_ENCODINGS)}, got '{encoding}'; convert it "
             "before, for example with image_proc"
         )
-    channels, code = _EIGHT_BIT[_SIXTEEN_BIT.get(encoding, encoding)]
+    channels, _ = _EIGHT_BIT[_SIXTEEN_BIT.get(encoding, encoding)]
     if channels == 2 and message.width % 2:
         raise ConversionError(f"expected an even width for the encoding '{encoding}', got {message.width}")
     if encoding in _SIXTEEN_BIT:
@@ -114,7 +114,7 @@ def image_to_rgb(message: Image, depth: BitDepth | None = None) -> NDArray[np.ui
         pixels = np.lib.stride_tricks.as_strided(
             pixels, (message.height, message.width, channels), (pixels.strides[0], channels, 1)
         )
-    return pixels if code is None else cv2.cvtColor(pixels, code)
+    return _to_rgb(pixels, encoding)
 
 
 def compressed_to_rgb(message: CompressedImage, depth: BitDepth | None = None) -> NDArray[np.uint8]:
@@ -156,8 +156,7 @@ def compressed_to_rgb(message: CompressedImage, depth: BitDepth | None = None) -
             f"expected a mosaic of 8 or 16 bits, got '{encoding}' in the format '{message.format}'; publish "
             "compressed colour images instead, for example from image_proc"
         )
-    _, code = _EIGHT_BIT[_SIXTEEN_BIT.get(encoding, encoding)]
-    return cv2.cvtColor(decoded, code)
+    return _to_rgb(decoded, encoding)
 
 
 def depth_to_metres(message: Image) -> NDArray[np.float32]:
@@ -238,6 +237,12 @@ def _refuse_depth(encoding: str) -> None:
             f"expected a picture, got '{encoding}', the encoding of depth; remap 'image' to the camera's "
             "colour or grey images, and 'depth' to this topic. Grey images of 16 bits are encoded as mono16"
         )
+
+
+def _to_rgb(pixels: NDArray[np.uint8], encoding: str) -> NDArray[np.uint8]:
+    """Pixels of 8 bits, (H, W) or (H, W, C), whose channels are those of the encoding."""
+    _, code = _EIGHT_BIT[_SIXTEEN_BIT.get(encoding, encoding)]
+    return pixels if code is None else cv2.cvtColor(pixels, code)
 
 
 def _two_planes_to_rgb(message: Image) -> NDArray[np.uint8]:
