@@ -90,7 +90,8 @@ endif
 test-oldest: .venv-oldest/installed
 	@.venv-oldest/bin/python -m pytest -p no:cacheprovider -k "not original_model" \
 	    --ignore test/encoders/clip --ignore test/cli/test_train.py test/vocabulary test/steps test/geometry \
-	    test/runtime test/encoders test/cli test/test_segmenter.py test/test_telemetry.py
+	    test/runtime test/encoders test/evaluation test/cli test/test_segmenter.py test/test_render.py \
+	    test/test_telemetry.py
 
 .venv-oldest/installed: requirements/oldest.txt scripts/create_venv.sh
 	@scripts/create_venv.sh .venv-oldest 3.10

@@ -10,7 +10,6 @@ from ovs_ros.steps.segmentation import Segmentation
 from ovs_ros.vocabulary.vocabulary import UNKNOWN_COLOR, Vocabulary
 
 LEGEND_WIDTH = 200
-_ROW = 20
 _TEXT = (235, 235, 235)
 _GROUND = (24, 24, 24)
 
@@ -99,6 +98,8 @@ def legend_strip(
 ) -> NDArray[np.uint8]:
     """A strip with a row for each (name, RGB, share of the pixels), in the order given.
 
+    Names that are too long are squeezed.
+
     Args:
         rows: what does not fit into the height is counted in the last row.
         height, width: of the strip in pixels.
@@ -106,23 +107,30 @@ def legend_strip(
     Returns:
         (height, width, 3) uint8 RGB.
     """
-    room = max(height // _ROW, 1)
+    # Not above: the node, which imports this file too, needs no Pillow.
+    from ovs_ros.runtime.lettering import HEIGHT, line_of_text
+
+    def write(text: str, left: int, right: int) -> None:
+        line = line_of_text(text)
+        if line.shape[1] > right - left:
+            line = cv2.resize(line, (right - left, HEIGHT), interpolation=cv2.INTER_AREA)
+        place = strip[top : top + HEIGHT, left : left + line.shape[1]]
+        share_of_text = line[: len(place), :, None] / np.float32(255)
+        place[:] = np.rint(place + (np.array(_TEXT, np.float32) - place) * share_of_text)
+
+    room = max(height // HEIGHT, 1)
     if len(rows) > room:
         rest = rows[room - 1 :]
         rows = [*rows[: room - 1], (f"{len(rest)} more", _GROUND, sum(share for _, _, share in rest))]
     strip = np.full((height, width, 3), _GROUND, np.uint8)
     for i, (name, color, share) in enumerate(rows):
-        top = i * _ROW
+        top = i * HEIGHT
         cv2.rectangle(strip, (4, top + 4), (16, top + 16), color, cv2.FILLED)
-        _write(strip, f"{share:.0%}", 22, top + 15)
-        _write(strip, name, 60, top + 15)
+        write(f"{share:.0%}", 22, 56)
+        write(name, 60, width - 4)
     return strip
 
 
 def with_legend(picture: NDArray[np.uint8], segmentation: Segmentation) -> NDArray[np.uint8]:
     """A picture (H, W, 3) uint8 RGB with the frame's legend on its right: (H, W + LEGEND_WIDTH, 3)."""
     return np.hstack((picture, legend(segmentation, picture.shape[0])))
-
-
-def _write(strip: NDArray[np.uint8], text: str, left: int, base: int) -> None:
-    cv2.putText(strip, text, (left, base), cv2.FONT_HERSHEY_SIMPLEX, 0.42, _TEXT, 1, cv2.LINE_AA)
