@@ -7,6 +7,7 @@ import argparse
 import array
 import sys
 from collections.abc import Iterator
+from itertools import islice
 
 import numpy as np
 import rclpy
@@ -20,40 +21,34 @@ from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
 from ovs_ros.ros import shared_memory
-from ovs_ros.ros.demo.sources import SourceError, View, open_source
+from ovs_ros.ros.demo.sources import View, open_source
 
 FRAME_ID = "camera_color_optical_frame"
 
 
 class Camera(Node):
-    """Publishes one view of a source with every tick, stamped with the time of publication."""
+    """Publishes views, so many a second, stamped with the time of publication.
 
-    def __init__(self, views: Iterator[View], rate: float, frames: int | None = None) -> None:
-        """Start to publish.
+    Attributes:
+        done: completes after the last view.
+    """
 
-        Args:
-            views: what to play.
-            rate: views a second.
-            frames: stop after as many; None plays on.
-        """
+    def __init__(self, views: Iterator[View], rate: float) -> None:
         super().__init__("camera")
         self._views = views
-        self._left = frames
         self._image = self.create_publisher(Image, "image", qos_profile_sensor_data)
         self._depth = self.create_publisher(Image, "depth", qos_profile_sensor_data)
         self._info = self.create_publisher(CameraInfo, "camera_info", 10)
         self._timer = self.create_timer(1.0 / rate, self._tick)
-        self.published = 0
         self.done = Future()
-        """Completes when `frames` views are published."""
 
     def _tick(self) -> None:
-        if self._left is not None and self.published >= self._left:
-            self.get_logger().info(f"All {self.published} frames are published.")
+        view = next(self._views, None)
+        if view is None:
+            self.get_logger().info("All frames are published")
             self._timer.cancel()
             self.done.set_result(None)
             return
-        view = next(self._views)
         header = Header(stamp=self.get_clock().now().to_msg(), frame_id=FRAME_ID)
         # The image goes last: whoever waits for it finds depth and calibration already there.
         if view.intrinsics is not None:
@@ -62,22 +57,18 @@ class Camera(Node):
             encoding = "16UC1" if view.depth.dtype == np.uint16 else "32FC1"
             self._depth.publish(image_message(header, view.depth, encoding))
         self._image.publish(image_message(header, view.image, "rgb8"))
-        self.published += 1
 
 
 def image_message(header: Header, pixels: NDArray, encoding: str) -> Image:
     """An Image of (H, W) or (H, W, C) pixels in this machine's byte order, without row padding."""
-    pixels = np.ascontiguousarray(pixels)
-    data = array.array("B")
-    data.frombytes(pixels.data.cast("B"))
     return Image(
         header=header,
         height=pixels.shape[0],
         width=pixels.shape[1],
         encoding=encoding,
         is_bigendian=sys.byteorder == "big",
-        step=pixels.strides[0],
-        data=data,
+        step=pixels.nbytes // pixels.shape[0],
+        data=array.array("B", pixels.tobytes()),
     )
 
 
@@ -110,9 +101,9 @@ def main() -> None:
     shared_memory.use_profile()
     rclpy.init()
     try:
-        camera = Camera(open_source(arguments.source), arguments.rate, arguments.frames)
+        camera = Camera(islice(open_source(arguments.source), arguments.frames), arguments.rate)
         rclpy.spin_until_future_complete(camera, camera.done)
-    except SourceError as error:
+    except ValueError as error:
         sys.exit(f"camera: {error}")
     except (KeyboardInterrupt, ExternalShutdownException):
         pass

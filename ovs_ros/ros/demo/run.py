@@ -6,13 +6,13 @@ python -m ovs_ros.ros.demo --source motorcycle --output demo_output
 import argparse
 import os
 import secrets
-import selectors
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from time import sleep
 
 from ovs_ros.ros import shared_memory
 from ovs_ros.vocabulary.vocabulary import Vocabulary, VocabularyError
@@ -76,27 +76,20 @@ def isolated_environment() -> dict[str, str]:
 def start(name: str, arguments: Sequence[str], environment: Mapping[str, str], log: Path | None) -> Process:
     """Start a module of this package as a process of its own, its output in `log` or on the terminal."""
     command = [sys.executable, "-m", f"ovs_ros.ros.{name}", *arguments]
-    with ExitStack() as stack:
-        output = stack.enter_context(log.open("wb")) if log else None
+    with log.open("wb") if log else nullcontext() as output:
         popen = subprocess.Popen(
             command, env=environment, stdout=output, stderr=subprocess.STDOUT if log else None
         )
     return Process(name.removeprefix("demo."), popen, log)
 
 
-def first_to_end(processes: Sequence[Process], timeout: float | None = None) -> Process | None:
-    """Wait until one of them ends; None after `timeout` seconds."""
-    with selectors.DefaultSelector() as selector, ExitStack() as stack:
+def first_to_end(processes: Sequence[Process]) -> Process:
+    """Wait until one of them ends."""
+    while True:
         for process in processes:
-            descriptor = os.pidfd_open(process.popen.pid)
-            stack.callback(os.close, descriptor)
-            selector.register(descriptor, selectors.EVENT_READ, process)
-        events = selector.select(timeout)
-        if not events:
-            return None
-        ended: Process = events[0][0].data
-        ended.popen.wait()
-        return ended
+            if process.popen.poll() is not None:
+                return process
+        sleep(0.1)
 
 
 def run(source: str, words: Vocabulary, then: str, output: Path, frames: int, rate: float, model: str) -> int:
@@ -110,42 +103,27 @@ def run(source: str, words: Vocabulary, then: str, output: Path, frames: int, ra
     vocabulary = output / "vocabulary.yaml"
     dump_vocabulary(words, vocabulary)
     environment = isolated_environment()
-    node_parameters = {"autostart": "true", "vocabulary": str(vocabulary), "model": model}
+    node = ["--ros-args", "-r", f"__node:={NODE}", "-p", f"vocabulary:={vocabulary}", "-p", f"model:={model}"]
+    camera = ["--source", source, "--rate", str(rate)]
+    viewer = ["--output", str(output), "--node", NODE, "--words", then, "--frames", str(frames)]
     processes: list[Process] = []
     try:
-        processes.append(
-            start(
-                "node",
-                [
-                    "--ros-args",
-                    *("-r", f"__node:={NODE}"),
-                    *(part for name, value in node_parameters.items() for part in ("-p", f"{name}:={value}")),
-                ],
-                environment,
-                logs / "node.log",
-            )
-        )
-        processes.append(
-            start("demo.camera", ["--source", source, "--rate", str(rate)], environment, logs / "camera.log")
-        )
-        viewer = start(
-            "demo.viewer",
-            ["--output", str(output), "--node", NODE, "--words", then, "--frames", str(frames)],
-            environment,
-            None,
-        )
-        processes.append(viewer)
+        for name, arguments, log in (
+            ("node", node, logs / "node.log"),
+            ("demo.camera", camera, logs / "camera.log"),
+            ("demo.viewer", viewer, None),
+        ):
+            processes.append(start(name, arguments, environment, log))
         ended = first_to_end(processes)
     except KeyboardInterrupt:
         return 1
     finally:
         for process in reversed(processes):
             process.stop()
-    if ended is viewer and viewer.popen.returncode == 0:
+    code = ended.popen.returncode
+    if ended.name == "viewer" and code == 0:
         return 0
-    name = ended.name if ended else "?"
-    code = ended.popen.returncode if ended else "?"
-    print(f"demo: the {name} ended too early, with exit status {code}", file=sys.stderr)
+    print(f"demo: the {ended.name} ended too early, with exit status {code}", file=sys.stderr)
     for process in processes:
         print(process.last_words(), file=sys.stderr)
     return 1

@@ -4,25 +4,22 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, cycle
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ovs_ros.runtime.images import list_images, read_image
+
 WIDTH, HEIGHT = 640, 480
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 
 # Middlebury 2014 "Motorcycle" at the quarter size that scikit-image ships, from its published calibration:
 # focal length, principal point and the difference of the principal points in pixels, baseline in metres.
 FOCAL, CENTRE_X, CENTRE_Y, DOFFS, BASELINE = 994.978, 311.193, 254.877, 31.086, 0.193001
 MOTORCYCLE_PERIOD = 300
 """Frames after which the moving view of the stereo pair is back where it began."""
-
-
-class SourceError(ValueError):
-    """A source that cannot be read; the message says what was expected and what was found."""
 
 
 @dataclass(frozen=True)
@@ -48,18 +45,28 @@ def open_source(source: str) -> Iterator[View]:
             with NNNN.color.jpg, NNNN.depth.png (uint16 millimetres, 0 for none) and intrinsics.txt (3 x 3).
 
     Raises:
-        SourceError: at once, not with the first view, if there is nothing to read.
+        ValueError: there is nothing to read. It is raised at once; damaged files raise it when they are due.
     """
     if source == "motorcycle":
         return motorcycle()
     if source.isdigit():
-        return _webcam(int(source))
+        return _capture(
+            int(source),
+            f"webcam {source} cannot be opened; `ls /dev/video*` shows which there are",
+            f"webcam {source} gives no more frames; is it still plugged in?",
+        )
     path = Path(source)
     if path.is_file():
-        return _video(path)
+        return _capture(
+            source,
+            f"{source} cannot be read as a video; a single image goes into a folder of its own",
+            f"{source} opens as a video but holds no frame that can be decoded",
+        )
     if path.is_dir():
-        return _rgbd(path) if (path / "intrinsics.txt").exists() else _images(path)
-    raise SourceError(
+        if (path / "intrinsics.txt").exists():
+            return _rgbd(path)
+        return (View(read_image(image)) for image in cycle(list_images(path)))
+    raise ValueError(
         f"source {source!r} is neither 'motorcycle' nor the number of a webcam, and no such file or folder "
         "exists; name a video file, a folder of images, or an RGB-D folder with intrinsics.txt"
     )
@@ -92,23 +99,24 @@ def motorcycle() -> Iterator[View]:
     """A slowly moving and zooming 640 x 480 view of the Middlebury motorcycle, with its measured depth.
 
     Raises:
-        SourceError: scikit-image, which carries the pair, is not installed.
+        ValueError: scikit-image, which carries the pair, is not installed.
     """
     try:
         from skimage.data import stereo_motorcycle
     except ImportError as error:
-        raise SourceError(
+        raise ValueError(
             "the motorcycle pair comes with scikit-image, which is not installed: pip install 'ovs_ros[demo]'"
         ) from error
     image, _, disparity = stereo_motorcycle()
     depth = motorcycle_depth(disparity)
     intrinsics = np.array([[FOCAL, 0, CENTRE_X], [0, FOCAL, CENTRE_Y], [0, 0, 1]])
-    return (_motorcycle_view(image, depth, intrinsics, index) for index in count())
+    return (motorcycle_view(image, depth, intrinsics, index) for index in count())
 
 
-def _motorcycle_view(
+def motorcycle_view(
     image: NDArray[np.uint8], depth: NDArray[np.float32], intrinsics: NDArray[np.float64], index: int
 ) -> View:
+    """The view of that index onto the whole picture (H, W, 3), its depth (H, W) and its camera (3, 3)."""
     full_height, full_width = depth.shape
     angle = 2 * math.pi * index / MOTORCYCLE_PERIOD
     height = round(full_height * (0.86 + 0.12 * math.cos(angle)))
@@ -126,91 +134,53 @@ def _motorcycle_view(
     )
 
 
-def _read_rgb(path: Path) -> NDArray[np.uint8]:
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if image is None:
-        raise SourceError(f"{path} cannot be read as an image; replace or remove it")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
-
-
 def _rgbd(folder: Path) -> Iterator[View]:
     text = (folder / "intrinsics.txt").read_text()
     numbers = re.split(r"[\s,]+", text.strip())
     try:
         intrinsics = np.array(numbers, dtype=np.float64).reshape(3, 3)
     except ValueError as error:
-        raise SourceError(
+        raise ValueError(
             f"{folder}/intrinsics.txt must hold the nine numbers of a 3 x 3 camera matrix, not {text[:80]!r}"
         ) from error
     colors = sorted(folder.glob("*.color.*"))
     if not colors:
-        raise SourceError(
+        raise ValueError(
             f"{folder} has intrinsics.txt but no NNNN.color.jpg; an RGB-D folder holds NNNN.color.jpg and "
             "NNNN.depth.png"
         )
 
-    def views() -> Iterator[View]:
-        while True:
-            for color in colors:
-                path = color.with_name(color.name.split(".color.")[0] + ".depth.png")
-                depth = cv2.imread(str(path), cv2.IMREAD_UNCHANGED) if path.exists() else None
-                if depth is not None and (depth.dtype != np.uint16 or depth.ndim != 2):
-                    raise SourceError(
-                        f"{path} must be one channel of 16 bits (millimetres), "
-                        f"not {depth.dtype} {depth.shape}"
-                    )
-                yield View(
-                    _read_rgb(color),
-                    None if depth is None else depth.astype(np.uint16, copy=False),
-                    intrinsics,
-                )
-
-    return views()
-
-
-def _images(folder: Path) -> Iterator[View]:
-    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
-    if not paths:
-        raise SourceError(
-            f"{folder} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))}) and no intrinsics.txt of an "
-            "RGB-D folder"
+    def view(color: Path) -> View:
+        path = color.with_name(color.name.split(".color.")[0] + ".depth.png")
+        depth = cv2.imread(str(path), cv2.IMREAD_UNCHANGED) if path.exists() else None
+        if depth is not None and (depth.dtype != np.uint16 or depth.ndim != 2):
+            raise ValueError(
+                f"{path} must be one channel of 16 bits (millimetres), not {depth.dtype} {depth.shape}"
+            )
+        return View(
+            read_image(color), None if depth is None else depth.astype(np.uint16, copy=False), intrinsics
         )
-    return (View(_read_rgb(paths[index % len(paths)])) for index in count())
+
+    return map(view, cycle(colors))
 
 
-def _video(path: Path) -> Iterator[View]:
-    capture = cv2.VideoCapture(str(path))
+def _capture(source: str | int, unopened: str, ended: str) -> Iterator[View]:
+    """What OpenCV captures from a video file, which starts again at its end, or from a webcam."""
+    capture = cv2.VideoCapture(source)
     if not capture.isOpened():
-        raise SourceError(f"{path} cannot be read as a video; a single image goes into a folder of its own")
-
-    def views() -> Iterator[View]:
-        empty = False
-        while not empty:
-            empty = True
-            while True:
-                ok, frame = capture.read()
-                if not ok:
-                    break
-                empty = False
-                yield View(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False))
-            capture.open(str(path))
-        raise SourceError(f"{path} opens as a video but holds no frame that can be decoded")
-
-    return views()
-
-
-def _webcam(number: int) -> Iterator[View]:
-    capture = cv2.VideoCapture(number)
-    if not capture.isOpened():
-        raise SourceError(f"webcam {number} cannot be opened; `ls /dev/video*` shows which there are")
-    capture.set(cv2.CAP_PROP_FRAME_WIDTH, WIDTH)
-    capture.set(cv2.CAP_PROP_FRAME_HEIGHT, HEIGHT)
+        raise ValueError(unopened)
+    if isinstance(source, int):
+        capture.set(cv2.CAP_PROP_FRAME_WIDTH, WIDTH)
+        capture.set(cv2.CAP_PROP_FRAME_HEIGHT, HEIGHT)
 
     def views() -> Iterator[View]:
         while True:
             ok, frame = capture.read()
+            if not ok and isinstance(source, str):
+                capture.open(source)
+                ok, frame = capture.read()
             if not ok:
-                raise SourceError(f"webcam {number} gives no more frames; is it still plugged in?")
+                raise ValueError(ended)
             yield View(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False))
 
     return views()

@@ -5,9 +5,8 @@ python -m ovs_ros.ros.demo.viewer --output demo_output --words "motorcycle, wall
 
 import argparse
 import sys
-from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -22,121 +21,96 @@ from rclpy.task import Future
 from rclpy.utilities import remove_ros_args
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-from sensor_msgs.msg import Image, PointCloud2, PointField
-from std_msgs.msg import Header
+from sensor_msgs.msg import Image, PointCloud2
 from vision_msgs.msg import LabelInfo
 
+from ovs_ros.geometry.points import POINT
 from ovs_ros.msg import FrameCategories
 from ovs_ros.ros import shared_memory
-from ovs_ros.ros.demo.gallery import Gallery, Shot
+from ovs_ros.ros.demo.gallery import save, with_legend
 from ovs_ros.ros.demo.tally import Tally
+from ovs_ros.ros.inputs import nanoseconds
 from ovs_ros.srv import SetVocabulary
 
-RECENT = 30
-"""How many frames may be on their way at once before the oldest is given up."""
+RECENT = 60
+"""Of how many frames messages are kept."""
+LABELS, OVERLAY, CATEGORIES, POINTS = (
+    f"semantic/{name}" for name in ("image_raw", "overlay", "categories", "points")
+)
 
 
 class ViewerError(RuntimeError):
     """The stream did not do what it should; the message says what was missing."""
 
 
-@dataclass
-class _Frame:
-    """The messages of one stamp, as they come in."""
-
-    labels: Image | None = None
-    overlay: Image | None = None
-    categories: FrameCategories | None = None
-
-
 class Viewer(Node):
     """Keeps the node's outputs of one camera; calls `set_vocabulary` after half of the frames.
 
+    Args:
+        node: the node's name, for its service.
+        words: what the vocabulary becomes after half of the frames; empty: no change.
+        frames: how many label images to wait for.
+        every: of how many frames one picture is kept.
+
     Attributes:
         tally: what came in, with times.
-        shots: the frames to be shown, in order.
-        clouds: the newest cloud of each vocabulary version.
+        pictures: overlays with legends, in order.
+        labels, clouds: the newest message of each vocabulary version.
         names: label -> name for every label ever announced.
         complete: how many frames have come with all that belongs to them.
         done: completes when all frames are there, or with a ViewerError.
     """
 
     def __init__(self, node: str, words: Sequence[str], frames: int, every: int) -> None:
-        """Subscribe.
-
-        Args:
-            node: the node's name, for its service.
-            words: what the vocabulary becomes after half of the frames; empty: no change.
-            frames: how many label images to wait for.
-            every: of how many frames one is kept to be shown.
-        """
         super().__init__("viewer")
         self.tally = Tally()
-        self.shots: list[Shot] = []
+        self.pictures: list[NDArray[np.uint8]] = []
+        self.labels: dict[int, Image] = {}
         self.clouds: dict[int, PointCloud2] = {}
         self.names: dict[int, str] = {}
+        self.complete = 0
         self.done = Future()
         self.words, self._frames, self._every = tuple(words), frames, every
-        self._recent: dict[int, _Frame] = {}
-        self._versions: deque[tuple[int, int]] = deque(maxlen=RECENT)
-        self._asked = not words
-        self.complete = 0
+        self._recent: dict[int, dict[str, Any]] = {}  # stamp -> topic -> message
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-        for kind, topic, callback, qos in (
-            (Image, "image", self._on_image, qos_profile_sensor_data),
-            (Image, "semantic/image_raw", self._on_labels, qos_profile_sensor_data),
-            (Image, "semantic/overlay", self._on_overlay, qos_profile_sensor_data),
-            (FrameCategories, "semantic/categories", self._on_categories, qos_profile_sensor_data),
-            (PointCloud2, "semantic/points", self._on_points, qos_profile_sensor_data),
-            (LabelInfo, "semantic/label_info", self._on_label_info, latched),
+        self.create_subscription(LabelInfo, "semantic/label_info", self._on_label_info, latched)
+        self.create_subscription(
+            Image, "image", lambda image: self.tally.image(nanoseconds(image.header)), qos_profile_sensor_data
+        )
+        for topic, kind in (
+            (LABELS, Image),
+            (OVERLAY, Image),
+            (CATEGORIES, FrameCategories),
+            (POINTS, PointCloud2),
         ):
-            self.create_subscription(kind, topic, callback, qos)
+            self.create_subscription(kind, topic, partial(self._take, topic), qos_profile_sensor_data)
         self._client = self.create_client(SetVocabulary, f"{node}/set_vocabulary")
-
-    def _on_image(self, message: Image) -> None:
-        self.tally.image(_stamp(message.header))
-
-    def _on_labels(self, message: Image) -> None:
-        self.tally.label_image(_stamp(message.header), self.get_clock().now().nanoseconds)
-        self._frame(message.header).labels = message
-        self._finish(message.header)
-
-    def _on_overlay(self, message: Image) -> None:
-        self._frame(message.header).overlay = message
-        self._finish(message.header)
-
-    def _on_categories(self, message: FrameCategories) -> None:
-        self.tally.categories(message.version, dict(zip(message.stages, message.stages_ms, strict=True)))
-        self._versions.append((_stamp(message.header), message.version))
-        self._frame(message.header).categories = message
-        self._finish(message.header)
-
-    def _on_points(self, message: PointCloud2) -> None:
-        version = dict(self._versions).get(_stamp(message.header))
-        if version is not None:
-            self.clouds[version] = message
 
     def _on_label_info(self, message: LabelInfo) -> None:
         self.names.update({entry.class_id: entry.class_name for entry in message.class_map})
 
-    def _frame(self, header: Header) -> _Frame:
-        stamp = _stamp(header)
-        if stamp not in self._recent:
-            self._recent[stamp] = _Frame()
-            if len(self._recent) > RECENT:
-                del self._recent[min(self._recent)]
-        return self._recent[stamp]
+    def _take(self, topic: str, message: Any) -> None:
+        stamp = nanoseconds(message.header)
+        if topic == LABELS:
+            self.tally.label_image(stamp, self.get_clock().now().nanoseconds)
+        elif topic == CATEGORIES:
+            self.tally.categories(message.version, dict(zip(message.stages, message.stages_ms, strict=True)))
+        frame = self._recent.setdefault(stamp, {})
+        frame[topic] = message
+        if len(self._recent) > RECENT:
+            del self._recent[min(self._recent)]
+        if {POINTS, CATEGORIES} <= frame.keys():
+            self.clouds[frame[CATEGORIES].version] = frame[POINTS]
+        if topic != POINTS and {LABELS, OVERLAY, CATEGORIES} <= frame.keys():
+            self._finish(frame[LABELS], frame[OVERLAY], frame[CATEGORIES])
 
-    def _finish(self, header: Header) -> None:
-        frame = self._frame(header)
-        if frame.labels is None or frame.overlay is None or frame.categories is None:
-            return
-        del self._recent[_stamp(header)]
+    def _finish(self, labels: Image, overlay: Image, categories: FrameCategories) -> None:
+        self.labels[categories.version] = labels
         if self.complete % self._every == 0 or self.complete == self._frames - 1:
-            self.shots.append(_shot(frame.labels, frame.overlay, frame.categories))
+            shares = dict(zip(categories.names, categories.shares, strict=True))
+            self.pictures.append(with_legend(pixels(overlay), shares, categories.unknown_share))
         self.complete += 1
-        if not self._asked and self.complete >= self._frames // 2:
-            self._asked = True
+        if self.words and self.complete == max(self._frames // 2, 1):
             self._change_words()
         if self.complete >= self._frames and not self.done.done():
             self.done.set_result(None)
@@ -154,45 +128,15 @@ class Viewer(Node):
             self.done.set_exception(ViewerError(f"set_vocabulary was refused: {reply.message}"))
 
 
-def _stamp(header: Header) -> int:
-    return header.stamp.sec * 1_000_000_000 + header.stamp.nanosec
-
-
 def pixels(message: Image) -> NDArray[Any]:
     """The pixels of a label image, (H, W), or colour image, (H, W, 3), of the node; no copy."""
-    dtype, channels = {"mono8": ("u1", 1), "16UC1": ("<u2", 1), "rgb8": ("u1", 3)}[message.encoding]
-    shape = (message.height, message.width) if channels == 1 else (message.height, message.width, channels)
-    return np.frombuffer(message.data, dtype).reshape(shape)
+    values = np.frombuffer(message.data, "<u2" if message.encoding == "16UC1" else "u1")
+    return values.reshape(message.height, message.width, *((3,) if message.encoding == "rgb8" else ()))
 
 
-def _shot(labels: Image, overlay: Image, categories: FrameCategories) -> Shot:
-    return Shot(
-        pixels(labels),
-        pixels(overlay),
-        tuple(categories.names),
-        np.asarray(categories.shares, np.float32),
-        categories.unknown_share,
-        categories.version,
-    )
-
-
-def cloud_array(message: PointCloud2) -> NDArray[np.void]:
-    """The points of an organised cloud as a structured array (H, W) with the message's fields, no copy."""
-    kinds = {
-        PointField.FLOAT32: "<f4",
-        PointField.UINT32: "<u4",
-        PointField.UINT16: "<u2",
-        PointField.UINT8: "u1",
-    }
-    dtype = np.dtype(
-        {
-            "names": [field.name for field in message.fields],
-            "formats": [kinds[field.datatype] for field in message.fields],
-            "offsets": [field.offset for field in message.fields],
-            "itemsize": message.point_step,
-        }
-    )
-    return np.frombuffer(message.data, dtype).reshape(message.height, message.width)
+def points(message: PointCloud2) -> NDArray[np.void]:
+    """The points (H, W) of a cloud of the node; no copy."""
+    return np.frombuffer(message.data, POINT).reshape(message.height, message.width)
 
 
 def watch(viewer: Viewer, frames: int, patience: float, console: Console) -> None:
@@ -249,9 +193,9 @@ def main() -> None:
         sys.exit("viewer: interrupted")
     finally:
         rclpy.try_shutdown()
-    gallery = Gallery(arguments.output, viewer.names)
-    clouds = {version: cloud_array(cloud) for version, cloud in viewer.clouds.items()}
-    for path in gallery.save(viewer.shots, clouds):
+    labels = {version: pixels(image) for version, image in viewer.labels.items()}
+    clouds = {version: points(cloud) for version, cloud in viewer.clouds.items()}
+    for path in save(arguments.output, viewer.names, viewer.pictures, labels, clouds):
         console.print(f"  {path}")
     console.print(viewer.tally.table())
 

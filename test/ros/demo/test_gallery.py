@@ -5,35 +5,22 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ovs_ros.ros.demo.gallery import Gallery, Shot
-
-CLOUD = np.dtype(
-    [
-        ("x", "<f4"),
-        ("y", "<f4"),
-        ("z", "<f4"),
-        ("rgb", "<f4"),
-        ("label", "<u2"),
-        ("confidence", "u1"),
-        ("pad", "u1"),
-    ]
-)
+from ovs_ros.geometry.points import POINT
+from ovs_ros.ros.demo.gallery import save, with_legend
 
 
 @pytest.fixture
 def saved(tmp_path):
-    def shot(version, label):
-        labels = np.full((48, 64), label, np.uint8)
-        overlay = np.full((48, 64, 3), 40 * version + 100 * (label == 1), np.uint8)
-        return Shot(labels, overlay, ("floor", "wall"), np.array([0.7, 0.2], np.float32), 0.1, version)
-
-    cloud = np.zeros((48, 64), CLOUD)
-    cloud["z"], cloud["label"], cloud["confidence"] = 2.5, 1, 9
-    cloud["rgb"] = np.array(0x00FF8040, np.uint32).view(np.float32)
+    pictures = [
+        with_legend(np.full((48, 64, 3), grey, np.uint8), {"floor": 0.7, "wall": 0.2}, 0.1)
+        for grey in (40, 140, 80)
+    ]
+    cloud = np.zeros((48, 64), POINT)
+    cloud["z"], cloud["label"], cloud["confidence"], cloud["rgb"] = 2.5, 1, 9, 0x00FF8040
     cloud["x"][0] = np.nan
     (tmp_path / "overlay_999.jpg").write_bytes(b"of an earlier run")
-    gallery = Gallery(tmp_path, {0: "floor", 1: "wall"})
-    return tmp_path, gallery.save([shot(1, 0), shot(1, 1), shot(2, 255)], {2: cloud})
+    labels = {1: np.ones((48, 64), np.uint8), 2: np.full((48, 64), 65535, np.uint16)}
+    return tmp_path, save(tmp_path, {1: "wall", 0: "floor"}, pictures, labels, {2: cloud})
 
 
 def test_what_is_there(saved):
@@ -51,10 +38,10 @@ def test_what_is_there(saved):
     assert sorted(path.name for path in folder.glob("overlay_*")) == [f"overlay_00{i}.jpg" for i in range(3)]
 
 
-def test_label_image_is_the_last_of_its_version(saved):
+def test_label_images_and_names(saved):
     folder, _ = saved
     assert (cv2.imread(str(folder / "labels_v1.png"), cv2.IMREAD_UNCHANGED) == 1).all()
-    assert (cv2.imread(str(folder / "labels_v2.png"), cv2.IMREAD_UNCHANGED) == 255).all()
+    assert (cv2.imread(str(folder / "labels_v2.png"), cv2.IMREAD_UNCHANGED) == 65535).all()
     assert json.loads((folder / "label_names.json").read_text()) == {"0": "floor", "1": "wall"}
 
 
