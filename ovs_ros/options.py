@@ -5,7 +5,7 @@ from these declarations. `python -m ovs_ros.options` writes the file and the tab
 """
 
 from dataclasses import dataclass, field, fields
-from functools import cache
+from functools import cache, partial
 from numbers import Real
 from pathlib import Path
 from textwrap import wrap
@@ -30,7 +30,7 @@ class Option:
         kind: bool, int, float or str.
         default: its value unless told otherwise.
         help: what it does, as sentences.
-        low, high: the range of numbers, ends included.
+        limits: the range of numbers, ends included; None: not a number.
         choices: the values of a string; empty: any.
         live: can change while frames come in.
         node: is a parameter of the node.
@@ -40,8 +40,7 @@ class Option:
     kind: type
     default: Any
     help: str
-    low: float | None = None
-    high: float | None = None
+    limits: tuple[float, float] | None = None
     choices: tuple[str, ...] = ()
     live: bool = False
     node: bool = True
@@ -51,7 +50,7 @@ class Option:
         """The help, with the choices or the range."""
         if self.choices:
             return f"{self.help} One of: {', '.join(self.choices)}."
-        return self.help if self.low is None else f"{self.help} {self.low:g} to {self.high:g}."
+        return self.help if self.limits is None else "{} {:g} to {:g}.".format(self.help, *self.limits)
 
     def checked(self, value: object) -> Any:
         """The value in the option's type.
@@ -82,14 +81,26 @@ class Option:
         number = float(value)
         if self.kind is int and not number.is_integer():
             raise TypeError(f"expected {self.name} to be {what}, got {value!r}")
-        assert self.low is not None and self.high is not None
-        if not self.low <= number <= self.high:  # NaN is out of every range.
-            raise ValueError(f"expected {self.name} from {self.low:g} to {self.high:g}, got {value!r}")
+        assert self.limits is not None
+        low, high = self.limits
+        if not low <= number <= high:  # NaN is out of every range.
+            raise ValueError(f"expected {self.name} from {low:g} to {high:g}, got {value!r}")
         return self.kind(number)
 
 
-def _option(default: Any, help: str, **more: Any) -> Any:  # noqa: A002  # the word of argparse and typer
-    return field(default=default, metadata={"help": help, **more})
+def _option(
+    default: Any,
+    text: str,
+    limits: tuple[float, float] | None = None,
+    *,
+    live: bool = False,
+    node: bool = True,
+) -> Any:
+    return field(default=default, metadata={"help": text, "limits": limits, "live": live, "node": node})
+
+
+_live = partial(_option, live=True)
+_research = partial(_option, live=True, node=False)
 
 
 @cache
@@ -107,7 +118,12 @@ def declared(group: Any) -> dict[str, Option]:
 
 
 class _Checked:
-    """A dataclass of options whose fields are checked and brought to their types when it is made."""
+    """A dataclass of options whose fields are checked and brought to their types when it is made.
+
+    Raises:
+        TypeError: a field has another type.
+        ValueError: a field is out of its range.
+    """
 
     def __post_init__(self) -> None:
         for name, option in declared(type(self)).items():  # type: ignore[arg-type]  # classes hash
@@ -116,12 +132,7 @@ class _Checked:
 
 @dataclass(frozen=True)
 class LoadOptions(_Checked):
-    """Which model is loaded, and how. Each field's declaration says what it does.
-
-    Raises:
-        TypeError: a field has another type.
-        ValueError: a field is out of its range.
-    """
+    """Which model is loaded, and how. Each field's declaration says what it does."""
 
     model: str = _option(
         "stream",
@@ -134,8 +145,7 @@ class LoadOptions(_Checked):
         0,
         "How many threads of the CPU the process computes with; 0: one for each core that it may use, by its "
         "affinity, its container's CPU quota and OMP_NUM_THREADS.",
-        low=0,
-        high=1024,
+        (0, 1024),
     )
     attributes: str = _option(
         OFF,
@@ -144,7 +154,7 @@ class LoadOptions(_Checked):
         node=False,
     )
     attribute_weight: float = _option(
-        0.1, "The attributes' share in a word's embedding.", low=0.0, high=1.0, node=False
+        0.1, "The attributes' share in a word's embedding.", (0.0, 1.0), node=False
     )
     second_encoder: str = _option(
         OFF, "ONNX file of a second image encoder (LMSeg) that is fused in; 'off' for none.", node=False
@@ -160,107 +170,61 @@ class LoadOptions(_Checked):
 
 @dataclass(frozen=True)
 class SegmenterOptions(_Checked):
-    """How a frame is decided. All can change between two frames. Each field's declaration says what it does.
+    """How a frame is decided; all can change between frames. Each field's declaration says what it does."""
 
-    Raises:
-        TypeError: a field has another type.
-        ValueError: a field is out of its range.
-    """
-
-    threshold: float = _option(
+    threshold: float = _live(
         0.0,
         "Pixels whose best category is less probable are unknown, unless the category has its own threshold.",
-        low=0.0,
-        high=1.0,
-        live=True,
+        (0.0, 1.0),
     )
-    select: bool = _option(
-        True,
-        "Select for each frame the few categories that it can hold; false: decide among all of them.",
-        live=True,
+    select: bool = _live(
+        True, "Select for each frame the few categories that it can hold; false: decide among all of them."
     )
-    max_categories: int = _option(
-        32, "How many categories a frame is decided among at most.", low=1, high=65535, live=True
-    )
-    network: bool = _option(
-        True, "Run the trained network over the logits of the selected categories.", live=True
-    )
-    postprocess: Postprocess = _option(
+    max_categories: int = _live(32, "How many categories a frame is decided among at most.", (1, 65535))
+    network: bool = _live(True, "Run the trained network over the logits of the selected categories.")
+    postprocess: Postprocess = _live(
         "none",
         "Clean up the logits without training: 'pamr' lets neighbours of similar colour agree, 'propagation' "
         "patches that look alike.",
-        live=True,
     )
-    temperature: float = _option(
+    temperature: float = _live(
         1.0,
         "Divides the logits: the higher, the lower all confidences. 1 is calibrated as shipped. It changes "
         "labels only through thresholds.",
-        low=0.001,
-        high=1000.0,
-        live=True,
+        (0.001, 1000.0),
     )
-    rule: Rule = _option(
+    rule: Rule = _research(
         "dcp",
         "Which categories are selected: 'dcp' (DCP-CLIP, equations 1 to 5), or 'top_n' (FGAseg: the top_n "
         "best of every patch).",
-        live=True,
-        node=False,
     )
-    top_n: int = _option(
-        1,
-        "How many categories each patch selects with the rule top_n.",
-        low=1,
-        high=65535,
-        live=True,
-        node=False,
-    )
-    theta: float = _option(
+    top_n: int = _research(1, "How many categories each patch selects with the rule top_n.", (1, 65535))
+    theta: float = _research(
         0.5,
         "A category is selected in any case if the whole image makes it more probable than this.",
-        low=0.0,
-        high=1.0,
-        live=True,
-        node=False,
+        (0.0, 1.0),
     )
-    shortlist: int = _option(
+    shortlist: int = _research(
         192,
         "How many categories take part in the selection; of more, the nearest are found first.",
-        low=1,
-        high=65535,
-        live=True,
-        node=False,
+        (1, 65535),
     )
-    validation: Validation = _option(
+    validation: Validation = _research(
         OFF,
         "What happens to a region whose mean feature does not fit its name (DCP-CLIP, equation 17): "
         "'relabel' gives it the best name, 'reject' makes it unknown.",
-        live=True,
-        node=False,
     )
-    validation_top_k: int = _option(
-        5,
-        "A region keeps its name if the name is among this many best ones.",
-        low=1,
-        high=65535,
-        live=True,
-        node=False,
+    validation_top_k: int = _research(
+        5, "A region keeps its name if the name is among this many best ones.", (1, 65535)
     )
-    validate_seen: bool = _option(
-        False,
-        "Validate also the names that the model was trained with, which DCP-CLIP leaves out.",
-        live=True,
-        node=False,
+    validate_seen: bool = _research(
+        False, "Validate also the names that the model was trained with, which DCP-CLIP leaves out."
     )
 
 
 @dataclass(frozen=True)
 class NodeOptions(_Checked):
-    """What concerns the node alone. Each field's declaration says what it does.
-
-    Raises:
-        TypeError: a field has another type.
-        ValueError: a field is out of its range.
-    """
+    """What concerns the node alone. Each field's declaration says what it does."""
 
     autostart: bool = _option(True, "Configure and activate at start, without a lifecycle manager.")
     exit_on_failure: bool = _option(
@@ -273,26 +237,16 @@ class NodeOptions(_Checked):
     )
     compressed: bool = _option(False, "Subscribe to image/compressed (CompressedImage) instead of image.")
     sync_slop: float = _option(
-        0.02,
-        "How many seconds the stamps of an image and of its depth or pose may differ.",
-        low=0.0001,
-        high=10.0,
+        0.02, "How many seconds the stamps of an image and of its depth or pose may differ.", (0.0001, 10.0)
     )
-    points: Points = _option(
-        "auto", "When to publish semantic/points; 'auto': while somebody subscribes.", live=True
-    )
-    temporal_filter: TemporalFilterKind = _option(
+    points: Points = _live("auto", "When to publish semantic/points; 'auto': while somebody subscribes.")
+    temporal_filter: TemporalFilterKind = _live(
         OFF,
         "Let frames vote on names over time: 'flow' follows pixels by optical flow, 'pose' follows points by "
         "depth, camera_info and pose.",
-        live=True,
     )
-    temporal_filter_time: float = _option(
-        0.5,
-        "Seconds after which a frame's vote in the temporal filter counts 1/e.",
-        low=0.05,
-        high=10.0,
-        live=True,
+    temporal_filter_time: float = _live(
+        0.5, "Seconds after which a frame's vote in the temporal filter counts 1/e.", (0.05, 10.0)
     )
 
 
@@ -330,20 +284,12 @@ def parameter_table() -> str:
     return "\n".join(rows) + "\n"
 
 
-def with_table(page: str) -> str:
-    """A page of the docs whose part between the two markers is the table of parameters."""
-    before, _, rest = page.partition(TABLE_START)
-    _, _, after = rest.partition(TABLE_END)
-    return f"{before}{TABLE_START}\n{parameter_table()}{TABLE_END}{after}"
-
-
 def written(checkout: Path) -> dict[Path, str]:
     """The text of each file of a checkout that is made from the options."""
     page = checkout / "docs" / "guide" / "parameters.md"
-    return {
-        checkout / "config" / "ovs.yaml": parameter_file(),
-        page: with_table(page.read_text(encoding="utf-8")),
-    }
+    before, _, rest = page.read_text(encoding="utf-8").partition(TABLE_START)
+    table = f"{TABLE_START}\n{parameter_table()}{TABLE_END}{rest.partition(TABLE_END)[2]}"
+    return {checkout / "config" / "ovs.yaml": parameter_file(), page: before + table}
 
 
 def _in_yaml(value: object) -> str:

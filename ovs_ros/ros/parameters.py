@@ -97,10 +97,11 @@ def descriptor(option: Option) -> ParameterDescriptor:
     result = ParameterDescriptor(description=option.text, read_only=not option.live, dynamic_typing=True)
     if option.choices:
         result.additional_constraints = "one of: " + ", ".join(option.choices)
-    if option.low is None or option.high is None:
+    if option.limits is None:
         return result
+    low, high = option.limits
     if option.kind is float:
-        result.floating_point_range = [FloatingPointRange(from_value=option.low, to_value=option.high)]
+        result.floating_point_range = [FloatingPointRange(from_value=low, to_value=high)]
     else:
-        result.integer_range = [IntegerRange(from_value=int(option.low), to_value=int(option.high), step=1)]
+        result.integer_range = [IntegerRange(from_value=int(low), to_value=int(high), step=1)]
     return result

@@ -1,6 +1,6 @@
 """From class indices to class ids, with thresholds: the last step."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -10,14 +10,13 @@ from ovs_ros.steps.selection import Selection
 from ovs_ros.vocabulary.word_embeddings import WordEmbeddings
 
 
-@dataclass(frozen=True, eq=False)
-class Verdict:
-    """Labels, and who got how much.
+class Verdict(NamedTuple):
+    """Labels, and which share of the pixels each name has.
 
     Attributes:
         labels: (H, W) uint8 or uint16 ids.
-        shares: (M,) float32, the share of the pixels of each selected category.
-        unknown_share: the share of the pixels without a name.
+        shares: (M,) float32, of each selected category.
+        unknown_share: of the pixels without a name.
     """
 
     labels: NDArray[np.uint8] | NDArray[np.uint16]
@@ -42,20 +41,29 @@ def validate(
         words: the vocabulary that was selected from.
         threshold: for categories without their own.
     """
-    vocabulary = words.vocabulary
-    count = len(selection.classes)
+    vocabulary, classes = words.vocabulary, selection.classes
+    count = len(classes)
     nobody = count + len(vocabulary.negatives)
-    own = words.thresholds[selection.classes]
-    thresholds = np.where(np.isnan(own), np.float32(threshold), own)
-    if thresholds.any():
-        least = np.zeros(nobody + 1, np.uint8)
-        # Rounded up, but for what a float32 adds to a whole number: 0.6 is 153/255, and 153 is enough.
-        least[:count] = np.ceil(thresholds * 255 - 1e-3)
+    least = np.zeros(nobody + 1, np.uint8)
+    least[:count] = least_confidence(words, threshold)[classes]
+    if least.any():
         np.copyto(indices, nobody, where=confidence < look_up(least, indices), casting="unsafe")
     ids = np.full(nobody + 1, vocabulary.unknown_id, np.uint16 if vocabulary.wide else np.uint8)
-    ids[:count] = words.ids[selection.classes]
-    shares = _histogram(indices, nobody + 1) / indices.size
+    ids[:count] = words.ids[classes]
+    shares = histogram(indices, nobody + 1) / indices.size
     return Verdict(look_up(ids, indices), shares[:count].astype(np.float32), float(shares[count:].sum()))
+
+
+def least_confidence(words: WordEmbeddings, threshold: float) -> NDArray[np.float32]:
+    """(K,) the lowest confidence in 1/255, a whole number, with which a pixel keeps its category.
+
+    Args:
+        words: the vocabulary.
+        threshold: probability below which a pixel is unknown, for categories without their own.
+    """
+    thresholds = np.where(np.isnan(words.thresholds), np.float32(threshold), words.thresholds)
+    # Rounded up, but for what a float32 adds to a whole number: 0.6 is 153/255, and 153 is enough.
+    return np.ceil(thresholds * 255 - 1e-3)
 
 
 def look_up(table: NDArray, indices: NDArray[np.integer]) -> NDArray:
@@ -67,9 +75,12 @@ def look_up(table: NDArray, indices: NDArray[np.integer]) -> NDArray:
     return np.take(table, indices)
 
 
-def _histogram(indices: NDArray[np.integer], length: int) -> NDArray[np.float64]:
-    if indices.dtype == np.uint8 and indices.size:
-        flat = np.ascontiguousarray(indices).reshape(1, -1)
-        # Its shape is (256, 1) in OpenCV 4 and (256,) in 5.
-        return cv2.calcHist([flat], [0], None, [256], [0, 256]).reshape(-1)[:length].astype(np.float64)
-    return np.bincount(indices.ravel(), minlength=length).astype(np.float64)
+def histogram(labels: NDArray[np.integer], length: int) -> NDArray[np.float64]:
+    """How often each number below `length` is in (H, W) labels: (length,) float64."""
+    if labels.dtype in (np.uint8, np.uint16) and labels.size:
+        size = 256 if labels.dtype == np.uint8 else 65536
+        flat = np.ascontiguousarray(labels).reshape(1, -1)
+        # Its shape is (size, 1) in OpenCV 4 and (size,) in 5.
+        counts = cv2.calcHist([flat], [0], None, [size], [0, size]).reshape(-1)[:length]
+        return counts.astype(np.float64)
+    return np.bincount(labels.ravel(), minlength=length).astype(np.float64)

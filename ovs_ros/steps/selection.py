@@ -22,6 +22,7 @@ Negative words take part in every softmax and win patches as categories do; what
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,7 +87,7 @@ def select(features: Features, words: WordEmbeddings, options: SegmenterOptions)
     if options.rule == "top_n":
         ballots = _best(logits, options.top_n)
     else:
-        ballots = np.argmax(logits + _held_back(whole), axis=1)
+        ballots = np.argmax(logits + held_back(whole, np).astype(np.float32), axis=1)
     votes = np.bincount(ballots.ravel(), minlength=len(weights.T))[: len(listed)]
     elected = votes > 0
     if options.rule == "dcp":
@@ -167,13 +168,20 @@ def _softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     return result
 
 
-def _held_back(whole: NDArray[np.float64]) -> NDArray[np.float32]:
-    """What equation 2 adds to every patch's log probabilities: (C,) float32, finite."""
-    kept = 1.0 - whole
-    # The difference from 1 loses all digits where one takes nearly everything: sum up the others.
-    top = int(np.argmax(whole))
-    kept[top] = whole[:top].sum() + whole[top + 1 :].sum()
-    return np.log(np.maximum(kept, np.finfo(np.float64).tiny)).astype(np.float32)
+def held_back(whole: Any, xp: Any) -> Any:
+    """What equation 2 adds to every patch's log probabilities, log(1 - S_i).
+
+    Args:
+        whole: (C,) float64 S_i, an array or a tensor.
+        xp: the module that computes with it, numpy or torch.
+
+    Returns:
+        (C,) float64, finite.
+    """
+    # The difference from 1 loses all digits where one word takes nearly everything: sum up the others.
+    most = whole > 0.5
+    others = xp.where(most, 0.0, whole).sum()
+    return xp.log(xp.where(most, others, 1.0 - whole).clip(min=np.finfo(np.float64).tiny))
 
 
 def _best_probability(logits: NDArray[np.float32], places: NDArray[np.intp]) -> NDArray[np.float32]:

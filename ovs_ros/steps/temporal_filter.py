@@ -24,6 +24,7 @@ from ovs_ros.geometry.flow import DownscaledFrame, OpticalFlow
 from ovs_ros.geometry.reprojection import Sight, reproject
 from ovs_ros.geometry.warp import Warp
 from ovs_ros.options import NodeOptions
+from ovs_ros.steps.labels import histogram
 from ovs_ros.steps.segmentation import Segmentation
 from ovs_ros.vocabulary.vocabulary import Vocabulary
 
@@ -160,7 +161,7 @@ def _with_labels(
     """The segmentation with other labels of its vocabulary, and everything that follows from them."""
     vocabulary = result.vocabulary
     ids = vocabulary.ids  # (K,)
-    counts = _histogram(labels)  # (256 or 65536,)
+    counts = histogram(labels, 256 if labels.dtype == np.uint8 else 65536)
     scores = np.full(len(counts), -1, np.float32)
     scores[result.selected_ids] = result.scores
     columns = np.flatnonzero((counts[ids] > 0) | (scores[ids] >= 0))  # (M,)
@@ -176,9 +177,3 @@ def _with_labels(
         shares=shares.astype(np.float32),
         unknown_share=float(counts[result.unknown_id] / labels.size),
     )
-
-
-def _histogram(labels: NDArray[np.uint8] | NDArray[np.uint16]) -> NDArray[np.float32]:
-    size = 256 if labels.dtype == np.uint8 else 65536
-    # Its shape is (size, 1) in OpenCV 4 and (size,) in 5.
-    return cv2.calcHist([labels.reshape(1, -1)], [0], None, [size], [0, size]).reshape(-1)

@@ -1,18 +1,17 @@
 """Dynamic category selection on a device: as in selection.py, in shapes that do not depend on the frame."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from ovs_ros.options import SegmenterOptions
+from ovs_ros.steps.selection import held_back
 from ovs_ros.steps.torch_words import DeviceWords
 
 
-@dataclass(frozen=True, eq=False)
-class Slots:
+class Slots(NamedTuple):
     """The categories of a frame: m slots, of which the first M are filled.
 
     Attributes:
@@ -65,7 +64,7 @@ def select(
     if options.rule == "top_n":
         ballots = logits.topk(min(options.top_n, len(there)), dim=1).indices.flatten()
     else:
-        ballots = (logits + _held_back(whole)).argmax(1)
+        ballots = (logits + held_back(whole, torch).float()).argmax(1)
     votes = torch.zeros_like(whole).scatter_add_(0, ballots, torch.ones_like(ballots, dtype=whole.dtype))
     elected = votes > 0
     if options.rule == "dcp":
@@ -88,11 +87,3 @@ def _nearest(parts: Tensor, words: DeviceWords, count: int) -> Tensor:
     cosines = cosines.masked_fill(~words.there[: words.categories], -torch.inf)
     lacks = (cosines - cosines.max(1, keepdim=True).values).amax(0)  # (K,)
     return lacks.topk(count).indices.sort().values
-
-
-def _held_back(whole: Tensor) -> Tensor:
-    """What equation 2 adds to every patch's log probabilities: (C,) float32, finite."""
-    top = whole.argmax(0, keepdim=True)
-    # The difference from 1 loses all digits where one takes nearly everything: sum up the others.
-    kept = (1 - whole).scatter(0, top, whole.scatter(0, top, 0.0).sum(0, keepdim=True))
-    return kept.clamp(min=np.finfo(np.float64).tiny).log().float()

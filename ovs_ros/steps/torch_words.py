@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from ovs_ros.steps.labels import least_confidence
 from ovs_ros.vocabulary.word_embeddings import WordEmbeddings
 
 CAPACITIES = (8, 16, 32, 64, 128, 192, 256, 512, 1024, 2048)
@@ -70,10 +71,8 @@ class DeviceWords:
         embeddings[rows] = words.embeddings
         there = np.zeros(size, bool)
         there[rows] = True
-        thresholds = np.where(np.isnan(words.thresholds), np.float32(threshold), words.thresholds)
         least = np.zeros(size, np.uint8)
-        # Rounded up, but for what a float32 adds to a whole number, as in labels.py.
-        least[:count] = np.ceil(thresholds * 255 - 1e-3)
+        least[:count] = least_confidence(words, threshold)
         wide = words.vocabulary.wide
         ids = np.full(size + 1, words.vocabulary.unknown_id, np.uint16 if wide else np.uint8)
         ids[:count] = words.ids

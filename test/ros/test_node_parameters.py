@@ -43,7 +43,7 @@ def test_the_descriptors_are_what_the_declarations_say(vocabulary):
             assert descriptor.read_only is not option.live
             assert all(choice in descriptor.additional_constraints for choice in option.choices)
             ranges = [*descriptor.floating_point_range, *descriptor.integer_range]
-            bounds = [] if option.low is None else [(option.low, option.high)]
+            bounds = [] if option.limits is None else [option.limits]
             assert [(one.from_value, one.to_value) for one in ranges] == bounds
 
 

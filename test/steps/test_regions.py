@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from ovs_ros.steps.regions import connected_regions
+from ovs_ros.steps.tag_validation import connected_regions
 
 
 def flooded(labels):

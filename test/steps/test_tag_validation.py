@@ -27,16 +27,16 @@ def claim(rows, names, selected, negatives=(), seen=()):
     """What `validate_tags` takes where each square is claimed to be the name in `rows`.
 
     Returns:
-        columns (H, W), logits, selection and words.
+        indices (H, W), logits, selection and words.
     """
     text = ColorTextEncoder()
     vocabulary = Vocabulary.from_names(names, negatives)
     words = WordEmbeddings(vocabulary, text.encode([*names, *negatives]), frozenset(seen))
-    columns = np.array([[selected.index(name) for name in row] for row in rows])
-    nodes = columns.repeat(8, axis=0).repeat(8, axis=1)
+    indices = np.array([[selected.index(name) for name in row] for row in rows])
+    nodes = indices.repeat(8, axis=0).repeat(8, axis=1)
     logits = np.eye(len(selected), dtype=np.float32)[nodes]
     chosen = [names.index(name) for name in selected if name in names]
-    pixels = columns.repeat(64, axis=0).repeat(64, axis=1).astype(np.uint8)
+    pixels = indices.repeat(64, axis=0).repeat(64, axis=1).astype(np.uint8)
     selection = Selection(np.array(chosen), np.ones(len(chosen), np.float32), np.arange(len(chosen)))
     return pixels, logits, selection, words
 
@@ -50,8 +50,8 @@ def squares(image, size=64):
 
 def check(shown, claimed, names, selected, options, **more):
     pixels, logits, selection, words = claim(claimed, names, selected, **more)
-    columns, grown = validate_tags(pixels, logits, features_of(shown), selection, words, options)
-    return squares(columns), grown
+    indices, grown = validate_tags(pixels, logits, features_of(shown), selection, words, options)
+    return squares(indices), grown
 
 
 NAMES = ["red", "green", "blue", "white"]
@@ -61,19 +61,19 @@ def test_what_its_features_bear_out_stays():
     rows = [["red", "green"], ["green", "red"]]
     pixels, logits, selection, words = claim(rows, NAMES, ["red", "green"])
     for options in (REJECT, RELABEL):
-        columns, same = validate_tags(pixels, logits, features_of(rows), selection, words, options)
-        assert columns is pixels and same is selection
+        indices, same = validate_tags(pixels, logits, features_of(rows), selection, words, options)
+        assert indices is pixels and same is selection
 
 
 def test_a_region_with_a_false_name_is_rejected_or_relabelled():
-    columns, grown = check(
+    indices, grown = check(
         [["blue", "red", "green"]], [["green", "red", "green"]], NAMES, ["red", "green"], REJECT
     )
-    assert columns == [[2, 0, 1]] and grown.classes.tolist() == [0, 1]
-    columns, grown = check(
+    assert indices == [[2, 0, 1]] and grown.classes.tolist() == [0, 1]
+    indices, grown = check(
         [["blue", "red", "green"]], [["green", "red", "green"]], NAMES, ["red", "green"], RELABEL
     )
-    assert columns == [[2, 0, 1]] and grown.classes.tolist() == [0, 1, 2]
+    assert indices == [[2, 0, 1]] and grown.classes.tolist() == [0, 1, 2]
     assert grown.scores[2] > 0.9 and grown.scores[:2].tolist() == [1, 1]
 
 
@@ -86,8 +86,8 @@ def test_a_name_among_the_best_k_stays():
 
 
 def test_a_name_that_comes_in_keeps_the_order_of_the_columns():
-    columns, grown = check([["red", "blue"]], [["green", "blue"]], NAMES, ["green", "blue"], RELABEL)
-    assert columns == [[0, 2]] and grown.classes.tolist() == [0, 1, 2]
+    indices, grown = check([["red", "blue"]], [["green", "blue"]], NAMES, ["green", "blue"], RELABEL)
+    assert indices == [[0, 2]] and grown.classes.tolist() == [0, 1, 2]
 
 
 def test_names_of_the_training_are_spared_unless_asked():
@@ -100,18 +100,18 @@ def test_names_of_the_training_are_spared_unless_asked():
 def test_negatives_are_not_checked_but_take_regions():
     claimed, shown = [["green", "yellow", "red"]], [["yellow", "blue", "red"]]
     for options in (REJECT, RELABEL):
-        columns, grown = check(
+        indices, grown = check(
             shown, claimed, NAMES, ["red", "green", "yellow"], options, negatives=["yellow"]
         )
-        assert columns == [[3, 2, 0]] and grown.classes.tolist() == [0, 1]
+        assert indices == [[3, 2, 0]] and grown.classes.tolist() == [0, 1]
 
 
 def test_regions_below_a_patch_are_not_checked():
     pixels, logits, selection, words = claim([["red"]], NAMES, ["red", "green"])
     logits[2, 2] = [0, 1]
     pixels[16:24, 16:24] = 1
-    columns, _ = validate_tags(pixels, logits, features_of([["red"]]), selection, words, REJECT)
-    assert (columns[16:24, 16:24] == 1).all()
+    indices, _ = validate_tags(pixels, logits, features_of([["red"]]), selection, words, REJECT)
+    assert (indices[16:24, 16:24] == 1).all()
 
 
 @pytest.mark.parametrize("options", [REJECT, RELABEL])
@@ -119,8 +119,8 @@ def test_regions_are_compared_with_all_words_of_a_large_vocabulary(options):
     names = [*NAMES, "navy blue", *(f"thing {i}" for i in range(3000))]
     # Two better names, although selection would list a single one.
     few = replace(options, validation_top_k=2, shortlist=1)
-    columns, grown = check([["blue", "red"]], [["green", "red"]], names, ["red", "green"], few)
-    assert columns == [[2, 0]] and grown.classes.tolist() == ([0, 1, 2] if options is RELABEL else [0, 1])
+    indices, grown = check([["blue", "red"]], [["green", "red"]], names, ["red", "green"], few)
+    assert indices == [[2, 0]] and grown.classes.tolist() == ([0, 1, 2] if options is RELABEL else [0, 1])
 
 
 def test_many_new_names_widen_the_columns():
@@ -135,11 +135,11 @@ def test_many_new_names_widen_the_columns():
     features = Features(patches[0, 0], patches, CosineHead(patches, 20.0), (1.0, 1.0), 20.0)
     selection = Selection(np.arange(64, 294), np.ones(230, np.float32), np.arange(64, 294))
     best = np.arange(64).reshape(grid, grid)
-    columns, grown = validate_tags(
+    indices, grown = validate_tags(
         best.astype(np.uint8), np.eye(230, dtype=np.float32)[best], features, selection, words, RELABEL
     )
-    assert columns.dtype == np.uint16 and len(grown.classes) == 294
-    np.testing.assert_array_equal(own[grown.classes[columns]], patches)
+    assert indices.dtype == np.uint16 and len(grown.classes) == 294
+    np.testing.assert_array_equal(own[grown.classes[indices]], patches)
 
 
 @pytest.mark.parametrize("validation", ["relabel", "reject"])
