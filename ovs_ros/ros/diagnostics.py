@@ -9,6 +9,7 @@ from time import monotonic
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode
+from std_msgs.msg import Header
 
 from ovs_ros.ros import shared_memory
 from ovs_ros.ros.inputs import Missing
@@ -43,9 +44,7 @@ class Condition:
         missing: what frames lack beside the image, though it is wanted, one sentence each.
         clock_missing: time comes from /clock, and nothing has come.
         failure: why the last transition failed, or empty.
-        vocabulary_version, vocabulary_size: of the words that count.
-        model, device: the image encoder's.
-        fallbacks: what it has given up, since memory was full; one line for each step.
+        fallbacks: what the model does with less since memory was full, one line for each step.
     """
 
     state: str
@@ -96,9 +95,7 @@ class Diagnostics:
     def _tick(self) -> None:
         condition = self._condition()
         summary = self._statistics.summary()
-        last = self._statistics.last_arrival
-        silence = monotonic() - max(condition.since, last if last is not None else condition.since)
-        level, message, warning = judge(condition, summary, silence, last is not None)
+        level, message, warning = judge(condition, summary, monotonic())
         if warning is not None:
             self._throttle.warn(warning, message, CLOCK_WARNING_S if warning == "clock" else 10.0)
         status = DiagnosticStatus(
@@ -108,63 +105,54 @@ class Diagnostics:
             message=message,
             values=[KeyValue(key=key, value=value) for key, value in values(condition, summary).items()],
         )
-        message_out = DiagnosticArray(status=[status])
-        message_out.header.stamp = self._node.get_clock().now().to_msg()
-        self._publisher.publish(message_out)
+        header = Header(stamp=self._node.get_clock().now().to_msg())
+        self._publisher.publish(DiagnosticArray(header=header, status=[status]))
 
 
-def judge(
-    condition: Condition, summary: Summary, silence: float, heard: bool
-) -> tuple[bytes, str, str | None]:
-    """The level, what it means, and which kind of warning belongs into the log.
+def judge(condition: Condition, summary: Summary, now: float) -> tuple[bytes, str, str | None]:
+    """The level, what it means, and the kind of the warning that belongs into the log.
 
     Args:
-        silence: seconds without an image.
-        heard: whether one ever came.
+        now: monotonic seconds.
     """
+    warn = DiagnosticStatus.WARN
+    last = summary.last_arrival
+    silence = now - (condition.since if last is None else max(condition.since, last))
     if condition.failure:
         return DiagnosticStatus.ERROR, f"{condition.state}: {condition.failure}", None
     if condition.state != "active":
         step = "activate" if condition.state == "inactive" else "configure and activate"
         return DiagnosticStatus.OK, f"{condition.state}: {step} the node to segment", None
     if condition.clock_missing and silence > SILENCE_S:
-        return DiagnosticStatus.WARN, _NO_CLOCK, "clock"
+        return warn, _NO_CLOCK, "clock"
     if summary.dropped_lately.get("failed"):
         return DiagnosticStatus.ERROR, "segmentation fails; the log has the reason", None
-    if silence > SILENCE_S and condition.obstacle:
-        return DiagnosticStatus.WARN, condition.obstacle, "silence"
     if silence > SILENCE_S:
+        if condition.obstacle:
+            return warn, condition.obstacle, "silence"
         text = f"no image from {condition.topic} for {silence:.0f} s though it has a publisher"
-        if condition.best_effort and not heard:
+        if condition.best_effort and last is None:
             text = f"{text}. {shared_memory.problem()}"
-        return DiagnosticStatus.WARN, text, "silence"
+        return warn, text, "silence"
     if summary.dropped_lately.get("malformed"):
-        return DiagnosticStatus.WARN, "images cannot be read; the log has the reason", None
+        return warn, "images cannot be read; the log has the reason", None
     if condition.best_effort and summary.lost_share > LOST_SHARE:
         text = f"{summary.lost_share:.0%} of the images from {condition.topic} are lost on the way"
-        return (
-            DiagnosticStatus.WARN,
-            f"{text}, which this node's speed does not explain. {shared_memory.problem()}",
-            "lost",
-        )
+        return warn, f"{text}, which this node's speed does not explain. {shared_memory.problem()}", "lost"
     if condition.missing:
-        return DiagnosticStatus.WARN, "; ".join(condition.missing), "missing"
+        return warn, "; ".join(condition.missing), "missing"
     age = summary.age_ms[0]
     # A frame waits for the one before it, and then is segmented.
     if age - 2 * summary.frame_ms[0] > OLD_MS or age < -AHEAD_MS:
-        if condition.clock_missing:
-            return DiagnosticStatus.WARN, _NO_CLOCK, "clock"
         where = f"{age / 1e3:.1f} s behind" if age > 0 else f"{-age / 1e3:.1f} s ahead of"
-        return (
-            DiagnosticStatus.WARN,
+        text = (
             f"the images' stamps are {where} the node's clock: tf, and depth and poses of other drivers, "
             "will not fit. Synchronise the clocks, or correct the driver's stamps; for a recording use "
-            "'ros2 bag play --clock' and use_sim_time",
-            "clock",
+            "'ros2 bag play --clock' and use_sim_time"
         )
+        return warn, _NO_CLOCK if condition.clock_missing else text, "clock"
     if condition.fallbacks:
-        text = f"{condition.model} {', '.join(condition.fallbacks)}"
-        return DiagnosticStatus.WARN, text, None
+        return warn, f"{condition.model} {', '.join(condition.fallbacks)}", None
     return DiagnosticStatus.OK, "waiting for images" if summary.published_hz == 0 else "segmenting", None
 
 
@@ -188,7 +176,7 @@ def lacks(missing: Missing, obstacle: str, topic: str, slop: float) -> str:
             "or delay the images"
         )
     if missing.offset is None:
-        return f"{what}"
+        return what
     where = "ahead of" if missing.offset > 0 else "behind"
     return (
         f"{what}: the stamps of {topic} do not match the images'. The nearest is {abs(missing.offset):.3f} s "

@@ -9,7 +9,6 @@ import tempfile
 import threading
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial, wraps
 from time import monotonic
 from typing import Any
@@ -54,11 +53,8 @@ from ovs_ros.segmenter import Segmenter
 from ovs_ros.vocabulary.vocabulary import Vocabulary
 from ovs_ros.vocabulary.yaml_io import load_vocabulary
 
-_OVERRIDABLE = (
-    QoSPolicyKind.HISTORY,
-    QoSPolicyKind.DEPTH,
-    QoSPolicyKind.RELIABILITY,
-    QoSPolicyKind.DURABILITY,
+_OVERRIDABLE = QoSOverridingOptions(
+    (QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY)
 )
 REPLY_S = 0.2
 """How long a node that ends because of a failure waits for the reply to whoever asked for the transition."""
@@ -287,7 +283,7 @@ class OvsNode(LifecycleNode):
     ) -> Subscription:
         qos = QoSProfile(depth=depth, reliability=ReliabilityPolicy.BEST_EFFORT)
         return self.create_subscription(
-            kind, topic, callback, qos, qos_overriding_options=QoSOverridingOptions(_OVERRIDABLE), **options
+            kind, topic, callback, qos, qos_overriding_options=_OVERRIDABLE, **options
         )
 
     def _subscribe_to_latched(self) -> None:
@@ -343,27 +339,23 @@ class OvsNode(LifecycleNode):
     def _condition(self) -> Condition:
         self._subscribe_to_latched()
         images = self._open_inputs.get("image")
-        condition = Condition(
+        model = self._segmenter.model if self._segmenter else None
+        vocabulary = self._words.current.vocabulary if self._words else None
+        no_time = self.get_clock().now().nanoseconds == 0
+        return Condition(
             state="active" if images else "inactive" if self._words else "unconfigured",
             since=self._since,
             topic=images.topic_name if images else "",
             obstacle=obstacle(self, images, self._image_topic[1]) if images else "",
             missing=self._missing(),
             best_effort=bool(images and images.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT),
-            clock_missing=self.get_parameter("use_sim_time").value
-            and self.get_clock().now().nanoseconds == 0,
+            clock_missing=self.get_parameter("use_sim_time").value and no_time,
             failure=self.failure,
-        )
-        if self._segmenter is None or self._words is None:
-            return condition
-        vocabulary = self._words.current.vocabulary
-        return replace(
-            condition,
-            vocabulary_version=vocabulary.version,
-            vocabulary_size=len(vocabulary),
-            model=self._segmenter.model.name,
-            device=self._segmenter.model.device,
-            fallbacks=self._segmenter.model.fallbacks,
+            vocabulary_version=vocabulary.version if vocabulary else 0,
+            vocabulary_size=len(vocabulary) if vocabulary else 0,
+            model=model.name if model else "",
+            device=model.device if model else "",
+            fallbacks=model.fallbacks if model else (),
         )
 
 

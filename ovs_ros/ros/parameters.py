@@ -2,15 +2,10 @@
 
 import difflib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from dataclasses import replace
+from typing import Any, NamedTuple, TypeVar
 
-from rcl_interfaces.msg import (
-    FloatingPointRange,
-    IntegerRange,
-    ParameterDescriptor,
-    SetParametersResult,
-)
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
@@ -20,19 +15,12 @@ _Group = TypeVar("_Group", LoadOptions, SegmenterOptions, NodeOptions)
 _NOT_OURS = ("use_sim_time", "start_type_description_service", "qos_overrides.")
 
 
-@dataclass(frozen=True)
-class Settings:
-    """The values of all parameters, in their groups.
+class Settings(NamedTuple):
+    """The values of all parameters: which model is loaded and how, how a frame is decided, and the rest."""
 
-    Attributes:
-        load: which model is loaded, and how.
-        segmenter: how a frame is decided.
-        node: the rest.
-    """
-
-    load: LoadOptions = field(default_factory=LoadOptions)
-    segmenter: SegmenterOptions = field(default_factory=SegmenterOptions)
-    node: NodeOptions = field(default_factory=NodeOptions)
+    load: LoadOptions = LoadOptions()
+    segmenter: SegmenterOptions = SegmenterOptions()
+    node: NodeOptions = NodeOptions()
 
 
 class Parameters:
@@ -58,13 +46,12 @@ class Parameters:
 
     def misspelt(self, given: Sequence[str]) -> list[str]:
         """What to say about names that were given from outside and that no parameter has."""
-        known = list(self._options)
         messages = []
         for name in given:
-            if name in known or name.startswith(_NOT_OURS):
+            if name in self._options or name.startswith(_NOT_OURS):
                 continue
-            near = difflib.get_close_matches(name, known, 1)
-            hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(known)}"
+            near = difflib.get_close_matches(name, self._options, 1)
+            hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(self._options)}"
             messages.append(f"The parameter '{name}' does not exist and is ignored; {hint}")
         return messages
 
@@ -72,11 +59,8 @@ class Parameters:
         """Check values and take them all, or none. rclpy has checked before that the parameters are live."""
         values = {p.name: p.value for p in parameters if p.name in self._options}
         try:
-            settings = Settings(
-                _changed(self.settings.load, values),
-                _changed(self.settings.segmenter, values),
-                _changed(self.settings.node, values),
-            )
+            load, segmenter, rest = self.settings
+            settings = Settings(_changed(load, values), _changed(segmenter, values), _changed(rest, values))
         except (TypeError, ValueError) as error:
             return SetParametersResult(successful=False, reason=str(error))
         if settings != self.settings:

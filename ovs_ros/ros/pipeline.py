@@ -2,7 +2,7 @@
 
 import traceback
 from collections.abc import Callable
-from time import monotonic, perf_counter
+from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,11 +12,11 @@ from std_msgs.msg import Header
 
 from ovs_ros.geometry.points import PointProjector
 from ovs_ros.ros.conversions import BitDepth, ConversionError, compressed_to_rgb, image_to_rgb
-from ovs_ros.ros.inputs import Frame, Inputs, nanoseconds
+from ovs_ros.ros.inputs import Frame, Inputs
 from ovs_ros.ros.measurements import Measurements
 from ovs_ros.ros.outputs import Outputs
 from ovs_ros.ros.parameters import Settings
-from ovs_ros.ros.statistics import Sample, Statistics
+from ovs_ros.ros.statistics import Statistics
 from ovs_ros.ros.temporal import TemporalFiltering
 from ovs_ros.ros.throttle import Throttle
 from ovs_ros.ros.words import Words
@@ -56,8 +56,8 @@ class Pipeline:
         self._settings = settings
         self._statistics = statistics
         self._throttle = throttle
-        self._measurements = Measurements(inputs, throttle)
-        self._temporal_filter = TemporalFiltering(self._measurements, throttle)
+        self._inputs = inputs
+        self._temporal_filter = TemporalFiltering(throttle)
         self._announced: tuple[int, float] | None = None
         self._projector: PointProjector | None = None
         self._bit_depth = BitDepth()
@@ -69,11 +69,10 @@ class Pipeline:
         self._announce(words.vocabulary, settings.segmenter.threshold)
         if frame is None:
             return
-        message = frame.image
-        started, bits = perf_counter(), self._bit_depth.bits
+        message, started, bits = frame.image, perf_counter(), self._bit_depth.bits
+        to_rgb = compressed_to_rgb if isinstance(message, CompressedImage) else image_to_rgb
         try:
-            compressed = isinstance(message, CompressedImage)
-            image = (compressed_to_rgb if compressed else image_to_rgb)(message, self._bit_depth)
+            image = to_rgb(message, self._bit_depth)
         except ConversionError as error:
             self._statistics.dropped("malformed")
             self._throttle.warn("image", f"An image is dropped: {error}")
@@ -84,8 +83,8 @@ class Pipeline:
             )
         converted = perf_counter()
         result = self._segmenter.segment(image, words, settings.segmenter)
-        self._measurements.start(frame, (image.shape[0], image.shape[1]))
-        result = self._temporal_filter.apply(message.header, image, result, settings.node)
+        measurements = Measurements(frame, (image.shape[0], image.shape[1]), self._inputs, self._throttle)
+        result = self._temporal_filter.apply(message.header, image, measurements, result, settings.node)
         segmented = perf_counter()
         self._outputs.labels(message.header, result)
         self._outputs.pictures(message.header, image, result)
@@ -95,11 +94,11 @@ class Pipeline:
             "publish": (perf_counter() - segmented) * 1e3,
         }
         self._outputs.categories(message.header, result, stages)
-        self._statistics.published(Sample(monotonic(), self._age_ms(message.header), stages))
-        if settings.node.points == "always" or (
-            settings.node.points == "auto" and self._outputs.points_wanted
-        ):
-            self._points(message.header, image, result)
+        now = self._node.get_clock().now().nanoseconds
+        self._statistics.published((now - frame.stamp) / 1e6, stages)
+        wanted = settings.node.points
+        if wanted == "always" or (wanted == "auto" and self._outputs.points_wanted):
+            self._points(message.header, image, measurements, result)
 
     def failed(self, error: Exception) -> None:
         """A frame could not be segmented or published."""
@@ -115,22 +114,18 @@ class Pipeline:
             self._outputs.label_info(vocabulary, threshold)
             self._announced = state
 
-    def _age_ms(self, header: Header) -> float:
-        return (self._node.get_clock().now().nanoseconds - nanoseconds(header)) / 1e6
-
-    def _points(self, header: Header, image: NDArray[np.uint8], result: Segmentation) -> None:
-        measurements = self._measurements
+    def _points(
+        self, header: Header, image: NDArray[np.uint8], measurements: Measurements, result: Segmentation
+    ) -> None:
         if not measurements.has_depth():
             return
         try:
-            intrinsics, metres = measurements.intrinsics(), measurements.metres()
+            intrinsics, metres = measurements.intrinsics, measurements.metres
         except ConversionError as error:
             self._throttle.warn("points", f"No points for a frame: {error}")
             return
         if self._projector is None or intrinsics != self._projector.intrinsics:
             self._projector = PointProjector(intrinsics)
-        height, width = metres.shape
-        self._projector.fill(
-            self._outputs.point_buffer(height, width), metres, image, result.labels, result.confidence
-        )
-        self._outputs.points(header, height, width)
+        points = self._outputs.point_buffer(*metres.shape)
+        self._projector.fill(points, metres, image, result.labels, result.confidence)
+        self._outputs.points(header, *metres.shape)

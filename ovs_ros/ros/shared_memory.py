@@ -3,6 +3,7 @@
 import os
 import pwd
 import shutil
+import sys
 from pathlib import Path
 
 from ament_index_python.packages import get_package_share_directory
@@ -77,8 +78,12 @@ def problem() -> str:
 
 def _fast_dds_3() -> bool:
     """Whether this ROS has Fast DDS 3, whose package is named fastdds; it was fastrtps."""
-    prefixes = os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)
-    return any((Path(prefix) / "share" / "fastdds").is_dir() for prefix in prefixes)
+    # ROS from PyPI lies in the virtual environment.
+    for prefix in (*os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep), sys.prefix):
+        for package in ("fastrtps", "fastdds"):
+            if (Path(prefix) / "share" / package).is_dir():
+                return package == "fastdds"
+    return False
 
 
 def _segments_of_others() -> set[str]:

@@ -13,34 +13,22 @@ RECENT = 600
 
 
 @dataclass(frozen=True)
-class Sample:
-    """One published frame.
-
-    Attributes:
-        at: when it was published, monotonic seconds.
-        age_ms: how old the image was then, by its stamp and the node's clock.
-        stages_ms: milliseconds of each step.
-    """
-
-    at: float
-    age_ms: float
-    stages_ms: Mapping[str, float]
-
-
-@dataclass(frozen=True)
 class Summary:
     """The last WINDOW_S seconds, and drops since the start.
 
     Attributes:
+        last_arrival: when the last image came, monotonic seconds; None before the first one.
         arrived_hz, published_hz: frames a second.
         lost_share: the share of the images that was lost on the way here, in [0, 1].
-        age_ms: (median, 95th percentile) of the published images' ages; NaN without frames.
+        age_ms: (median, 95th percentile) of how old the images were when they were published, by their stamps
+            and the node's clock; NaN without frames.
         frame_ms: (median, 95th percentile) of the frames' time in the worker.
         stages_ms: the median of each step.
         dropped: reason -> frames since the start.
         dropped_lately: reason -> frames since the last summary.
     """
 
+    last_arrival: float | None
     arrived_hz: float
     published_hz: float
     lost_share: float
@@ -64,15 +52,9 @@ class Statistics:
         self._since = monotonic()
         self._arrivals: deque[float] = deque(maxlen=RECENT)
         self._lost: deque[float] = deque(maxlen=RECENT)
-        self._samples: deque[Sample] = deque(maxlen=RECENT)
+        self._published: deque[tuple[float, float, Mapping[str, float]]] = deque(maxlen=RECENT)
         self._dropped: Counter[str] = Counter()
         self._reported: Counter[str] = Counter()
-
-    @property
-    def last_arrival(self) -> float | None:
-        """When the last image arrived, monotonic seconds."""
-        with self._lock:
-            return self._arrivals[-1] if self._arrivals else None
 
     def arrived(self) -> None:
         """An image came in."""
@@ -91,32 +73,33 @@ class Statistics:
         with self._lock:
             self._dropped[reason] += 1
 
-    def published(self, sample: Sample) -> None:
-        """A frame was published."""
+    def published(self, age_ms: float, stages_ms: Mapping[str, float]) -> None:
+        """A frame was published: how old its image was then, and the milliseconds of each step."""
         with self._lock:
-            self._samples.append(sample)
+            self._published.append((monotonic(), age_ms, stages_ms))
 
     def summary(self) -> Summary:
         """The last seconds in figures."""
         now = monotonic()
         with self._lock:
-            arrivals = [at for at in self._arrivals if now - at < WINDOW_S]
+            last_arrival = self._arrivals[-1] if self._arrivals else None
+            arrived = sum(now - at < WINDOW_S for at in self._arrivals)
             lost = sum(now - at < WINDOW_S for at in self._lost)
-            samples = [sample for sample in self._samples if now - sample.at < WINDOW_S]
+            frames = [(age, stages) for at, age, stages in self._published if now - at < WINDOW_S]
             dropped = Counter(self._dropped)
             lately = dropped - self._reported
             self._reported = dropped
         seconds = min(WINDOW_S, max(now - self._since, 1.0))
-        stages = list(samples[-1].stages_ms) if samples else []
         return Summary(
-            arrived_hz=len(arrivals) / seconds,
-            published_hz=len(samples) / seconds,
-            lost_share=lost / max(lost + len(arrivals), 1),
-            age_ms=_percentiles([sample.age_ms for sample in samples]),
-            frame_ms=_percentiles([sum(sample.stages_ms.values()) for sample in samples]),
+            last_arrival=last_arrival,
+            arrived_hz=arrived / seconds,
+            published_hz=len(frames) / seconds,
+            lost_share=lost / max(lost + arrived, 1),
+            age_ms=_percentiles([age for age, _ in frames]),
+            frame_ms=_percentiles([sum(stages.values()) for _, stages in frames]),
             stages_ms={
-                stage: float(np.median([s.stages_ms[stage] for s in samples if stage in s.stages_ms]))
-                for stage in stages
+                stage: float(np.median([stages[stage] for _, stages in frames if stage in stages]))
+                for stage in (frames[-1][1] if frames else ())
             },
             dropped=dropped,
             dropped_lately=lately,
@@ -124,7 +107,5 @@ class Statistics:
 
 
 def _percentiles(values: list[float]) -> tuple[float, float]:
-    if not values:
-        return float("nan"), float("nan")
-    median, high = np.percentile(values, [50, 95])
+    median, high = np.percentile(values or [np.nan], [50, 95])
     return float(median), float(high)

@@ -20,22 +20,21 @@ _MAKERS: dict[str, Callable[[], TemporalFilter[Any]]] = {"flow": flow_filter, "p
 
 
 class TemporalFiltering:
-    """Filters the frames between an activation and its end. For one thread, the worker's.
+    """Filters the frames between an activation and its end. For one thread, the worker's."""
 
-    Args:
-        measurements: of the frame at work.
-        throttle: told why a frame is not filtered.
-    """
-
-    def __init__(self, measurements: Measurements, throttle: Throttle) -> None:
-        self._measurements = measurements
+    def __init__(self, throttle: Throttle) -> None:
         self._throttle = throttle
         self._kind: str = OFF
         self._world = ""
         self._filter: TemporalFilter[Any] | None = None
 
     def apply(
-        self, header: Header, image: NDArray[np.uint8], result: Segmentation, options: NodeOptions
+        self,
+        header: Header,
+        image: NDArray[np.uint8],
+        measurements: Measurements,
+        result: Segmentation,
+        options: NodeOptions,
     ) -> Segmentation:
         """The frame filtered, or as it is where the filter is off or what it needs is missing."""
         if options.temporal_filter != self._kind:
@@ -49,7 +48,7 @@ class TemporalFiltering:
         if self._kind == "flow":
             return temporal_filter.apply(result, stamp, DownscaledFrame.of(image))
         try:
-            sight, world = self._measurements.sight()
+            sight, world = measurements.sight()
         except ConversionError as error:
             self._throttle.warn("temporal_filter", f"The temporal filter leaves a frame as it is: {error}")
             return result

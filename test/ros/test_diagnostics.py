@@ -6,7 +6,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 
 from ovs_ros.ros.diagnostics import Condition, judge, lacks, values
 from ovs_ros.ros.inputs import Missing
-from ovs_ros.ros.statistics import Sample, Statistics
+from ovs_ros.ros.statistics import Statistics
 
 ACTIVE = Condition(
     state="active",
@@ -26,7 +26,7 @@ def statistics(frames=0, drops=(), lost=0):
     counted.lost(lost)
     for i in range(frames):
         counted.arrived()
-        counted.published(Sample(monotonic(), 50.0 + i, {"encode": 30.0, "decode": float(i)}))
+        counted.published(50.0 + i, {"encode": 30.0, "decode": float(i)})
     for reason in drops:
         counted.dropped(reason)
     return counted
@@ -50,8 +50,8 @@ def statistics(frames=0, drops=(), lost=0):
     ],
 )
 def test_the_level_tells_what_is_wrong(change, drops, silence, level, text):
-    summary = statistics(frames=5, drops=drops).summary()
-    got, message, _ = judge(replace(ACTIVE, **change), summary, silence, heard=False)
+    summary = replace(statistics(frames=5, drops=drops).summary(), last_arrival=None)
+    got, message, _ = judge(replace(ACTIVE, **change), summary, silence)
     assert got == level
     assert text in message
 
@@ -59,7 +59,7 @@ def test_the_level_tells_what_is_wrong(change, drops, silence, level, text):
 def aged(ms):
     counted = Statistics()
     counted.arrived()
-    counted.published(Sample(monotonic(), ms, {"encode": 700.0}))
+    counted.published(ms, {"encode": 700.0})
     return counted.summary()
 
 
@@ -73,20 +73,20 @@ def aged(ms):
     ],
 )
 def test_stamps_of_another_clock_are_told(age_ms, text):
-    level, message, warning = judge(ACTIVE, aged(age_ms), 0, heard=True)
+    level, message, warning = judge(ACTIVE, aged(age_ms), monotonic())
     assert (level, warning) == ((DiagnosticStatus.WARN, "clock") if text else (DiagnosticStatus.OK, None))
     assert (text or "segmenting") in message
 
 
 def test_images_without_a_clock_are_told_of_the_clock():
-    _, message, warning = judge(replace(ACTIVE, clock_missing=True), aged(-1.7e12), 0, heard=True)
+    _, message, warning = judge(replace(ACTIVE, clock_missing=True), aged(-1.7e12), monotonic())
     assert "no time comes from /clock" in message and "set use_sim_time to false" in message
     assert warning == "clock"
 
 
 def test_what_frames_lack_is_told():
     condition = replace(ACTIVE, missing=("no depth for 3 s: because", "no pose for 3 s: why not"))
-    assert judge(condition, statistics(frames=5).summary(), 0, heard=True) == (
+    assert judge(condition, statistics(frames=5).summary(), monotonic()) == (
         DiagnosticStatus.WARN,
         "no depth for 3 s: because; no pose for 3 s: why not",
         "missing",
@@ -113,16 +113,17 @@ def test_why_frames_lack_something_is_told(missing, obstacle, text):
 
 
 def test_images_lost_on_the_way_are_told():
-    level, message, _ = judge(ACTIVE, statistics(frames=5, lost=3).summary(), 0, heard=True)
+    level, message, _ = judge(ACTIVE, statistics(frames=5, lost=3).summary(), monotonic())
     assert level == DiagnosticStatus.WARN
     assert "38% of the images from /camera/image are lost" in message and "FASTDDS" in message
-    level, _, _ = judge(ACTIVE, statistics(frames=30, lost=1).summary(), 0, heard=True)
+    level, _, _ = judge(ACTIVE, statistics(frames=30, lost=1).summary(), monotonic())
     assert level == DiagnosticStatus.OK
 
 
 @pytest.mark.parametrize(("best_effort", "heard"), [(False, False), (True, True)])
 def test_where_messages_get_through_the_profile_is_not_the_advice(best_effort, heard):
-    _, message, _ = judge(replace(ACTIVE, best_effort=best_effort), statistics().summary(), 6, heard)
+    summary = replace(statistics().summary(), last_arrival=0.0 if heard else None)
+    _, message, _ = judge(replace(ACTIVE, best_effort=best_effort), summary, 6)
     assert "no image" in message and "FASTDDS" not in message
 
 

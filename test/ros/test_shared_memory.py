@@ -28,10 +28,15 @@ def test_the_sizes_are_those_of_the_files(name):
     assert int(values["segment_size"]) == SEGMENT_BYTES[name] >= int(values["maxMessageSize"])
 
 
+@pytest.mark.parametrize("where", ["AMENT_PREFIX_PATH", "virtual environment"])
 @pytest.mark.parametrize(("package", "variable"), [("fastdds", VARIABLES[0]), ("fastrtps", VARIABLES[1])])
-def test_the_variable_that_this_fast_dds_reads_is_set(monkeypatch, tmp_path, package, variable):
+def test_the_variable_that_this_fast_dds_reads_is_set(monkeypatch, tmp_path, package, variable, where):
     (tmp_path / "share" / package).mkdir(parents=True)
-    monkeypatch.setenv("AMENT_PREFIX_PATH", str(tmp_path))
+    if where == "virtual environment":
+        monkeypatch.delenv("AMENT_PREFIX_PATH")
+        monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    else:
+        monkeypatch.setenv("AMENT_PREFIX_PATH", str(tmp_path))
     for name in VARIABLES:
         monkeypatch.setenv(name, str(CONFIG / LARGE))
     shared_memory.use_profile()

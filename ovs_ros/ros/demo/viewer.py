@@ -74,10 +74,8 @@ class Viewer(Node):
         self._recent: dict[int, dict[str, Any]] = {}  # stamp -> topic -> message
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self.create_subscription(LabelInfo, "semantic/label_info", self._on_label_info, latched)
-        self.create_subscription(
-            Image, "image", lambda image: self.tally.image(nanoseconds(image.header)), qos_profile_sensor_data
-        )
         for topic, kind in (
+            ("image", Image),
             (LABELS, Image),
             (OVERLAY, Image),
             (CATEGORIES, FrameCategories),
@@ -91,6 +89,9 @@ class Viewer(Node):
 
     def _take(self, topic: str, message: Any) -> None:
         stamp = nanoseconds(message.header)
+        if topic == "image":
+            self.tally.image(stamp)
+            return
         if topic == LABELS:
             self.tally.label_image(stamp, self.get_clock().now().nanoseconds)
         elif topic == CATEGORIES:
