@@ -6,23 +6,22 @@ from typing import Annotated
 import numpy as np
 import typer
 from numpy.typing import NDArray
-from rich.table import Table
-from rich.text import Text
 
 from ovs_ros.cli.common import (
     JsonOption,
     Skipped,
     VocabularyOption,
     WordsOption,
-    console,
+    asked_vocabulary,
     embed_words,
     load_segmenter,
+    print_table,
     progress_bar,
     read_each,
-    user_errors,
+    rounded,
+    say,
     write_json,
 )
-from ovs_ros.cli.measures import rounded
 from ovs_ros.cli.options import with_flags
 from ovs_ros.encoders.embedded import PRESETS
 from ovs_ros.evaluation.labelled_folder import IGNORED, LabelledSet, load_labelled_set
@@ -38,7 +37,7 @@ from ovs_ros.steps.segmentation import Segmentation
 from ovs_ros.vocabulary.prompts import embed
 from ovs_ros.vocabulary.templates import POOL
 from ovs_ros.vocabulary.vocabulary import Category, CategorySpec, Vocabulary, name_key
-from ovs_ros.vocabulary.yaml_io import dump_vocabulary, load_vocabulary
+from ovs_ros.vocabulary.yaml_io import dump_vocabulary
 
 
 @with_flags()
@@ -78,59 +77,48 @@ def adapt(
     the result with its parameter 'vocabulary'. Where DIR has labels and a class file, a table shows what was
     gained and lost; classes that the vocabulary lacks do not count.
     """
-    with user_errors():
-        dataset = load_labelled_set(folder) if (folder / "label").is_dir() else None
-        images = [image for image, _ in dataset.pairs] if dataset else list_images(_images_folder(folder))
-        skipped = Skipped()
-        start = _vocabulary(words, vocabulary, dataset)
-        segmenter = load_segmenter(load, options)
-        specs = [CategorySpec(c.name, c.prompts) for c in start.categories]
-        if templates is None:
-            templates = 0 if load.model in PRESETS else 8
-        if templates:
-            specs = _choose_templates(segmenter, start, images, templates, skipped)
-        chosen = Vocabulary.from_specs(specs, start.negatives)
-        limits = _thresholds(segmenter, chosen, images, precision, most_unknown, skipped)
-        adapted = Vocabulary.from_specs(
-            [
-                CategorySpec(spec.name, spec.prompts, limit if own.threshold is None else own.threshold)
-                for spec, own, limit in zip(specs, start.categories, limits, strict=True)
-            ],
-            start.negatives,
-        )
-        dump_vocabulary(adapted, output)
-        console.print(_table(adapted, start))
-        steps = {"before": start} | (
-            {"templates": chosen, "templates and thresholds": adapted}
-            if templates
-            else {"thresholds": adapted}
-        )
-        figures = {
-            name: _figures(segmenter, step, dataset, name, skipped) for name, step in steps.items() if dataset
-        }
-        if figures:
-            console.print(_figures_table(figures))
-        done = len(images) - len(skipped)
-        console.print(Text(f"{done} frames; the vocabulary is in {output}"))
-        if json_file:
-            write_json(json_file, {"images": done, "figures": figures})
-        skipped.end()
-
-
-def _images_folder(folder: Path) -> Path:
-    return folder / "image" if (folder / "image").is_dir() else folder
-
-
-def _vocabulary(words: str | None, vocabulary: str | None, dataset: LabelledSet | None) -> Vocabulary:
-    if words is not None and vocabulary is not None:
-        raise ValueError("expected --words or --vocabulary, got both")
-    if vocabulary is not None:
-        return load_vocabulary(vocabulary)
-    if words is not None:
-        return Vocabulary.from_names([word for word in words.split(",") if word.strip()])
-    if dataset is None:
-        raise ValueError("expected --words or --vocabulary for frames without labels, got neither")
-    return Vocabulary.from_names(dataset.names)
+    dataset = load_labelled_set(folder) if (folder / "label").is_dir() else None
+    images = list_images(folder / "image" if (folder / "image").is_dir() else folder)
+    skipped = Skipped()
+    if dataset is not None and words is None and vocabulary is None:
+        start = Vocabulary.from_names(dataset.names)
+    else:
+        start = asked_vocabulary(words, vocabulary)
+    segmenter = load_segmenter(load, options)
+    specs = [CategorySpec(c.name, c.prompts) for c in start.categories]
+    if templates is None:
+        templates = 0 if load.model in PRESETS else 8
+    if templates:
+        specs = _choose_templates(segmenter, start, images, templates, skipped)
+    chosen = Vocabulary.from_specs(specs, start.negatives)
+    limits = _thresholds(segmenter, chosen, images, precision, most_unknown, skipped)
+    adapted = Vocabulary.from_specs(
+        [
+            CategorySpec(spec.name, spec.prompts, limit if own.threshold is None else own.threshold)
+            for spec, own, limit in zip(specs, start.categories, limits, strict=True)
+        ],
+        start.negatives,
+    )
+    dump_vocabulary(adapted, output)
+    print_table(
+        ["category", "prompts", "threshold"],
+        [
+            [category.name, _shown(category, own), _number(category.threshold)]
+            for category, own in zip(adapted.categories, start.categories, strict=True)
+        ],
+    )
+    last = "templates and thresholds" if templates else "thresholds"
+    steps = {"before": start, **({"templates": chosen} if templates else {}), last: adapted}
+    figures = {
+        name: _figures(segmenter, step, dataset, name, skipped) for name, step in steps.items() if dataset
+    }
+    if figures:
+        heads = ["", "mIoU", "right of named pixels", "ECE", "unknown"]
+        print_table(heads, [[name, *map(_number, values.values())] for name, values in figures.items()])
+    done = len(images) - len(skipped)
+    say(f"{done} frames; the vocabulary is in {output}")
+    write_json(json_file, {"images": done, "figures": figures})
+    skipped.end()
 
 
 def _choose_templates(
@@ -204,24 +192,10 @@ def _ids(vocabulary: Vocabulary, dataset: LabelledSet) -> NDArray[np.int32]:
     return ids
 
 
-def _table(adapted: Vocabulary, start: Vocabulary) -> Table:
-    table = Table("category", "prompts", "threshold")
-    for category, own in zip(adapted.categories, start.categories, strict=True):
-        table.add_row(Text(category.name), Text(_shown(category, own)), _number(category.threshold))
-    return table
-
-
 def _shown(category: Category, own: Category) -> str:
     if own.prompts:
         return "its own"
     return ", ".join(category.prompts[:3]) + (", …" if len(category.prompts) > 3 else "")
-
-
-def _figures_table(figures: dict[str, dict[str, float | None]]) -> Table:
-    table = Table("", "mIoU", "right of named pixels", "ECE", "unknown")
-    for name, values in figures.items():
-        table.add_row(name, *(_number(value) for value in values.values()))
-    return table
 
 
 def _number(value: float | None) -> str:

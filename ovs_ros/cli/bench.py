@@ -1,26 +1,24 @@
 """`ovs bench`: how long a frame takes, and what the size of the vocabulary has to do with it."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from itertools import product
-from pathlib import Path
-from time import perf_counter
 from typing import Annotated, Any
 
 import cv2
 import numpy as np
 import typer
 from numpy.typing import NDArray
-from rich.progress import track
-from rich.table import Table
-from rich.text import Text
 
 from ovs_ros.cli.bench_words import ADJECTIVES, NOUNS
 from ovs_ros.cli.common import (
     JsonOption,
-    console,
+    ModelsOption,
     embed_words,
     load_segmenter,
-    user_errors,
+    print_table,
+    say,
+    time_in_turn,
     write_json,
 )
 from ovs_ros.cli.options import with_flags
@@ -33,7 +31,6 @@ from ovs_ros.vocabulary.word_embeddings import WordEmbeddings
 
 SIZES = (20, 150, 847, 5000, 20000)
 HEIGHT, WIDTH = 480, 640
-_WARM_UP = 3
 
 
 @with_flags(leave_out=["select"])
@@ -48,9 +45,7 @@ def bench(
         int,
         typer.Option(min=0, help="Time the network alone over this many images at once too; torch only."),
     ] = 0,
-    models: Annotated[
-        Path | None, typer.Option(help="Another folder with the model's files, as `ovs train` writes them.")
-    ] = None,
+    models: ModelsOption = None,
     json_file: JsonOption = None,
     *,
     load: LoadOptions,
@@ -60,35 +55,23 @@ def bench(
 
     All are timed in turn, frame by frame, so that a machine that slows down slows all of them alike.
     """
-    with user_errors():
-        segmenter = load_segmenter(load, replace(options, select=not exhaustive), models=models)
-        if batch:
-            _timed(segmenter.model.image_encoder)  # An error must come before minutes of timing.
-        vocabularies = compose_vocabularies(segmenter, SIZES)
-        encoder_ms, frame_ms, stages_ms, p95_ms = measure(segmenter, vocabularies, draw_scene(), frames)
-        device = device_name(segmenter.model.device)
-        results = {
-            "encoder_ms": encoder_ms,
-            "frame_ms": frame_ms,
-            "stages_ms": stages_ms,
-            "p95_ms": p95_ms,
-            "model": segmenter.model.name,
-            "device": device,
-        }
-        print_times(encoder_ms, frame_ms, stages_ms, p95_ms, device)
-        if batch:
-            results["batch_ms"] = measure_batch(segmenter.model.image_encoder, batch, frames)
-            console.print(Text(f"Network over {batch} images at once: {results['batch_ms']:.1f} ms"))
-        console.print(
-            Text(
-                f"Model {results['model']} on {device}; medians of {frames} frames, "
-                f"{'all words' if exhaustive else 'selected words'}. The first {len(NOUNS)} names went "
-                "through the text encoder; longer lists add adjectives, mixed into the nouns' embeddings "
-                "with some noise."
-            )
-        )
-        if json_file:
-            write_json(json_file, results)
+    segmenter = load_segmenter(load, replace(options, select=not exhaustive), models=models)
+    if batch:
+        _timed(segmenter.model.image_encoder)  # An error must come before minutes of timing.
+    device = device_name(segmenter.model.device)
+    vocabularies = compose_vocabularies(segmenter, SIZES)
+    results = measure(segmenter, vocabularies, draw_scene(), frames)
+    print_times(results, device)
+    results |= {"model": segmenter.model.name, "device": device}
+    if batch:
+        results["batch_ms"] = measure_batch(segmenter.model.image_encoder, batch, frames)
+        say(f"Network over {batch} images at once: {results['batch_ms']:.1f} ms")
+    say(
+        f"Model {segmenter.model.name} on {device}; medians of {frames} frames, "
+        f"{'all words' if exhaustive else 'selected words'}. The first {len(NOUNS)} names went through the "
+        "text encoder. Longer lists add adjectives: a noun's embedding with an adjective's and some noise."
+    )
+    write_json(json_file, results)
 
 
 def compose_vocabularies(segmenter: Segmenter, sizes: tuple[int, ...]) -> dict[int, WordEmbeddings]:
@@ -123,11 +106,8 @@ def compose_vocabularies(segmenter: Segmenter, sizes: tuple[int, ...]) -> dict[i
 def draw_scene() -> NDArray[np.uint8]:
     """A room with things in it, drawn: (480, 640, 3) uint8 RGB, the same each time."""
     shade = np.linspace(0.75, 1.0, HEIGHT, dtype=np.float32)[:, None, None]
-    scene = (
-        np.broadcast_to(np.array((205, 195, 180), np.float32) * shade, (HEIGHT, WIDTH, 3))
-        .astype(np.uint8)
-        .copy()
-    )
+    wall = np.array((205, 195, 180), np.float32) * shade  # (480, 1, 3)
+    scene = np.repeat(wall.astype(np.uint8), WIDTH, axis=1)
     cv2.rectangle(scene, (0, 330), (WIDTH, HEIGHT), (120, 85, 60), cv2.FILLED)
     cv2.rectangle(scene, (60, 60), (210, 200), (150, 190, 235), cv2.FILLED)
     cv2.rectangle(scene, (60, 60), (210, 200), (250, 250, 250), 6)
@@ -145,36 +125,33 @@ def draw_scene() -> NDArray[np.uint8]:
 
 def measure(
     segmenter: Segmenter, vocabularies: dict[int, WordEmbeddings], image: NDArray[np.uint8], frames: int
-) -> tuple[float, dict[str, float], dict[str, dict[str, float]], dict[str, float]]:
-    """Median milliseconds after a warm-up, everything in turn.
+) -> dict[str, Any]:
+    """Milliseconds, everything in turn: medians, and as p95_ms 95th percentiles.
 
     Returns:
-        The image encoder alone; the whole frame by vocabulary size; its stages by vocabulary size; and the
-        95th percentiles, of 'encoder' and of the whole frame by vocabulary size.
+        encoder_ms, of the image encoder alone; frame_ms and stages_ms, of the whole frame and of its stages,
+        by vocabulary size; p95_ms, of 'encoder' and of the whole frame by vocabulary size.
     """
-    encoder_ms: list[float] = []
-    frame_ms: dict[int, list[float]] = {size: [] for size in vocabularies}
-    stages_ms: dict[int, list[dict[str, float]]] = {size: [] for size in vocabularies}
-    for number in track(range(_WARM_UP + frames), "Timing", console=console, transient=True):
-        alone = segmenter.model.encode(image).stages_ms["encode"]
-        if number >= _WARM_UP:
-            encoder_ms.append(alone)
-        for size, words in vocabularies.items():
-            start = perf_counter()
-            result = segmenter.segment(image, words)
-            whole = (perf_counter() - start) * 1e3
-            if number >= _WARM_UP:
-                frame_ms[size].append(whole)
-                stages_ms[size].append(dict(result.stages_ms))
-    return (
-        _median(encoder_ms),
-        {str(size): _median(times) for size, times in frame_ms.items()},
-        {
-            str(size): {stage: _median([frame[stage] for frame in times]) for stage in times[-1]}
-            for size, times in stages_ms.items()
+
+    def segment(words: WordEmbeddings) -> Callable[[], Mapping[str, float]]:
+        return lambda: segmenter.segment(image, words).stages_ms
+
+    sizes = {str(size): segment(words) for size, words in vocabularies.items()}
+    times: dict[str, list[float]] = {name: [] for name in ("encoder", *sizes)}
+    stages: dict[str, list[Mapping[str, float]]] = {name: [] for name in times}
+    ways = {"encoder": lambda: segmenter.model.encode(image).stages_ms, **sizes}
+    for name, whole, parts in time_in_turn(ways, frames):
+        times[name].append(parts["encode"] if name == "encoder" else whole)
+        stages[name].append(parts)
+    return {
+        "encoder_ms": _median(times["encoder"]),
+        "frame_ms": {size: _median(times[size]) for size in sizes},
+        "stages_ms": {
+            size: {stage: _median([frame[stage] for frame in stages[size]]) for stage in stages[size][-1]}
+            for size in sizes
         },
-        {"encoder": _p95(encoder_ms), **{str(size): _p95(times) for size, times in frame_ms.items()}},
-    )
+        "p95_ms": {name: round(float(np.percentile(taken, 95)), 3) for name, taken in times.items()},
+    }
 
 
 def measure_batch(encoder: ImageEncoder, batch: int, runs: int) -> float:
@@ -197,29 +174,17 @@ def _median(times: list[float]) -> float:
     return round(float(np.median(times)), 3)
 
 
-def _p95(times: list[float]) -> float:
-    return round(float(np.percentile(times, 95)), 3)
-
-
-def print_times(
-    encoder_ms: float,
-    frame_ms: dict[str, float],
-    stages_ms: dict[str, dict[str, float]],
-    p95_ms: dict[str, float],
-    device: str,
-) -> None:
+def print_times(results: dict[str, Any], device: str) -> None:
     """Print what `measure` gives, for a device."""
-    table = Table("ms", *(f"{int(size):,} names" for size in frame_ms), caption=device)
-    table.add_row("frame", *(f"{whole:.1f}" for whole in frame_ms.values()), style="bold")
-    table.add_row("95th percentile", *(f"{p95_ms[size]:.1f}" for size in frame_ms))
-    table.add_row(
-        "in encoders", *(f"{whole / encoder_ms:.2f}" for whole in frame_ms.values()), end_section=True
-    )
+    encoder_ms, frame_ms, stages_ms = results["encoder_ms"], results["frame_ms"], results["stages_ms"]
+    rows = [
+        ["frame", *(f"{whole:.1f}" for whole in frame_ms.values())],
+        ["95th percentile", *(f"{results['p95_ms'][size]:.1f}" for size in frame_ms)],
+        ["in encoders", *(f"{whole / encoder_ms:.2f}" for whole in frame_ms.values())],
+    ]
     # Frames that are decided on a GPU have other stages than those whose vocabulary is too large for that.
     for stage in dict.fromkeys(stage for stages in stages_ms.values() for stage in stages):
         cells = (stages_ms[size].get(stage) for size in frame_ms)
-        table.add_row(stage, *("" if cell is None else f"{cell:.2f}" for cell in cells))
-    console.print(table)
-    console.print(
-        Text(f"Image encoder alone: {encoder_ms:.1f} ms, 95th percentile {p95_ms['encoder']:.1f} ms")
-    )
+        rows.append([stage, *("" if cell is None else f"{cell:.2f}" for cell in cells)])
+    print_table(["ms", *(f"{int(size):,} names" for size in frame_ms)], rows, device)
+    say(f"Image encoder alone: {encoder_ms:.1f} ms, 95th percentile {results['p95_ms']['encoder']:.1f} ms")

@@ -1,15 +1,20 @@
-"""What the commands share: the model, files, and how they end on a user's error."""
+"""What the commands share: options, the model, tables and files, and how they end on a user's error."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from time import perf_counter
 from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
 
 import ovs_ros
 from ovs_ros.evaluation.labelled_folder import WrongClassesError
@@ -18,6 +23,7 @@ from ovs_ros.runtime.files import write_atomically
 from ovs_ros.segmenter import Segmenter
 from ovs_ros.vocabulary.vocabulary import Vocabulary
 from ovs_ros.vocabulary.word_embeddings import WordEmbeddings
+from ovs_ros.vocabulary.yaml_io import load_vocabulary
 
 console = Console()
 _errors = Console(stderr=True)
@@ -25,13 +31,16 @@ _errors = Console(stderr=True)
 Item = TypeVar("Item")
 Read = TypeVar("Read")
 
-WordsOption = Annotated[str | None, typer.Option("--words", help="Names to look for, with commas between.")]
+WordsOption = Annotated[str | None, typer.Option("--words", help="Names to look for, separated by commas.")]
 VocabularyOption = Annotated[
     str | None,
     typer.Option(
         "--vocabulary",
         help="Names to look for: a YAML file, or a shipped vocabulary (home, office, street, warehouse).",
     ),
+]
+ModelsOption = Annotated[
+    Path | None, typer.Option(help="Another folder with the model's files, as `ovs train` writes them.")
 ]
 JsonOption = Annotated[Path | None, typer.Option("--json", help="Write the results to this file as JSON.")]
 
@@ -42,7 +51,7 @@ def user_errors() -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError, ModuleNotFoundError, WrongClassesError) as error:
-        _errors.print(f"Error: {error}", style="red", markup=False, highlight=False)
+        _errors.print(Text(f"Error: {error}", style="red"), soft_wrap=True)
         raise typer.Exit(2) from error
 
 
@@ -60,11 +69,34 @@ def load_segmenter(
         )
 
 
+def asked_vocabulary(words: str | None, vocabulary: str | None) -> Vocabulary:
+    """What --words or --vocabulary ask for.
+
+    Raises:
+        ValueError: both or neither are given, or the words cannot be.
+    """
+    if (words is None) == (vocabulary is None):
+        raise ValueError(
+            "expected either --words or --vocabulary, got " + ("neither" if words is None else "both")
+        )
+    if vocabulary is not None:
+        return load_vocabulary(vocabulary)
+    names = re.split(r"[,;，；、|]|\s\.\s", words or "")
+    return Vocabulary.from_names([name for name in names if name.strip()])
+
+
 def embed_words(segmenter: Segmenter, vocabulary: Vocabulary) -> WordEmbeddings:
     """Embed a vocabulary behind a progress bar."""
+    with embedding_bar(vocabulary) as progress:
+        return segmenter.embed(vocabulary, progress)
+
+
+@contextmanager
+def embedding_bar(vocabulary: Vocabulary) -> Iterator[Callable[[int, int], None]]:
+    """A bar for a vocabulary's words, and what moves it: of how many words how many are done."""
     with progress_bar() as bar:
         task = bar.add_task("Embedding words", total=len(vocabulary) + len(vocabulary.negatives))
-        return segmenter.embed(vocabulary, lambda done, total: bar.update(task, completed=done, total=total))
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def progress_bar() -> Progress:
@@ -83,14 +115,13 @@ class Skipped:
     """Items that could not be used: said at once, listed at the end, and told by the exit status."""
 
     def __init__(self) -> None:
-        self._reasons: list[str] = []
+        self._reasons: set[str] = set()
 
     def add(self, error: Exception) -> None:
         """Say why an item is skipped; once, if it is read several times."""
-        if str(error) in self._reasons:
-            return
-        self._reasons.append(str(error))
-        _errors.print(f"Skipped: {error}", style="yellow", markup=False, highlight=False)
+        if str(error) not in self._reasons:
+            self._reasons.add(str(error))
+            _errors.print(Text(f"Skipped: {error}", style="yellow"), soft_wrap=True)
 
     def __len__(self) -> int:
         """How many items were skipped."""
@@ -99,7 +130,7 @@ class Skipped:
     def end(self) -> None:
         """End the command with code 1 if anything was skipped."""
         if self._reasons:
-            _errors.print(f"{len(self)} skipped, see above", style="yellow", markup=False, highlight=False)
+            _errors.print(Text(f"{len(self)} skipped, see above", style="yellow"))
             raise typer.Exit(1)
 
 
@@ -125,6 +156,44 @@ def read_each(
         raise ValueError(f"expected images that can be read, got none among {len(items)}")
 
 
-def write_json(path: Path, results: Any) -> None:
-    """Write results, with a line end."""
-    write_atomically(path, (json.dumps(results, indent=2, ensure_ascii=False) + "\n").encode())
+def time_in_turn(ways: Mapping[str, Callable[[], Read]], runs: int) -> Iterator[tuple[str, float, Read]]:
+    """Run every way once in each of `runs` rounds, so that a machine that slows down slows all of them alike.
+
+    Yields:
+        After a warm-up, of each run its way, its milliseconds and what it returned.
+    """
+    warm_up = 3
+    with progress_bar() as bar:
+        for number in bar.track(range(warm_up + runs), description="Timing"):
+            for name, run in ways.items():
+                start = perf_counter()
+                result = run()
+                taken = (perf_counter() - start) * 1e3
+                if number >= warm_up:
+                    yield name, taken, result
+
+
+def say(text: str) -> None:
+    """Print a line, as it is."""
+    console.print(Text(text))
+
+
+def print_table(
+    heads: Sequence[str], rows: Iterable[Sequence[str | Text]], caption: str | None = None
+) -> None:
+    """Print a table; text is printed as it is."""
+    table = Table(*heads, caption=caption)
+    for row in rows:
+        table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
+    console.print(table)
+
+
+def rounded(value: float, digits: int = 4) -> float | None:
+    """A figure for JSON, which has no NaN."""
+    return None if math.isnan(value) else round(float(value), digits)
+
+
+def write_json(path: Path | None, results: Any) -> None:
+    """Write results, with a line end, if there is a path."""
+    if path is not None:
+        write_atomically(path, (json.dumps(results, indent=2, ensure_ascii=False) + "\n").encode())

@@ -1,39 +1,33 @@
 """`ovs evaluate`: how well the model names the pixels of a labelled set of images."""
 
-from collections.abc import Iterable
+import resource
+import sys
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
 from numpy.typing import NDArray
-from rich.table import Table
-from rich.text import Text
 
 from ovs_ros.cli.common import (
     JsonOption,
+    ModelsOption,
     Skipped,
-    console,
     embed_words,
     load_segmenter,
+    print_table,
     read_each,
-    user_errors,
-    write_json,
-)
-from ovs_ros.cli.measures import (
-    Agreement,
-    CalibrationReport,
-    Measure,
-    SelectionReport,
-    peak_memory_mb,
     rounded,
+    write_json,
 )
 from ovs_ros.cli.options import with_flags
 from ovs_ros.cli.prediction_sets import evaluate_prediction_sets
 from ovs_ros.evaluation.labelled_folder import IGNORED, load_labelled_set
-from ovs_ros.evaluation.metrics import SelectionRecall
+from ovs_ros.evaluation.metrics import ConfusionMatrix, SelectionRecall
+from ovs_ros.evaluation.temperature_scaling import Reliability
 from ovs_ros.options import LoadOptions, SegmenterOptions
 from ovs_ros.runtime.processor import device_name
 from ovs_ros.segmenter import Segmenter
@@ -84,9 +78,7 @@ def evaluate(
             "with their true name. They are fitted to half of the images.",
         ),
     ] = None,
-    models: Annotated[
-        Path | None, typer.Option(help="Another folder with the model's files, as `ovs train` writes them.")
-    ] = None,
+    models: ModelsOption = None,
     network_file: Annotated[
         Path | None, typer.Option(help="Another network than the model's, as `ovs train network` exports it.")
     ] = None,
@@ -100,111 +92,110 @@ def evaluate(
     The class names are the vocabulary, each pixel gets one of them, and the mean is over the classes that
     occur in the labels. Labels are line numbers of the class file from 0; 255 is left out.
     """
-    with user_errors():
-        dataset = load_labelled_set(folder, labels, classes)
-        names = dataset.names
-        held_out = frozenset() if split_words is None else _held_out(split_words, names)
-        vocabulary = _with_distractors(names, distractors)
-        if images is not None:
-            dataset = dataset.spread(images)
-        segmenter = load_segmenter(load, options, models=models, network_file=network_file)
-        seen_names = segmenter.model.seen_names - {name_key(name) for name in held_out}
-        segmenter = replace(segmenter, model=replace(segmenter.model, seen_names=seen_names))
-        words = embed_words(segmenter, vocabulary)
-        skipped = Skipped()
-        sets = (
-            None
-            if conformal is None
-            else evaluate_prediction_sets(segmenter, words, dataset, conformal, skipped)
-        )
-        agreement = Agreement(names, held_out)
-        measures: list[Measure] = [agreement, SelectionReport(len(names)), CalibrationReport()]
-        runs = [_Run(segmenter, segmenter.options, measures)]
-        kept = SelectionRecall(len(names))
+    dataset = load_labelled_set(folder, labels, classes)
+    names = dataset.names
+    held_out = frozenset() if split_words is None else _held_out(split_words, names)
+    vocabulary = _with_distractors(names, distractors)
+    if images is not None:
+        dataset = dataset.spread(images)
+    segmenter = load_segmenter(load, options, models=models, network_file=network_file)
+    seen_names = segmenter.model.seen_names - {name_key(name) for name in held_out}
+    segmenter = replace(segmenter, model=replace(segmenter.model, seen_names=seen_names))
+    words = embed_words(segmenter, vocabulary)
+    skipped = Skipped()
+    sets = (
+        {}
+        if conformal is None
+        else {"conformal": evaluate_prediction_sets(segmenter, words, dataset, conformal, skipped)}
+    )
+    first = _Run(segmenter, names)
+    every = _Run(replace(segmenter, options=replace(segmenter.options, select=False)), names)
+    kept = SelectionRecall(len(names))
+    for _, (image, truth) in read_each(range(len(dataset)), dataset.read, skipped, "Evaluating"):
+        result = first.add(image, truth, words)
         if compare:
-            runs.append(
-                _Run(segmenter, replace(segmenter.options, select=False), [Agreement(names, held_out)])
-            )
-        for _, (image, truth) in read_each(range(len(dataset)), dataset.read, skipped, "Evaluating"):
-            first, *others = (run.add(image, truth, words) for run in runs)
-            for every in others:
-                kept.add(np.where(every.labels == truth, truth, IGNORED), first.selected_ids)
-        done = len(dataset) - len(skipped)
-        results = _results(runs[0], done, len(vocabulary))
-        rows = [row for measure in measures for row in measure.rows()]
-        rows += [
-            ("ms per image", f"{runs[0].ms:.1f}"),
-            ("measured on", device_name(segmenter.model.device)),
-            ("peak memory", f"{peak_memory_mb():.0f} MB"),
-        ]
-        if compare:
-            slow = runs[1]
-            speedup = slow.median_ms / runs[0].median_ms
-            results["exhaustive"] = {
-                **slow.measures[0].results(),
-                "ms_per_image": round(slow.ms, 2),
-                "speedup": round(speedup, 3),
-                "kept": rounded(kept.recall),
-            }
-            rows += [(f"exhaustive: {name}", value) for name, value in slow.measures[0].rows()]
-            rows += [
-                ("exhaustive: ms per image", f"{slow.ms:.1f}"),
-                ("exhaustive in selected, medians of the time", f"{speedup:.2f}"),
-                ("selection recall, of what exhaustive gets right", f"{kept.recall:.4f}"),
-            ]
-        if sets is not None:
-            results["conformal"] = sets
-            rows += [(f"prediction sets: {key.replace('_', ' ')}", str(value)) for key, value in sets.items()]
-        results["mistaken_for"] = {
-            name: {other: rounded(share)} for name, (other, share) in _mistaken(agreement).items()
+            exhaustive = every.add(image, truth, words)
+            kept.add(np.where(exhaustive.labels == truth, truth, IGNORED), result.selected_ids)
+    results: dict[str, Any] = {
+        **_agreement(first.matrix, names, held_out),
+        "images": len(dataset) - len(skipped),
+        "ms_per_image": round(float(np.mean(first.times_ms)), 2),
+        "model": segmenter.model.name,
+        "selection": {
+            "recall": rounded(first.selection.recall),
+            "recall_any": rounded(first.selection.recall_any),
+            "survivors": rounded(first.selection.mean_survivors),
+        },
+        "ece": rounded(first.reliability.error()),
+        "mean_confidence": rounded(first.reliability.mean_confidence),
+        "names": len(vocabulary),
+        "device": device_name(segmenter.model.device),
+        "peak_memory_mb": _peak_memory_mb(),
+    }
+    if compare:
+        results["exhaustive"] = {
+            **_agreement(every.matrix, names, held_out),
+            "ms_per_image": round(float(np.mean(every.times_ms)), 2),
+            # Of medians, which a busy moment does not move.
+            "speedup": round(float(np.median(every.times_ms) / np.median(first.times_ms)), 3),
+            "kept": rounded(kept.recall),
         }
-        _print(agreement, rows)
-        console.print(Text(f"{done} images, {len(vocabulary)} names, model {segmenter.model.name}"))
-        if json_file:
-            write_json(json_file, results)
-        skipped.end()
+    results |= sets
+    # Of each class with mistakes: what it was most often taken for, and for what share of its pixels.
+    others = [*names, "none of the classes"]
+    results["mistaken_for"] = {
+        name: {others[other]: rounded(share)}
+        for name, other, share in zip(names, *first.matrix.mistaken, strict=True)
+        if share > 0
+    }
+    _print(results)
+    write_json(json_file, results)
+    skipped.end()
 
 
 class _Run:
-    """One way to segment the images, with what is measured of it."""
+    """One way to segment the images, and what is counted of it."""
 
-    def __init__(self, segmenter: Segmenter, options: SegmenterOptions, measures: list[Measure]) -> None:
+    def __init__(self, segmenter: Segmenter, names: list[str]) -> None:
         self.segmenter = segmenter
-        self.options = options
-        self.measures = measures
-        self._times_ms: list[float] = []
+        self.matrix = ConfusionMatrix(len(names))
+        self.selection = SelectionRecall(len(names))
+        self.reliability = Reliability()
+        self.times_ms: list[float] = []
 
     def add(self, image: NDArray[np.uint8], truth: NDArray[np.uint8], words: WordEmbeddings) -> Segmentation:
-        """Segment an image, and measure."""
+        """Segment an image, and count. A class's index is its id in the result."""
         start = perf_counter()
-        result = self.segmenter.segment(image, words, self.options)
-        self._times_ms.append((perf_counter() - start) * 1e3)
-        for measure in self.measures:
-            measure.add(truth, result)
+        result = self.segmenter.segment(image, words)
+        self.times_ms.append((perf_counter() - start) * 1e3)
+        self.matrix.add(truth, result.labels)
+        self.selection.add(truth, result.selected_ids)
+        # Nothing is claimed of pixels without a name.
+        named = (truth != IGNORED) & (result.labels != result.unknown_id)
+        self.reliability.add(result.confidence[named], result.labels[named] == truth[named])
         return result
 
-    @property
-    def ms(self) -> float:
-        """Mean milliseconds an image."""
-        return float(np.mean(self._times_ms))
 
-    @property
-    def median_ms(self) -> float:
-        """The median, which a busy moment does not move."""
-        return float(np.median(self._times_ms))
-
-
-def _results(run: _Run, images: int, names: int) -> dict[str, object]:
-    first, *others = run.measures
-    results: dict[str, object] = {
-        **first.results(),
-        "images": images,
-        "ms_per_image": round(run.ms, 2),
-        "model": run.segmenter.model.name,
+def _agreement(matrix: ConfusionMatrix, names: list[str], held_out: frozenset[str]) -> dict[str, Any]:
+    """mIoU, pixel accuracy, IoU by class and, where names are held out, the mIoU of both kinds."""
+    results = {
+        "miou": rounded(matrix.mean_iou),
+        "pixel_accuracy": rounded(matrix.pixel_accuracy),
+        "per_class": dict(zip(names, map(rounded, matrix.iou), strict=True)),
     }
-    for measure in others:
-        results |= measure.results()
-    return {**results, "names": names, "peak_memory_mb": peak_memory_mb()}
+    if held_out:
+        for key, out in (("seen", False), ("held_out", True)):
+            iou = matrix.iou[[(name in held_out) == out for name in names]]
+            iou = iou[~np.isnan(iou)]
+            results[key] = {"miou": rounded(iou.mean()) if iou.size else None, "classes": iou.size}
+    return results
+
+
+def _peak_memory_mb() -> float:
+    """The most memory that this process ever held, in megabytes of 10^6 bytes."""
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Bytes on macOS, else KiB.
+    return round(most * (1 if sys.platform == "darwin" else 1024) / 1e6, 1)
 
 
 def _held_out(file: Path, names: Iterable[str]) -> frozenset[str]:
@@ -227,25 +218,24 @@ def _with_distractors(names: list[str], file: Path | None) -> Vocabulary:
     return Vocabulary.from_names([*names, *(name for key, name in more.items() if key not in known)])
 
 
-def _mistaken(agreement: Agreement) -> dict[str, tuple[str, float]]:
-    """Of each class with mistakes: what it was most often taken for, and what share of its pixels was."""
-    others = [*agreement.names, "none of the classes"]
-    pairs = zip(agreement.names, *agreement.matrix.mistaken, strict=True)
-    return {name: (others[other], float(share)) for name, other, share in pairs if share > 0}
+def _print(results: dict[str, Any]) -> None:
+    """The classes, the best first, and every figure of the JSON under its key there."""
+    per_class, mistaken = results["per_class"], results["mistaken_for"]
+    rows = []
+    for name in sorted(per_class, key=lambda name: -1 if per_class[name] is None else -per_class[name]):
+        for other, share in mistaken.get(name, {"": None}).items():
+            taken = "" if share is None else f"{share:.0%} {other}"
+        rows.append([name, "does not occur" if per_class[name] is None else f"{per_class[name]:.3f}", taken])
+    print_table(["class", "IoU", "most often mistaken for"], rows)
+    print_table(["measure", "value"], _figures(results))
 
 
-def _print(agreement: Agreement, rows: list[tuple[str, str]]) -> None:
-    table, mistaken = Table("class", "IoU", "most often mistaken for"), _mistaken(agreement)
-    pairs = zip(agreement.names, agreement.matrix.iou, strict=True)
-    for name, value in sorted(pairs, key=lambda pair: -np.nan_to_num(pair[1], nan=-1)):
-        other, share = mistaken.get(name, ("", 0.0))
-        table.add_row(
-            Text(name),
-            "does not occur" if np.isnan(value) else f"{value:.3f}",
-            Text(f"{share:.0%} {other}" if other else ""),
-        )
-    console.print(table)
-    summary = Table("measure", "value")
-    for name, value in rows:
-        summary.add_row(Text(name), value)
-    console.print(summary)
+def _figures(results: dict[str, Any], within: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in results.items():
+        if key in ("per_class", "mistaken_for"):
+            continue
+        name = f"{within}{key.replace('_', ' ')}"
+        if isinstance(value, dict):
+            yield from _figures(value, f"{name}: ")
+        else:
+            yield name, "–" if value is None else str(value)

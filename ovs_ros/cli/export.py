@@ -1,15 +1,15 @@
 """`ovs export`: write a torch model as a folder that needs no torch."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from time import perf_counter
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
-from rich.table import Table
 
-from ovs_ros.cli.common import console, user_errors
+from ovs_ros.cli.common import console, print_table, say, time_in_turn
+from ovs_ros.cli.options import with_flags
 from ovs_ros.encoders.embedded import PRESETS
 from ovs_ros.encoders.model_file import ModelFile, find_model_file, read_model_file
 from ovs_ros.encoders.patches import PatchGrid, fit_grid
@@ -19,9 +19,8 @@ from ovs_ros.runtime.processor import device_name
 if TYPE_CHECKING:
     from ovs_ros.encoders.clip.dense_model import DenseModel
 
-_WARM_UP = 2
 
-
+@with_flags()
 def export(
     model: Annotated[str, typer.Argument(help="A model file (YAML), or the name of a shipped one.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")],
@@ -42,34 +41,31 @@ def export(
     Every file is run once beside torch and must give the same: cosines of at least 0.9999 in fp32, of 0.999
     in fp16 and int8. The folder is a model: name it as `model` in a model file.
     """
-    with user_errors():
-        file = _model_file(model)
-        height, width = _size(size)
-        from ovs_ros.encoders.clip.imports import import_open_clip
+    file = _model_file(model)
+    height, width = _size(size)
+    from ovs_ros.encoders.clip.imports import import_open_clip
 
-        import_open_clip()  # First, because its error says what to install.
-        from ovs_ros.encoders.clip.export import export_model
-        from ovs_ros.zoo.families import load_dense_model
+    import_open_clip()  # First, because its error says what to install.
+    from ovs_ros.encoders.clip.export import export_model
+    from ovs_ros.zoo.families import load_dense_model
 
-        with console.status("Loading the model"):
-            dense = load_dense_model(file)
-        grid = fit_grid(height, width, patches=file.patches, patch=dense.stride)
-        console.print(
-            f"{dense.name}: {grid.rows} x {grid.columns} patches of {grid.patch} pixels", markup=False
+    with console.status("Loading the model"):
+        dense = load_dense_model(file)
+    grid = fit_grid(height, width, patches=file.patches, patch=dense.stride)
+    say(f"{dense.name}: {grid.rows} x {grid.columns} patches of {grid.patch} pixels")
+    with console.status("Writing and checking"):
+        export_model(
+            dense, output, grid, templates=file.templates, half=fp16, int8=int8, report=_print_parity
         )
-        with console.status("Writing and checking"):
-            export_model(
-                dense, output, grid, templates=file.templates, half=fp16, int8=int8, report=_print_parity
-            )
-        if compare:
-            precisions = ["fp32", *(["int8"] if int8 else [])]
-            _print_times(time_in_turn(dense, output, grid, precisions, compare, threads), threads)
+    if compare:
+        precisions = ["fp32", *(["int8"] if int8 else [])]
+        _print_times(_times(dense, output, grid, precisions, compare, threads), threads)
 
 
-def time_in_turn(
+def _times(
     model: "DenseModel", folder: Path, grid: PatchGrid, precisions: list[str], frames: int, threads: int
 ) -> dict[str, list[float]]:
-    """Milliseconds of each frame, torch and ONNX Runtime one after the other, so that all see the same load.
+    """Milliseconds of each frame, torch and ONNX Runtime in turn.
 
     The first is open_clip's own forward pass of the image tower where the model has one.
 
@@ -96,20 +92,12 @@ def time_in_turn(
     ways["dense features in eager torch"] = lambda: graph(image)
     for precision in precisions:
         session = open_session(folder / image_file(precision), threads=threads)
-        ways[f"ONNX Runtime, {precision}"] = _runner(session, picture)
+        ways[f"ONNX Runtime, {precision}"] = partial(session.run, None, {"image": picture})
     times: dict[str, list[float]] = {name: [] for name in ways}
-    with torch.inference_mode(), console.status("Timing"):
-        for number in range(_WARM_UP + frames):
-            for name, run in ways.items():
-                start = perf_counter()
-                run()
-                if number >= _WARM_UP:
-                    times[name].append((perf_counter() - start) * 1e3)
+    with torch.inference_mode():
+        for name, ms, _ in time_in_turn(ways, frames):
+            times[name].append(ms)
     return times
-
-
-def _runner(session: Any, picture: Any) -> Callable[[], Any]:
-    return lambda: session.run(None, {"image": picture})
 
 
 def _model_file(name: str) -> ModelFile:
@@ -119,13 +107,9 @@ def _model_file(name: str) -> ModelFile:
         ValueError: it means the embedded model, or one that was exported already.
     """
     file = None if name in PRESETS else read_model_file(find_model_file(name))
-    if file is None or file.embedded:
+    if file is None or file.embedded or file.exported:
         raise ValueError(
             f"expected a model that runs with torch, got {name}, which is ONNX already; use it as it is"
-        )
-    if file.exported:
-        raise ValueError(
-            f"expected a model that runs with torch, got {file.model}, which was exported already"
         )
     if file.window:
         raise ValueError(
@@ -144,15 +128,18 @@ def _size(text: str) -> tuple[int, int]:
 
 def _print_parity(file: str, parities: Mapping[str, Parity]) -> None:
     figures = "; ".join(f"{name}: {parity}" for name, parity in parities.items())
-    console.print(f"{file}: cosines with torch: {figures}", markup=False, highlight=False, soft_wrap=True)
+    say(f"{file}: cosines with torch: {figures}")
 
 
 def _print_times(times: Mapping[str, list[float]], threads: int) -> None:
     """The lower quartile: least disturbed by other work on the machine."""
-    first = np.percentile(next(iter(times.values())), 25)
-    heads = (f"ms, {threads} threads", "lower quartile", "median", "times as fast")
-    table = Table(*heads, caption=device_name("cpu"))
-    for name, values in times.items():
-        quartile = np.percentile(values, 25)
-        table.add_row(name, f"{quartile:.0f}", f"{np.median(values):.0f}", f"{first / quartile:.2f}")
-    console.print(table)
+    quartiles = {name: float(np.percentile(values, 25)) for name, values in times.items()}
+    first = next(iter(quartiles.values()))
+    print_table(
+        [f"ms, {threads} threads", "lower quartile", "median", "times as fast"],
+        [
+            [name, f"{quartile:.0f}", f"{np.median(times[name]):.0f}", f"{first / quartile:.2f}"]
+            for name, quartile in quartiles.items()
+        ],
+        device_name("cpu"),
+    )

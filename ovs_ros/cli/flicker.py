@@ -8,23 +8,22 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 from numpy.typing import NDArray
-from rich.table import Table
-from rich.text import Text
 
 from ovs_ros.cli.common import (
     JsonOption,
     Skipped,
     VocabularyOption,
     WordsOption,
-    console,
+    asked_vocabulary,
     embed_words,
     load_segmenter,
+    print_table,
     read_each,
-    user_errors,
+    rounded,
+    say,
     write_json,
 )
 from ovs_ros.cli.options import with_flags
-from ovs_ros.cli.segment import asked_vocabulary
 from ovs_ros.evaluation.flicker import Flicker
 from ovs_ros.geometry.flow import DownscaledFrame
 from ovs_ros.geometry.reprojection import Sight
@@ -63,35 +62,51 @@ def flicker(
     'other than unfiltered' is the share of pixels that the filter gives another name: what freezes names has
     little flicker, and much of that.
     """
-    with user_errors():
-        recording = RgbdFolder(folder)
-        names = recording.names[:frames]
-        asked = asked_vocabulary(words, vocabulary)
-        segmenter = load_segmenter(load, options)
-        embedded = embed_words(segmenter, asked)
-        ways = [
-            _Way(name, seconds, make(seconds))
-            for seconds in (temporal_filter_time or [NodeOptions.temporal_filter_time])
-            for name, make in (("flow", flow_filter), ("pose", pose_filter))
-        ]
-        off, skipped = Flicker(), Skipped()
-        stamps = {name: number / rate for number, name in enumerate(names)}
-        for name, (image, sight) in read_each(names, recording.read, skipped, "Segmenting"):
-            result = segmenter.segment(image, embedded)
-            off.add(result.labels, sight)
-            for way in ways:
-                way.add(result, stamps[name], image, sight)
-        results: dict[str, Any] = {
-            "frames": len(names) - len(skipped),
-            "compared_share": _rounded(off.compared / max(off.seen, 1)),
-            "flicker": _rounded(off.rate),
-            "filtered": [way.report() for way in ways],
-            "model": segmenter.model.name,
-        }
-        _print(results)
-        if json_file:
-            write_json(json_file, results)
-        skipped.end()
+    recording = RgbdFolder(folder)
+    names = recording.names[:frames]
+    asked = asked_vocabulary(words, vocabulary)
+    segmenter = load_segmenter(load, options)
+    embedded = embed_words(segmenter, asked)
+    ways = [
+        _Way(name, seconds, make(seconds))
+        for seconds in (temporal_filter_time or [NodeOptions.temporal_filter_time])
+        for name, make in (("flow", flow_filter), ("pose", pose_filter))
+    ]
+    off, skipped = Flicker(), Skipped()
+    stamps = {name: number / rate for number, name in enumerate(names)}
+    for name, (image, sight) in read_each(names, recording.read, skipped, "Segmenting"):
+        result = segmenter.segment(image, embedded)
+        off.add(result.labels, sight)
+        for way in ways:
+            way.add(result, stamps[name], image, sight)
+    done, compared = len(names) - len(skipped), off.compared / max(off.seen, 1)
+    reports = [way.report() for way in ways]
+    print_table(
+        ["temporal filter", "time constant", "flicker", "other than unfiltered", "ms per frame"],
+        [
+            ["off", "", _shown(off.rate), "", ""],
+            *(
+                [
+                    way["temporal_filter"],
+                    f"{way['temporal_filter_time']:g} s",
+                    _shown(way["flicker"]),
+                    _shown(way["other_than_unfiltered"]),
+                    f"{way['ms_per_frame']:.1f}",
+                ]
+                for way in reports
+            ),
+        ],
+    )
+    say(f"{done} frames; {compared:.0%} of the pixels could be compared. Model {segmenter.model.name}.")
+    results = {
+        "frames": done,
+        "compared_share": rounded(compared),
+        "flicker": rounded(off.rate),
+        "filtered": reports,
+        "model": segmenter.model.name,
+    }
+    write_json(json_file, results)
+    skipped.end()
 
 
 @dataclass
@@ -122,35 +137,11 @@ class _Way:
         return {
             "temporal_filter": self.name,
             "temporal_filter_time": self.seconds,
-            "flicker": _rounded(self.flicker.rate),
-            "other_than_unfiltered": _rounded(float(np.mean(self.differs))),
+            "flicker": rounded(self.flicker.rate),
+            "other_than_unfiltered": rounded(float(np.mean(self.differs))),
             "ms_per_frame": round(float(np.median(self.times_ms)), 2),
         }
 
 
-def _rounded(value: float) -> float | None:
-    """Four digits; JSON has no NaN."""
-    return None if np.isnan(value) else round(value, 4)
-
-
-def _print(results: dict[str, Any]) -> None:
-    def share(value: float | None) -> str:
-        return "nothing to compare" if value is None else f"{value:.1%}"
-
-    table = Table("temporal filter", "time constant", "flicker", "other than unfiltered", "ms per frame")
-    table.add_row("off", "", share(results["flicker"]), "", "")
-    for way in results["filtered"]:
-        table.add_row(
-            way["temporal_filter"],
-            f"{way['temporal_filter_time']:g} s",
-            share(way["flicker"]),
-            share(way["other_than_unfiltered"]),
-            f"{way['ms_per_frame']:.1f}",
-        )
-    console.print(table)
-    console.print(
-        Text(
-            f"{results['frames']} frames; {results['compared_share']:.0%} of the pixels could be compared. "
-            f"Model {results['model']}."
-        )
-    )
+def _shown(share: float | None) -> str:
+    return "nothing to compare" if share is None or np.isnan(share) else f"{share:.1%}"

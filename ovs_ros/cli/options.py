@@ -15,7 +15,8 @@ def with_flags(leave_out: Iterable[str] = ()) -> Callable[[Callable[..., None]],
     """Give a command a flag for each option of its parameters that are dataclasses of options.
 
     A command with the parameter `options: SegmenterOptions` gets `--threshold`, `--select/--no-select` and so
-    on, and is called with the dataclass. Values are checked as everywhere else (`Option.checked`).
+    on, and is called with the dataclass. Values are checked as everywhere else (`Option.checked`). A user's
+    error ends the command in one line.
 
     Args:
         leave_out: options that get no flag, and keep their defaults.
@@ -34,7 +35,7 @@ def with_flags(leave_out: Iterable[str] = ()) -> Callable[[Callable[..., None]],
             with user_errors():
                 for name, options in groups.items():
                     given[name] = hints[name](**{option: given.pop(option) for option in options})
-            command(**given)
+                command(**given)
 
         parameters: list[Parameter] = []
         for parameter in signature(command).parameters.values():

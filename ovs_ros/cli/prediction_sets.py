@@ -4,8 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ovs_ros.cli.common import Skipped, read_each
-from ovs_ros.cli.measures import rounded
+from ovs_ros.cli.common import Skipped, read_each, rounded
 from ovs_ros.evaluation.conformal import cover, fit_limit, image_score, softmax
 from ovs_ros.evaluation.labelled_folder import IGNORED, LabelledSet
 from ovs_ros.segmenter import Segmenter

@@ -1,7 +1,6 @@
 """`ovs segment`: name the pixels of images or of a video."""
 
-import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from time import time
 from typing import Annotated
@@ -10,7 +9,6 @@ import cv2
 import numpy as np
 import typer
 from numpy.typing import NDArray
-from rich.table import Table
 from rich.text import Text
 
 from ovs_ros.cli.common import (
@@ -18,11 +16,13 @@ from ovs_ros.cli.common import (
     Skipped,
     VocabularyOption,
     WordsOption,
-    console,
+    asked_vocabulary,
     embed_words,
     load_segmenter,
+    print_table,
     progress_bar,
-    user_errors,
+    read_each,
+    say,
     write_json,
 )
 from ovs_ros.cli.options import with_flags
@@ -34,7 +34,6 @@ from ovs_ros.steps.segmentation import Segmentation
 from ovs_ros.steps.temporal_filter import flow_filter
 from ovs_ros.vocabulary.linter import lint
 from ovs_ros.vocabulary.vocabulary import Vocabulary
-from ovs_ros.vocabulary.yaml_io import load_vocabulary
 
 _JSON_EVERY_S = 10.0
 """How often the JSON is written while images are done."""
@@ -72,120 +71,79 @@ def segment(
 
     A video's frames are numbered from 0. The JSON has, for each image, its categories with ids and shares.
     """
-    with user_errors():
-        asked = asked_vocabulary(words, vocabulary)
-        over_time = NodeOptions(
-            temporal_filter=temporal_filter,  # type: ignore[arg-type]  # checked there
-            temporal_filter_time=temporal_filter_time,
-        )
-        if over_time.temporal_filter == "pose":
-            raise ValueError(
-                "expected --temporal-filter off or flow, got pose, which needs depth and poses: the node and "
-                "`ovs flicker` take them"
-            )
-        flow = over_time.temporal_filter == "flow"
-        stream = flow_filter(over_time.temporal_filter_time) if flow else None
-        total = _count(source)
-        rate = _video_rate(source) or rate
-        if source.is_dir() and output.resolve() == source.resolve():
-            raise ValueError(
-                f"expected another folder for the results than that of the images, got {output}; the "
-                "next run would take the results for images"
-            )
-        segmenter = load_segmenter(load, options)
-        for finding in lint(asked, reads=segmenter.model.text_encoder.reads):
-            console.print(Text(f"Note: {finding.message}"))
-        embedded = embed_words(segmenter, asked)
-        output.mkdir(parents=True, exist_ok=True)
-        skipped = Skipped()
-        reports: list[dict[str, object]] = []
-        written = time()
-        pixels = np.zeros(65536)
-        with progress_bar() as bar:
-            for name, image in bar.track(_images(source, skipped), total=total, description="Segmenting"):
-                result = segmenter.segment(image, embedded)
-                if stream is not None:
-                    result = stream.apply(result, len(reports) / rate, DownscaledFrame.of(image))
-                write_image(output / f"{name}_labels.png", result.labels)
-                picture = overlay(image, result.labels, asked, alpha)
-                write_image(output / f"{name}_overlay.png", with_legend(picture, result))
-                reports.append(_report(name, result))
-                pixels[result.selected_ids] += result.shares
-                if json_file and time() - written > _JSON_EVERY_S:
-                    written = time()
-                    write_json(json_file, {"model": segmenter.model.name, "images": reports})
-        if reports:
-            console.print(_table(asked, pixels / len(reports)))
-        console.print(Text(f"{len(reports)} image(s) in {output}"))
-        if json_file:
-            write_json(json_file, {"model": segmenter.model.name, "images": reports})
-        skipped.end()
-
-
-def asked_vocabulary(words: str | None, vocabulary: str | None) -> Vocabulary:
-    """What --words or --vocabulary ask for.
-
-    Raises:
-        ValueError: both or neither are given, or the words cannot be.
-    """
-    if (words is None) == (vocabulary is None):
+    asked = asked_vocabulary(words, vocabulary)
+    over_time = NodeOptions(
+        temporal_filter=temporal_filter,  # type: ignore[arg-type]  # checked there
+        temporal_filter_time=temporal_filter_time,
+    )
+    if over_time.temporal_filter == "pose":
         raise ValueError(
-            "expected either --words or --vocabulary, got " + ("neither" if words is None else "both")
+            "expected --temporal-filter off or flow, got pose, which needs depth and poses: the node and "
+            "`ovs flicker` take them"
         )
-    if vocabulary is not None:
-        return load_vocabulary(vocabulary)
-    names = re.split(r"[,;，；、|]|\s\.\s", words or "")
-    return Vocabulary.from_names([name for name in names if name.strip()])
+    flow = over_time.temporal_filter == "flow"
+    stream = flow_filter(over_time.temporal_filter_time) if flow else None
+    if source.is_dir() and output.resolve() == source.resolve():
+        raise ValueError(
+            f"expected another folder for the results than that of the images, got {output}; the "
+            "next run would take the results for images"
+        )
+    segmenter = load_segmenter(load, options)
+    for finding in lint(asked, reads=segmenter.model.text_encoder.reads):
+        say(f"Note: {finding.message}")
+    embedded = embed_words(segmenter, asked)
+    output.mkdir(parents=True, exist_ok=True)
+    skipped = Skipped()
+    images, own_rate = _open_source(source, skipped)
+    reports: list[dict[str, object]] = []
+    written = time()
+    pixels = np.zeros(65536)
+    for name, image in images:
+        result = segmenter.segment(image, embedded)
+        if stream is not None:
+            result = stream.apply(result, len(reports) / (own_rate or rate), DownscaledFrame.of(image))
+        write_image(output / f"{name}_labels.png", result.labels)
+        picture = overlay(image, result.labels, asked, alpha)
+        write_image(output / f"{name}_overlay.png", with_legend(picture, result))
+        reports.append(_report(name, result))
+        pixels[result.selected_ids] += result.shares
+        if time() - written > _JSON_EVERY_S:
+            written = time()
+            write_json(json_file, {"model": segmenter.model.name, "images": reports})
+    if reports:
+        _print(asked, pixels / len(reports))
+    say(f"{len(reports)} image(s) in {output}")
+    write_json(json_file, {"model": segmenter.model.name, "images": reports})
+    skipped.end()
 
 
-def _count(source: Path) -> int | None:
-    """How many images there are to do; None where a video does not tell."""
+def _open_source(source: Path, skipped: Skipped) -> tuple[Iterable[tuple[str, NDArray[np.uint8]]], float]:
+    """Names and RGB images behind a progress bar, and how many a second; 0 where the source does not tell.
+
+    Of a folder, images that cannot be read are skipped.
+    """
     if source.is_dir():
-        return len(list_images(source))
+        images = list_images(source)
+        names = dict(zip(images, output_names(images), strict=True))
+        read = read_each(images, read_image, skipped, "Segmenting")
+        return ((names[path], image) for path, image in read), 0
     if not source.exists():
         raise FileNotFoundError(f"expected an image, a folder or a video at {source}, and there is nothing")
     if source.suffix.lower() in IMAGE_SUFFIXES:
-        return 1
+        return [(source.stem, read_image(source))], 0
     video = cv2.VideoCapture(str(source))
-    frames = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
-    video.release()
-    return frames if frames > 0 else None
+    return _frames(video, source), video.get(cv2.CAP_PROP_FPS)
 
 
-def _video_rate(source: Path) -> float | None:
-    """Frames a second; None where the source is no video or does not tell."""
-    if source.is_dir() or source.suffix.lower() in IMAGE_SUFFIXES:
-        return None
-    video = cv2.VideoCapture(str(source))
-    rate = float(video.get(cv2.CAP_PROP_FPS))
-    video.release()
-    return rate if rate > 0 else None
-
-
-def _images(source: Path, skipped: Skipped) -> Iterator[tuple[str, NDArray[np.uint8]]]:
-    """Names and RGB images. Of a folder, images that cannot be read are skipped."""
-    if source.is_dir():
-        images = list_images(source)
-        for path, name in zip(images, output_names(images), strict=True):
-            try:
-                image = read_image(path)
-            except (ValueError, OSError) as error:
-                skipped.add(error)
-            else:
-                yield name, image
-        return
-    if source.suffix.lower() in IMAGE_SUFFIXES:
-        yield source.stem, read_image(source)
-        return
-    video = cv2.VideoCapture(str(source))
+def _frames(video: cv2.VideoCapture, source: Path) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+    count = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
     number = 0
-    while True:
-        read, frame = video.read()
-        if not read:
-            break
-        yield f"{source.stem}_{number:06d}", cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
-        number += 1
-    video.release()
+    with progress_bar() as bar:
+        task = bar.add_task("Segmenting", total=count if count > 0 else None)
+        while (read := video.read())[0]:
+            yield f"{source.stem}_{number:06d}", cv2.cvtColor(read[1], cv2.COLOR_BGR2RGB)
+            number += 1
+            bar.advance(task)
     if number == 0:
         raise ValueError(
             f"expected an image or a video in {source}, got something that cannot be read as one"
@@ -211,13 +169,12 @@ def _report(name: str, result: Segmentation) -> dict[str, object]:
     }
 
 
-def _table(vocabulary: Vocabulary, shares: NDArray[np.float64]) -> Table:
-    table = Table("", "name", "id", "share of the pixels")
-    for category in sorted(vocabulary.categories, key=lambda category: -shares[category.id]):
-        if shares[category.id] > 0:
-            swatch = Text("■■", style="rgb({},{},{})".format(*category.color))
-            table.add_row(swatch, Text(category.name), str(category.id), f"{shares[category.id]:.1%}")
-    unknown = 1 - shares.sum()
-    if unknown > 1e-6:
-        table.add_row("", Text("unknown", style="italic"), str(vocabulary.unknown_id), f"{unknown:.1%}")
-    return table
+def _print(vocabulary: Vocabulary, shares: NDArray[np.float64]) -> None:
+    rows: list[list[str | Text]] = [
+        [Text("■■", f"rgb({','.join(map(str, c.color))})"), c.name, str(c.id), f"{shares[c.id]:.1%}"]
+        for c in sorted(vocabulary.categories, key=lambda category: -shares[category.id])
+        if shares[c.id] > 0
+    ]
+    if (unknown := 1 - shares.sum()) > 1e-6:
+        rows.append(["", Text("unknown", "italic"), str(vocabulary.unknown_id), f"{unknown:.1%}"])
+    print_table(["", "name", "id", "share of the pixels"], rows)

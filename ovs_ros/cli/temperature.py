@@ -8,18 +8,9 @@ from typing import Annotated
 import numpy as np
 import typer
 from numpy.typing import NDArray
-from rich.table import Table
-from rich.text import Text
 
-from ovs_ros.cli.common import (
-    Skipped,
-    console,
-    embed_words,
-    load_segmenter,
-    read_each,
-    user_errors,
-    write_json,
-)
+from ovs_ros.cli.common import Skipped, embed_words, load_segmenter, print_table, read_each, write_json
+from ovs_ros.cli.options import with_flags
 from ovs_ros.encoders import embedded
 from ovs_ros.evaluation.labelled_folder import IGNORED, LabelledSet, load_labelled_set
 from ovs_ros.evaluation.temperature_scaling import Reliability, fit_temperature, model_digest
@@ -34,6 +25,7 @@ STRIDE = 2
 """Every second node of each axis is fitted to: neighbours say nearly the same."""
 
 
+@with_flags()
 def temperature(
     folders: Annotated[
         list[Path],
@@ -62,40 +54,40 @@ def temperature(
     the others tell the expected calibration error (ECE) before and after. 'Before' is a temperature of 1: the
     logits as they were trained.
     """
-    with user_errors():
-        sets = {"/".join(folder.resolve().parts[-2:]): load_labelled_set(folder) for folder in folders}
-        short = [name for name, dataset in sets.items() if len(dataset) < 2]
-        if short:
-            raise ValueError(f"expected at least 2 images in each set, one to fit to, got 1 in {short[0]}")
-        fitted: dict[str, object] = {}
-        skipped = Skipped()
-        table = Table("model", "temperature", "set", "ECE before", "ECE after")
-        for model in names:
-            segmenter = load_segmenter(LoadOptions(model=model), models=models)
-            segmenter = replace(segmenter, model=replace(segmenter.model, temperature=1.0))
-            words = {
-                name: embed_words(segmenter, Vocabulary.from_names(dataset.names))
-                for name, dataset in sets.items()
-            }
-            found = _fit(segmenter, sets, words, skipped)
-            errors = {
-                name: _errors(segmenter, dataset, words[name], found, skipped)
-                for name, dataset in sets.items()
-            }
-            fitted[model] = {
-                "temperature": round(found, 4),
-                "images": {name: len(dataset) for name, dataset in sets.items()},
-                "split": "fitted to the even images, errors from the odd ones",
-                "ece": {name: {"before": before, "after": after} for name, (before, after) in errors.items()},
-                "model": model_digest(models),
-            }
-            for name, (before, after) in errors.items():
-                table.add_row(model, f"{found:.4f}", Text(name), f"{before:.4f}", f"{after:.4f}")
-        console.print(table)
-        if output:
-            kept = json.loads(output.read_text(encoding="utf-8")) if output.is_file() else {}
-            write_json(output, {**kept, **fitted})
-        skipped.end()
+    sets = {"/".join(folder.resolve().parts[-2:]): load_labelled_set(folder) for folder in folders}
+    short = [name for name, dataset in sets.items() if len(dataset) < 2]
+    if short:
+        raise ValueError(f"expected at least 2 images in each set, one to fit to, got 1 in {short[0]}")
+    fitted: dict[str, object] = {}
+    rows = []
+    skipped = Skipped()
+    for model in names:
+        segmenter = load_segmenter(LoadOptions(model=model), models=models)
+        segmenter = replace(segmenter, model=replace(segmenter.model, temperature=1.0))
+        words = {
+            name: embed_words(segmenter, Vocabulary.from_names(dataset.names))
+            for name, dataset in sets.items()
+        }
+        found = _fit(segmenter, sets, words, skipped)
+        errors = {
+            name: _errors(segmenter, dataset, words[name], found, skipped) for name, dataset in sets.items()
+        }
+        fitted[model] = {
+            "temperature": round(found, 4),
+            "images": {name: len(dataset) for name, dataset in sets.items()},
+            "split": "fitted to the even images, errors from the odd ones",
+            "ece": {name: {"before": before, "after": after} for name, (before, after) in errors.items()},
+            "model": model_digest(models),
+        }
+        rows += [
+            [model, f"{found:.4f}", name, f"{before:.4f}", f"{after:.4f}"]
+            for name, (before, after) in errors.items()
+        ]
+    print_table(["model", "temperature", "set", "ECE before", "ECE after"], rows)
+    if output:
+        kept = json.loads(output.read_text(encoding="utf-8")) if output.is_file() else {}
+        write_json(output, {**kept, **fitted})
+    skipped.end()
 
 
 def _fit(

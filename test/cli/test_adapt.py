@@ -117,7 +117,7 @@ def test_classes_that_the_vocabulary_lacks_do_not_count(site, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["image"], "expected --words or --vocabulary for frames without labels"),
+        (["image"], "expected either --words or --vocabulary, got neither"),
         (["image", "--words", "red", "--vocabulary", "v.yaml"], "got both"),
         (["image", "--words", " , "], "expected at least one category"),
         (["image", "--vocabulary", "none.yaml"], "one of home, office, street, warehouse"),

@@ -56,7 +56,7 @@ def test_the_embedded_model_is_onnx_already(embedded: str, tmp_path: Path) -> No
 
 @pytest.mark.parametrize(
     ("lines", "expected"),
-    [("model: .", "exported already"), ("model: ViT-B-16\nwindow: 224", "one pass over the image")],
+    [("model: .", "which is ONNX already"), ("model: ViT-B-16\nwindow: 224", "one pass over the image")],
 )
 def test_models_that_cannot_be_exported_are_named(lines: str, expected: str, tmp_path: Path) -> None:
     (tmp_path / "model.yaml").write_text(lines)

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fakes import ColorTextEncoder
@@ -27,6 +28,13 @@ def ovs_vocabulary(*arguments: object) -> Result:
     return CliRunner().invoke(command.app, [str(argument) for argument in arguments])
 
 
+def results(name: str, path: Path, *, code: int) -> Any:
+    """What a command writes as JSON."""
+    file = path.with_suffix(".json")
+    assert ovs_vocabulary(name, path, "--json", file).exit_code == code
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
 def write(tmp_path: Path, text: str) -> Path:
     path = tmp_path / "words.yaml"
     path.write_text(text, encoding="utf-8")
@@ -36,16 +44,13 @@ def write(tmp_path: Path, text: str) -> Path:
 def test_lint_has_nothing_to_say(tmp_path: Path) -> None:
     path = write(tmp_path, "[red, blue]")
     result = ovs_vocabulary("lint", path)
-    assert result.exit_code == 0 and "nothing to say" in result.stdout
-    result = ovs_vocabulary("lint", path, "--json")
-    assert result.exit_code == 0 and json.loads(result.stdout) == []
+    assert result.exit_code == 0 and "no findings" in result.stdout
+    assert results("lint", path, code=0) == []
 
 
 def test_lint_finds_near_synonyms(tmp_path: Path, encoder: ColorTextEncoder) -> None:
     path = write(tmp_path, "categories: [red, red thing, blue]\nnegatives: [green]")
-    result = ovs_vocabulary("lint", path, "--json")
-    (finding,) = json.loads(result.stdout)
-    assert result.exit_code == 1
+    (finding,) = results("lint", path, code=1)
     assert finding["kind"] == "near synonym" and finding["names"] == ["red", "red thing"]
     result = ovs_vocabulary("lint", path)
     assert result.exit_code == 1 and "near synonym" in result.stdout and "red, red thing" in result.stdout
@@ -61,9 +66,7 @@ def test_lint_near_is_a_limit(tmp_path: Path) -> None:
 
 def test_lint_lists_all_that_keeps_a_file_from_loading(tmp_path: Path) -> None:
     path = write(tmp_path, "[chair, Chair, '', thing, {name: desk, threshold: 3}]")
-    result = ovs_vocabulary("lint", path, "--json")
-    assert result.exit_code == 1
-    findings = json.loads(result.stdout)
+    findings = results("lint", path, code=1)
     assert [finding["kind"] for finding in findings] == ["duplicate", "empty", "generic", "refused"]
     assert "line 1: expected each category once" in findings[-1]["message"]
 
@@ -101,7 +104,7 @@ def test_show_as_json(tmp_path: Path) -> None:
         tmp_path,
         "categories: [chair, {name: b\u00fcro, prompts: ['a {}'], threshold: 0.25}]\nnegatives: [sky]",
     )
-    shown = json.loads(ovs_vocabulary("show", path, "--json").stdout)
+    shown = results("show", path, code=0)
     assert shown["version"] == 1 and shown["unknown_id"] == 255 and shown["negatives"] == ["sky"]
     assert shown["categories"][0] == {
         "id": 0,
@@ -119,9 +122,7 @@ def test_show_a_shipped_vocabulary() -> None:
 
 
 def test_a_shipped_vocabulary_goes_by_its_name() -> None:
-    assert (
-        ovs_vocabulary("show", "office", "--json").stdout == ovs_vocabulary("show", OFFICE, "--json").stdout
-    )
+    assert ovs_vocabulary("show", "office").stdout == ovs_vocabulary("show", OFFICE).stdout
     assert ovs_vocabulary("lint", "office", "--words-only").exit_code == 0
     for command_name in ("show", "lint"):
         result = ovs_vocabulary(command_name, "ofice")

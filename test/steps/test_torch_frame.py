@@ -238,8 +238,8 @@ def test_a_model_file_of_a_torch_model_loads_a_segmenter_of_whole_frames(
 def test_the_benchmark_times_frames_of_both_ways_side_by_side() -> None:
     device = pair(max_categories=100)[1]
     words = {20: embedded(20), 150: embedded(150, negatives=30)}
-    _, frame_ms, stages_ms, p95_ms = bench.measure(device, words, noise_image(120, 160), 20)
-    assert set(stages_ms["20"]) == {"prepare", "launch", "wait"}
-    assert "encode" in stages_ms["150"]
-    bench.print_times(1.0, frame_ms, stages_ms, p95_ms, "cpu")
+    results = bench.measure(device, words, noise_image(120, 160), 20)
+    assert set(results["stages_ms"]["20"]) == {"prepare", "launch", "wait"}
+    assert "encode" in results["stages_ms"]["150"]
+    bench.print_times(results, "cpu")
     assert bench.measure_batch(device.model.image_encoder, 2, 2) > 0
