@@ -7,8 +7,8 @@ those of words that can win: a word that another one equals or exceeds at all fo
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,8 +36,8 @@ def decode(
         (H, W) uint8 the probability of that word in 1/255, upsampled from its softmax at the nodes.
     """
     rows, cols, words = logits.shape
-    down = _axis(rows, features.grid[0] * features.valid[0], size[0])
-    across = _axis(cols, features.grid[1] * features.valid[1], size[1])
+    down = lay_axis(rows, features.grid[0] * features.valid[0], size[0])
+    across = lay_axis(cols, features.grid[1] * features.valid[1], size[1])
     dtype = np.uint8 if words < 256 else np.uint16 if words < 65536 else np.int32
     nodes = logits.reshape(-1, words)
     best = nodes.argmax(axis=1)  # (rows * cols,)
@@ -48,12 +48,11 @@ def decode(
     indices = best.take(across.low[across.cell], axis=1).take(down.low[down.cell], axis=0)
     confidence = _upsample(probability * np.float32(255), down, across)
     for cells in _mixed_cells(best, nodes, down, across):
-        _decode_cells(cells, nodes, partition, down, across, indices, confidence)
+        _decode_cells(*cells, nodes, partition, down, across, indices, confidence)
     return indices, confidence
 
 
-@dataclass(frozen=True, eq=False)
-class _Axis:
+class Axis(NamedTuple):
     """Where the pixels of one image axis lie between the nodes of a grid axis. Arrays are read-only.
 
     n nodes have n + 1 cells: one between each two neighbours, and one beyond each end.
@@ -75,14 +74,14 @@ class _Axis:
 
 
 @lru_cache(maxsize=32)
-def _axis(nodes: int, covered: float, size: int) -> _Axis:
+def lay_axis(nodes: int, covered: float, size: int) -> Axis:
     """The pixels 0 to size - 1 share the first `covered` (a fractional number) of the nodes."""
     position = (np.arange(size) + 0.5) * (covered / size) + 0.5  # of pixel centres, in cells
     cell = np.minimum(position.astype(np.intp), nodes)
     cells = np.arange(nodes + 1)
     starts, ends = np.searchsorted(cell, cells), np.searchsorted(cell, cells, side="right")
     longest = int((ends - starts).max())
-    axis = _Axis(
+    axis = Axis(
         low=np.maximum(cells - 1, 0),
         high=np.minimum(cells, nodes - 1),
         cell=cell,
@@ -90,7 +89,7 @@ def _axis(nodes: int, covered: float, size: int) -> _Axis:
         span=np.clip(np.arange(longest)[:, None] + starts, 0, np.maximum(ends - 1, 0)),
         empty=starts == ends,
     )
-    for array in vars(axis).values():
+    for array in axis:
         array.setflags(write=False)
     return axis
 
@@ -107,13 +106,13 @@ def _log_partition(nodes: NDArray[np.float32], highest: NDArray[np.float32]) -> 
     return log_sums + highest[:, 0]
 
 
-def _upsample(grid: NDArray[np.float32], down: _Axis, across: _Axis) -> NDArray[np.uint8]:
+def _upsample(grid: NDArray[np.float32], down: Axis, across: Axis) -> NDArray[np.uint8]:
     """Bilinear values (H, W), rounded, of a grid (rows, cols)."""
     wide = _interpolate(grid.T, across).T + np.float32(0.5)  # (rows, W)
     return _interpolate(wide, down).astype(np.uint8)
 
 
-def _interpolate(grid: NDArray[np.float32], axis: _Axis) -> NDArray[np.float32]:
+def _interpolate(grid: NDArray[np.float32], axis: Axis) -> NDArray[np.float32]:
     """(n, k) along its first axis: (S, k)."""
     low = grid.take(axis.low, axis=0)  # (n + 1, k)
     rise = grid.take(axis.high, axis=0) - low
@@ -123,26 +122,14 @@ def _interpolate(grid: NDArray[np.float32], axis: _Axis) -> NDArray[np.float32]:
     return out
 
 
-@dataclass(frozen=True, eq=False)
-class _Cells:
-    """g cells between four nodes each, where more than one word can win.
-
-    Arrays of cells have the cells as their last axis: a cell has few pixels, and NumPy is slow in short rows.
-
-    Attributes:
-        row, col: (g,) which cells.
-        words: (T, g) the indices of words that can win.
-    """
-
-    row: NDArray[np.intp]
-    col: NDArray[np.intp]
-    words: NDArray[np.intp]
-
-
 def _mixed_cells(
-    best: NDArray[np.integer], nodes: NDArray[np.float32], down: _Axis, across: _Axis
-) -> Iterator[_Cells]:
-    """The cells whose corners disagree, in groups with about equally many words that can win."""
+    best: NDArray[np.integer], nodes: NDArray[np.float32], down: Axis, across: Axis
+) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]]:
+    """The cells whose corners disagree, in groups with about equally many words that can win.
+
+    Of g cells: (g,) their rows, (g,) their columns, and (T, g) the indices of words that can win there. Cells
+    are the last axis, for a cell has few pixels, and NumPy is slow in short rows.
+    """
     upper, lower = best[down.low], best[down.high]  # (rows + 1, cols)
     corner = upper[:, across.low]  # (rows + 1, cols + 1)
     differ = corner != upper[:, across.high]
@@ -167,18 +154,13 @@ def _mixed_cells(
             if len(group):
                 count = int(rivals[group].max())
                 ranked = np.argpartition(-highest[group], count - 1, axis=1)[:, :count]
-                yield _Cells(row[group], col[group], np.ascontiguousarray(ranked.T))
+                yield row[group], col[group], np.ascontiguousarray(ranked.T)
 
 
 def _beaten(corners: NDArray[np.float32], winners: NDArray[np.integer]) -> NDArray[np.bool_]:
-    """Words that some corner's winner at no corner lies below.
+    """(g, C): words that another one, the best at some corner, equals or exceeds at all four corners.
 
-    Args:
-        corners: (4, g, C) logits.
-        winners: (4, g) the best word at each corner.
-
-    Returns:
-        (g, C).
+    Of (4, g, C) logits at the corners and (4, g) the best word at each corner.
     """
     cells = np.arange(corners.shape[1])
     beaten = np.zeros(corners.shape[1:], bool)
@@ -192,7 +174,7 @@ def _beaten(corners: NDArray[np.float32], winners: NDArray[np.integer]) -> NDArr
     return beaten
 
 
-def _corners(row: NDArray[np.intp], col: NDArray[np.intp], down: _Axis, across: _Axis) -> NDArray[np.intp]:
+def _corners(row: NDArray[np.intp], col: NDArray[np.intp], down: Axis, across: Axis) -> NDArray[np.intp]:
     """(4, g) flat indices of the nodes around cells: upper left, upper right, lower left, lower right."""
     width = len(across.low) - 1
     upper, lower = down.low[row] * width, down.high[row] * width
@@ -201,32 +183,34 @@ def _corners(row: NDArray[np.intp], col: NDArray[np.intp], down: _Axis, across: 
 
 
 def _decode_cells(
-    cells: _Cells,
+    row: NDArray[np.intp],
+    col: NDArray[np.intp],
+    words: NDArray[np.intp],
     nodes: NDArray[np.float32],
     partition: NDArray[np.float32],
-    down: _Axis,
-    across: _Axis,
+    down: Axis,
+    across: Axis,
     indices: NDArray[np.integer],
     confidence: NDArray[np.uint8],
 ) -> None:
     """Interpolate the logits of the words that can win in each cell, and write the winners."""
     # `take` lays its result out row by row; indexing would lay it out column by column.
-    ys, xs = down.span.take(cells.row, axis=1), across.span.take(cells.col, axis=1)  # (h, g), (w, g)
+    ys, xs = down.span.take(row, axis=1), across.span.take(col, axis=1)  # (h, g), (w, g)
     wy, wx = down.weight[ys], across.weight[xs]
-    corners = _corners(cells.row, cells.col, down, across)  # (4, g)
-    logits = nodes[corners, cells.words[:, None]]  # (T, 4, g)
+    corners = _corners(row, col, down, across)  # (4, g)
+    logits = nodes[corners, words[:, None]]  # (T, 4, g)
     shares = np.exp(logits - partition[corners]) * np.float32(255)  # (T, 4, g)
     highest = _bilinear(logits[0], wy, wx)  # (h, w, g)
     probability = _bilinear(shares[0], wy, wx)
-    words = cells.words.astype(indices.dtype)
-    winner = np.broadcast_to(words[0], highest.shape).copy()
+    names = words.astype(indices.dtype)
+    winner = np.broadcast_to(names[0], highest.shape).copy()
     for place in range(1, len(logits)):
         value = _bilinear(logits[place], wy, wx)
         better = value > highest
         np.maximum(highest, value, out=highest)
         # As copying where `better` holds, in a quarter of the time; unsigned differences wrap there and back.
         probability += (_bilinear(shares[place], wy, wx) - probability) * better
-        winner += (words[place] - winner) * better
+        winner += (names[place] - winner) * better
     pixels = (ys * indices.shape[1])[:, None] + xs  # (h, w, g)
     indices.reshape(-1)[pixels] = winner
     probability += np.float32(0.5)

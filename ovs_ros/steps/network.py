@@ -60,59 +60,41 @@ class Network:
     ) -> NDArray[np.float32]:
         """Logits of words as `Features.logits` gives them, refined.
 
-        The network works on patches; what it adds to their logits is spread with them.
-
-        Args:
-            features: of one image.
-            words: (M, D) float32 unit rows.
-            most: how many words the network refines; see `residual`.
-
-        Raises:
-            ValueError: the network needs what the encoder does not give.
-        """
-        return features.logits(words, self.residual(features, words, most))
-
-    def residual(
-        self, features: Features, words: NDArray[np.float32], most: int = MOST_WORDS
-    ) -> NDArray[np.float32]:
-        """What the network adds to each patch's scaled cosines.
-
-        Of more than `most` words, it refines those that lack the least to be the best of some patch. The
-        others, which hardly win anything, get the mean of what these get, so that the comparison stays fair.
+        The network works on patches; what it adds to their scaled cosines is spread with them. Of more than
+        `most` words, it refines those that lack the least to be the best of some patch. The others, which
+        hardly win anything, get the mean of what these get, so that the comparison stays fair.
 
         Args:
             features: of one image.
             words: (M, D) float32 unit rows.
             most: how many words are refined.
 
-        Returns:
-            (h, w, M) float32 logits.
-
         Raises:
             ValueError: the network needs what the encoder does not give.
         """
-        if self._sees_hidden and features.hidden is None:
-            raise ValueError(
-                "expected an image encoder that gives hidden features, got one without; "
-                "use the network with the encoder that it was trained with"
-            )
         h, w, dim = features.patch_tokens.shape
         cosines = features.patch_tokens.reshape(-1, dim) @ words.T  # (h*w, M)
         if len(words) <= most:
-            return self._run(features, words) - (cosines * np.float32(features.logit_scale)).reshape(h, w, -1)
-        lacks = (cosines - cosines.max(axis=1, keepdims=True)).max(axis=0)  # (M,)
-        best = np.sort(np.argpartition(-lacks, most)[:most])
-        refined = self._run(features, words[best])
-        refined -= (cosines[:, best] * np.float32(features.logit_scale)).reshape(h, w, -1)  # (h, w, most)
-        residual = np.repeat(refined.mean(axis=2, keepdims=True), len(words), axis=2)  # (h, w, M)
-        residual[..., best] = refined
-        return residual
+            best = np.arange(len(words))
+        else:
+            lacks = (cosines - cosines.max(axis=1, keepdims=True)).max(axis=0)  # (M,)
+            best = np.sort(np.argpartition(-lacks, most)[:most])
+        added = self._run(features, words[best])
+        added -= (cosines[:, best] * np.float32(features.logit_scale)).reshape(h, w, -1)  # (h, w, most)
+        if len(best) < len(words):
+            refined, added = added, np.repeat(added.mean(axis=2, keepdims=True), len(words), axis=2)
+            added[..., best] = refined
+        return features.logits(words, added)
 
     def _run(self, features: Features, words: NDArray[np.float32]) -> NDArray[np.float32]:
         """Refined logits, (h, w, M)."""
         given = {"patches": features.patch_tokens, "image": features.class_token, "words": words[:, None]}
         if self._sees_hidden:
-            assert features.hidden is not None
+            if features.hidden is None:
+                raise ValueError(
+                    "expected an image encoder that gives hidden features, got one without; use the network "
+                    "with the encoder that it was trained with"
+                )
             given["shallow"] = features.hidden
         logits: NDArray[np.float32] = self._session.run(None, given)[0]
         return logits

@@ -1,19 +1,18 @@
 """From logits on a coarse grid to one word for every pixel, on a device; decoder.py says what is computed."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ovs_ros.geometry.resample import bilinear_matrix
+from ovs_ros.steps.decoder import lay_axis
 
 _CHUNK = 1 << 24
 """How many logits of pixels are held at a time: 64 MiB of them."""
 
 
-@dataclass(frozen=True, eq=False)
-class Axis:
+class DeviceAxis(NamedTuple):
     """Positions of an axis' pixels between the nodes of the grid.
 
     Attributes:
@@ -28,20 +27,15 @@ class Axis:
     weight: Tensor
 
 
-def lay_axis(nodes: int, covered: float, size: int, device: torch.device) -> Axis:
+def device_axis(nodes: int, covered: float, size: int, device: torch.device) -> DeviceAxis:
     """Pixels 0 to size - 1 share the first `covered` (a fractional number) of the nodes."""
-    position = np.clip((np.arange(size) + 0.5) * (covered / size) - 0.5, 0, nodes - 1)
-    low = np.minimum(position.astype(np.int64), max(nodes - 2, 0))
-    arrays = (
-        bilinear_matrix(nodes, covered / nodes, size, 1.0).copy(),
-        low,
-        np.minimum(low + 1, nodes - 1),
-        (position - low).astype(np.float32),
-    )
-    return Axis(*(torch.from_numpy(array).to(device) for array in arrays))
+    axis = lay_axis(nodes, covered, size)
+    matrix = bilinear_matrix(nodes, covered / nodes, size, 1.0)
+    arrays = (matrix.copy(), axis.low[axis.cell], axis.high[axis.cell], axis.weight.copy())
+    return DeviceAxis(*(torch.from_numpy(array).to(device) for array in arrays))
 
 
-def decode(logits: Tensor, down: Axis, across: Axis) -> tuple[Tensor, Tensor]:
+def decode(logits: Tensor, down: DeviceAxis, across: DeviceAxis) -> tuple[Tensor, Tensor]:
     """The best word of every pixel, and its probability.
 
     Args:

@@ -24,7 +24,7 @@ from ovs_ros.runtime.torch_resize import Shrink
 from ovs_ros.steps.grid import covered
 from ovs_ros.steps.segmentation import Segmentation
 from ovs_ros.steps.selection import SCREEN_CELLS, SKETCH_LISTS, pooling
-from ovs_ros.steps.torch_decoder import Axis, decode, lay_axis
+from ovs_ros.steps.torch_decoder import DeviceAxis, decode, device_axis
 from ovs_ros.steps.torch_selection import Slots, everything, select
 from ovs_ros.steps.torch_words import CAPACITIES, DeviceWords, capacities
 from ovs_ros.vocabulary.word_embeddings import WordEmbeddings
@@ -191,8 +191,8 @@ class TorchFrame:
             sides, valid = (shape.grid.rows, shape.grid.columns), shape.grid.valid
             scale = encoder.logit_scale
             rows, cols = covered(sides[0], valid[0]), covered(sides[1], valid[1])
-            down = lay_axis(rows, sides[0] * valid[0], size[0], device)
-            across = lay_axis(cols, sides[1] * valid[1], size[1], device)
+            down = device_axis(rows, sides[0] * valid[0], size[0], device)
+            across = device_axis(cols, sides[1] * valid[1], size[1], device)
             cells = torch.tensor(pooling(rows, cols, SCREEN_CELLS), device=device) if screened else None
 
             scaled = shape.grid.height, shape.grid.width
@@ -228,7 +228,9 @@ class TorchFrame:
         return plan
 
 
-def _decide(grid: Tensor, slots: Slots, words: DeviceWords, scale: float, down: Axis, across: Axis) -> Tensor:
+def _decide(
+    grid: Tensor, slots: Slots, words: DeviceWords, scale: float, down: DeviceAxis, across: DeviceAxis
+) -> Tensor:
     """The packed answer, (bytes,) uint8: see `_unpack`.
 
     Args:

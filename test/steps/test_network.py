@@ -69,14 +69,19 @@ def features_of(seed: int, h: int = 3, w: int = 4) -> Features:
     return Features(patches[0, 0], patches, CosineHead(patches, SCALE), (1.0, 1.0), SCALE)
 
 
-def test_residual_is_what_the_network_adds_to_the_cosines(tmp_path: Path) -> None:
+def added_by(network: Network, features: Features, words: np.ndarray, most: int = MOST_WORDS) -> np.ndarray:
+    """What the network adds to the logits of words."""
+    return network.logits(features, words, most) - features.logits(words)
+
+
+def test_the_network_adds_to_the_cosines(tmp_path: Path) -> None:
     network = Network(write_network(tmp_path / "n.onnx", added=3.0))
     features = features_of(0)
     words = features.patch_tokens[1]  # (4, DIM)
-    residual = network.residual(features, words)
-    assert residual.shape == (3, 4, 4)
-    np.testing.assert_allclose(residual[..., 0], 3.0, atol=1e-4)
-    np.testing.assert_allclose(residual[..., 1:], 0.0, atol=1e-4)
+    added = added_by(network, features, words)
+    assert added.shape == (3, 4, 4)
+    np.testing.assert_allclose(added[..., 0], 3.0, atol=1e-4)
+    np.testing.assert_allclose(added[..., 1:], 0.0, atol=1e-4)
 
 
 def test_only_the_words_that_matter_are_refined(tmp_path: Path) -> None:
@@ -84,10 +89,10 @@ def test_only_the_words_that_matter_are_refined(tmp_path: Path) -> None:
     network = Network(write_network(tmp_path / "n.onnx", added=3.0))
     features = features_of(4, h=1, w=3)
     words = np.concatenate((-features.patch_tokens[0, :2], features.patch_tokens[0]))  # two far, three near
-    residual = network.residual(features, words, most=3)
-    np.testing.assert_allclose(residual[..., 2], 3.0, atol=1e-4)
-    np.testing.assert_allclose(residual[..., 3:], 0.0, atol=1e-4)
-    np.testing.assert_allclose(residual[..., :2], 1.0, atol=1e-4)
+    added = added_by(network, features, words, most=3)
+    np.testing.assert_allclose(added[..., 2], 3.0, atol=1e-4)
+    np.testing.assert_allclose(added[..., 3:], 0.0, atol=1e-4)
+    np.testing.assert_allclose(added[..., :2], 1.0, atol=1e-4)
 
 
 def test_a_word_that_is_the_best_of_one_patch_matters_more_than_a_near_second(tmp_path: Path) -> None:
@@ -98,9 +103,9 @@ def test_a_word_that_is_the_best_of_one_patch_matters_more_than_a_near_second(tm
     second = 0.96 * axes[0] + 0.28 * axes[2]  # nearly the best of the first patch
     unlikely = 0.6 * axes[1] + 0.8 * axes[3]  # the best of the second one all the same
     words = np.stack((second, axes[0], unlikely))
-    residual = network.residual(features, words, most=2)
-    np.testing.assert_allclose(residual[0, 0], [1.5, 3.0, 0.0], atol=1e-4)
-    every = network.residual(features, words, most=3)
+    added = added_by(network, features, words, most=2)
+    np.testing.assert_allclose(added[0, 0], [1.5, 3.0, 0.0], atol=1e-4)
+    every = added_by(network, features, words, most=3)
     np.testing.assert_allclose(every[0, 0], [3.0, 0.0, 0.0], atol=1e-4)
 
 
@@ -148,4 +153,4 @@ def test_foreign_networks_are_refused(tmp_path: Path) -> None:
 def test_an_encoder_without_hidden_features_is_refused(tmp_path: Path) -> None:
     network = Network(write_network(tmp_path / "n.onnx", 0.0, shallow=True))
     with pytest.raises(ValueError, match="hidden features"):
-        network.residual(features_of(3), np.zeros((1, DIM), np.float32))
+        network.logits(features_of(3), np.zeros((1, DIM), np.float32))
