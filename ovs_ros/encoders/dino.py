@@ -20,18 +20,17 @@ class DinoEncoder:
     patch = 14
     width = 4 * 384
 
-    def __init__(self, model: Path, positions: NDArray[np.float32], *, threads: int = 0) -> None:
+    def __init__(self, model: Path, positions: NDArray[np.float32]) -> None:
         """Open the encoder.
 
         Args:
             model: the ONNX file.
             positions: (37, 37, 384) float32, the position table.
-            threads: for one call; 0 means one for each core.
 
         Raises:
             FileNotFoundError: there is no such model.
         """
-        self._session = open_session(model, threads=threads)
+        self._session = open_session(model)
         self._table = positions
         self._positions: dict[tuple[int, int], NDArray[np.float32]] = {}
 

@@ -44,13 +44,12 @@ class EmbeddedImageEncoder:
     device = "cpu"
     logit_scale = LOGIT_SCALE
 
-    def __init__(self, models: Path = MODELS, *, patches: int, threads: int = 0) -> None:
+    def __init__(self, models: Path = MODELS, *, patches: int) -> None:
         """Open the model.
 
         Args:
             models: the folder with the model's files.
             patches: the most patches an image is cut into; time and detail grow with it.
-            threads: for one call; 0 means one for each core.
 
         Raises:
             FileNotFoundError: a file is missing.
@@ -59,8 +58,8 @@ class EmbeddedImageEncoder:
         if patches < 1:
             raise ValueError(f"expected at least 1 patch, got {patches}")
         positions = np.load(models / "position_table.npy", allow_pickle=False)
-        self._dino = DinoEncoder(models / "image_encoder.onnx", positions, threads=threads)
-        self._head = open_session(models / "image_head.onnx", threads=threads)
+        self._dino = DinoEncoder(models / "image_encoder.onnx", positions)
+        self._head = open_session(models / "image_head.onnx")
         with np.load(models / "text_head.npz", allow_pickle=False) as words:
             self._detail_words: NDArray[np.float32] = words["details"]  # (D, F)
         self._patches = patches
@@ -103,17 +102,16 @@ class EmbeddedTextEncoder:
     templates: tuple[str, ...] = ("{}", "a photo of a {}", "there is a {} in the scene")
     keeps_prompts = False
 
-    def __init__(self, models: Path = MODELS, *, threads: int = 0) -> None:
+    def __init__(self, models: Path = MODELS) -> None:
         """Open the model.
 
         Args:
             models: the folder with the model's files.
-            threads: for one call; 0 means one for each core.
 
         Raises:
             FileNotFoundError: a file is missing.
         """
-        self._sentences = SentenceEncoder(models, threads=threads)
+        self._sentences = SentenceEncoder(models)
         with np.load(models / "text_head.npz", allow_pickle=False) as words:
             self._weight: NDArray[np.float32] = words["weight"]  # (384, D)
             self._bias: NDArray[np.float32] = words["bias"]  # (D,)
@@ -177,15 +175,12 @@ def is_embedded_model(folder: Path) -> bool:
     return (folder / "image_head.onnx").is_file()
 
 
-def load(
-    name: str = "stream", *, models: Path = MODELS, threads: int = 0
-) -> tuple[ImageEncoder, EmbeddedTextEncoder]:
+def load(name: str = "stream", *, models: Path = MODELS) -> tuple[ImageEncoder, EmbeddedTextEncoder]:
     """Open the embedded pair.
 
     Args:
         name: "stream" (fast, the default) or "quality" (three scales).
         models: the folder with the model's files.
-        threads: for one call; 0 means one for each core.
 
     Raises:
         ValueError: there is no such model.
@@ -193,6 +188,6 @@ def load(
     """
     if name not in PRESETS:
         raise ValueError(f"expected the model to be one of {', '.join(PRESETS)}, got {name!r}")
-    scales = [EmbeddedImageEncoder(models, patches=patches, threads=threads) for patches in PRESETS[name]]
+    scales = [EmbeddedImageEncoder(models, patches=patches) for patches in PRESETS[name]]
     image = scales[0] if len(scales) == 1 else MultiScaleImageEncoder(scales)
-    return image, EmbeddedTextEncoder(models, threads=threads)
+    return image, EmbeddedTextEncoder(models)

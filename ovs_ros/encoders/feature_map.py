@@ -86,13 +86,12 @@ class FeatureMapEncoder:
         wanted: what it was opened with.
     """
 
-    def __init__(self, model: Path, wanted: MapInput | None = None, *, threads: int = 0) -> None:
+    def __init__(self, model: Path, wanted: MapInput | None = None) -> None:
         """Open the encoder and run it once on an empty image, to see what it gives.
 
         Args:
             model: the ONNX file.
             wanted: its input's size and normalisation, and the output that is the map.
-            threads: for one call; 0 means one for each core.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -100,7 +99,7 @@ class FeatureMapEncoder:
         """
         wanted = wanted if wanted is not None else MapInput()
         try:
-            self._session = open_session(model, threads=threads)
+            self._session = open_session(model)
         except FileNotFoundError as error:
             raise FileNotFoundError(
                 f"expected the second encoder's ONNX file at {model}, found none; check the path"

@@ -166,16 +166,13 @@ class FusedImageEncoder:
         )
 
 
-def with_second(
-    first: ImageEncoder, second: str | Path, weights: str | Path, *, threads: int = 0
-) -> ImageEncoder:
+def with_second(first: ImageEncoder, second: str | Path, weights: str | Path) -> ImageEncoder:
     """The first encoder fused with a second one as it was trained to be; the first alone where none is named.
 
     Args:
         first: lies in the space shared with words.
         second: the second encoder's ONNX file; 'off' for none.
         weights: what `ovs train fusion` wrote for it; 'off' for none.
-        threads: for one call of the second encoder; 0 means one for each core.
 
     Raises:
         FileNotFoundError: a file is missing.
@@ -191,7 +188,7 @@ def with_second(
         )
     second, weights = Path(second).expanduser(), Path(weights).expanduser()
     learned = FusionWeights.load(weights)
-    return FusedImageEncoder(first, FeatureMapEncoder(second, learned.wanted, threads=threads), learned)
+    return FusedImageEncoder(first, FeatureMapEncoder(second, learned.wanted), learned)
 
 
 def _rgb(values: NDArray[np.generic]) -> tuple[float, float, float]:

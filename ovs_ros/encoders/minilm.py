@@ -19,17 +19,16 @@ BATCH = 32
 class SentenceEncoder:
     """all-MiniLM-L6-v2, run by ONNX Runtime."""
 
-    def __init__(self, models: Path, *, threads: int = 0) -> None:
+    def __init__(self, models: Path) -> None:
         """Open the encoder.
 
         Args:
             models: the folder with `text_encoder.onnx` and `tokenizer.json`.
-            threads: for one call; 0 means one for each core.
 
         Raises:
             FileNotFoundError: a file is missing.
         """
-        self._session = open_session(models / "text_encoder.onnx", threads=threads)
+        self._session = open_session(models / "text_encoder.onnx")
         self._tokenizer = Tokenizer.from_file(str(models / "tokenizer.json"))
         self._tokenizer.enable_truncation(LONGEST)
         self._tokenizer.enable_padding()

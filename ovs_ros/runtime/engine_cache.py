@@ -4,8 +4,8 @@ import ctypes
 import hashlib
 import importlib.metadata
 import re
-from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from ovs_ros.vocabulary.cache import default_directory
 
@@ -15,30 +15,15 @@ _DRIVER = Path("/proc/driver/nvidia/version")
 _JETSON = Path("/etc/nv_tegra_release")
 
 
-@dataclass(frozen=True)
-class Gpu:
-    """A GPU and its driver.
-
-    Attributes:
-        name: such as 'NVIDIA H200' or 'Orin'.
-        capability: its compute capability, such as '9.0'.
-        driver: what CUDA version the driver speaks, and the driver's own release where the system tells.
-    """
-
-    name: str
-    capability: str
-    driver: str
-
-
-@dataclass(frozen=True)
-class EngineKey:
+class EngineKey(NamedTuple):
     """All that an engine depends on.
 
     Attributes:
         model: SHA-256 of the ONNX file, hexadecimal.
         shape: of all inputs, such as '1x448x592x3'.
         precision: 'fp32', 'fp16'.
-        gpu: where it runs.
+        gpu: its name, such as 'NVIDIA H200' or 'Orin'.
+        driver: what `describe_gpu` says of it beside its name.
         tensorrt: every version of it on this machine, as `tensorrt_version` tells.
         onnxruntime: its version; it decides which pieces of the network become engines.
     """
@@ -46,7 +31,8 @@ class EngineKey:
     model: str
     shape: str
     precision: str
-    gpu: Gpu
+    gpu: str
+    driver: str
     tensorrt: str
     onnxruntime: str
 
@@ -58,31 +44,37 @@ def engine_folder(key: EngineKey, root: Path | None = None) -> Path:
         key: what the engine depends on.
         root: where all engines lie; None: 'engines' beside the cached embeddings.
     """
-    digest = hashlib.sha256(repr(astuple(key)).encode()).hexdigest()[:16]
-    plain = "-".join((key.gpu.name, key.shape, key.precision))
+    digest = hashlib.sha256(repr(tuple(key)).encode()).hexdigest()[:16]
+    plain = "-".join((key.gpu, key.shape, key.precision))
     readable = re.sub(r"[^A-Za-z0-9.]+", "-", plain).strip("-")[:80]
     return (root if root is not None else default_directory() / "engines") / f"{readable}-{digest}"
 
 
-def describe_gpu(index: int = 0) -> Gpu:
+def describe_gpu(index: int = 0) -> tuple[str, str]:
     """What the CUDA driver says of a GPU; a Jetson's too, which has no nvidia-smi.
+
+    Returns:
+        Its name; and its compute capability, what CUDA version the driver speaks, and the driver's own
+        release where the system tells, such as '9.0 12080 ...'.
 
     Raises:
         OSError: there is no driver, or no such GPU.
     """
     cuda = ctypes.CDLL("libcuda.so.1")
     version, device, name = ctypes.c_int(), ctypes.c_int(), ctypes.create_string_buffer(256)
-    parts = []
-    _ask(cuda.cuInit(0), "cuInit")
-    _ask(cuda.cuDriverGetVersion(ctypes.byref(version)), "cuDriverGetVersion")
-    _ask(cuda.cuDeviceGet(ctypes.byref(device), index), "cuDeviceGet")
-    _ask(cuda.cuDeviceGetName(name, len(name), device), "cuDeviceGetName")
-    for attribute in (_MAJOR, _MINOR):
-        value = ctypes.c_int()
-        _ask(cuda.cuDeviceGetAttribute(ctypes.byref(value), attribute, device), "cuDeviceGetAttribute")
-        parts.append(str(value.value))
+    major, minor = ctypes.c_int(), ctypes.c_int()
+    for call, *arguments in (
+        ("cuInit", 0),
+        ("cuDriverGetVersion", ctypes.byref(version)),
+        ("cuDeviceGet", ctypes.byref(device), index),
+        ("cuDeviceGetName", name, len(name), device),
+        ("cuDeviceGetAttribute", ctypes.byref(major), _MAJOR, device),
+        ("cuDeviceGetAttribute", ctypes.byref(minor), _MINOR, device),
+    ):
+        if status := getattr(cuda, call)(*arguments):
+            raise OSError(f"expected a GPU, and the CUDA driver's {call} answers with error {status}")
     release = next((path.read_text().splitlines()[0] for path in (_DRIVER, _JETSON) if path.is_file()), "")
-    return Gpu(name.value.decode(), ".".join(parts), f"{version.value} {release}".strip())
+    return name.value.decode(), f"{major.value}.{minor.value} {version.value} {release}".strip()
 
 
 def tensorrt_version() -> str:
@@ -104,8 +96,3 @@ def tensorrt_version() -> str:
         except (OSError, AttributeError):
             continue
     return ", ".join(found)
-
-
-def _ask(status: int, call: str) -> None:
-    if status:
-        raise OSError(f"expected a GPU, and the CUDA driver's {call} answers with error {status}")

@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,21 +28,11 @@ logger = logging.getLogger(__name__)
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
 VERDICT = "parity.json"
 """What the check of an engine gave, beside the engine."""
-# ONNX Runtime's own errors derive from Exception directly.
 _state = ort.capi.onnxruntime_pybind11_state
-FAILURES = (
-    RuntimeError,
-    ValueError,
-    OSError,
-    ImportError,
-    _state.Fail,
-    _state.EPFail,
-    _state.EngineError,
-    _state.InvalidGraph,
-    _state.RuntimeException,
-    _state.InvalidArgument,
-    _state.NotImplemented,
-)
+# Those of ONNX Runtime derive from Exception directly.
+_OF_NETWORKS = (_state.Fail, _state.InvalidGraph, _state.InvalidArgument, _state.NotImplemented)
+_OF_DEVICES = (_state.EPFail, _state.EngineError, _state.RuntimeException)
+FAILURES = (RuntimeError, ValueError, OSError, ImportError, *_OF_NETWORKS, *_OF_DEVICES)
 """What ONNX Runtime raises when it cannot open or run a network."""
 
 
@@ -113,7 +103,8 @@ def open_session(
         try:
             _load_libraries()
             if provider == TENSORRT:
-                _load_tensorrt()
+                if find_spec("tensorrt") is not None:
+                    import_module("tensorrt")  # Loads its libraries; CUDA does without, if they are broken.
                 return _open_tensorrt(path, options, number, precision, reference or path)
             return _open(path, options, [(CUDA, {"device_id": number})])
         except FAILURES as error:
@@ -230,16 +221,13 @@ def _open_tensorrt(
     plain.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     inputs = ort.InferenceSession(reference, plain, providers=[CPU]).get_inputs()
     shape = "_".join("x".join(str(axis) for axis in given.shape) for given in inputs)
-    key = EngineKey(
-        file_digest(path), shape, precision, describe_gpu(device), tensorrt_version(), ort.__version__
-    )
+    gpu = describe_gpu(device)
+    key = EngineKey(file_digest(path), shape, precision, *gpu, tensorrt_version(), ort.__version__)
     folder = engine_folder(key)
     folder.mkdir(parents=True, exist_ok=True)
     verdict = folder / VERDICT
     if not verdict.is_file():
-        logger.info(
-            "TensorRT builds an engine of %s for %s; this takes minutes, once", path.name, key.gpu.name
-        )
+        logger.info("TensorRT builds an engine of %s for %s; this takes minutes, once", path.name, key.gpu)
 
     def build() -> ort.InferenceSession:
         given = tensorrt_options(folder, device=device, precision=precision)
@@ -263,47 +251,32 @@ def accept(
     Raises:
         ParityError: it does not agree, now or in an earlier start.
     """
-    if (refused := _refusal(verdict)) is not None:
-        raise ParityError(refused)
+    try:
+        kept = json.loads(verdict.read_text(encoding="utf-8")).get("refused", "")
+    except (OSError, ValueError, AttributeError):
+        kept = None  # Never checked, or half written.
+    if kept:
+        raise ParityError(kept)
     session = build()
-    if verdict.is_file():
+    if kept is not None:
         return session
     on_cpu = ort.InferenceSession(reference, providers=[CPU])
     parities = session_parity(session, on_cpu, fixed_inputs(on_cpu))
-    figures = {output: {"least": p.least, "mean": p.mean} for output, p in parities.items()}
+    outcome: dict[str, Any] = {
+        "cosines": {output: {"least": p.least, "mean": p.mean} for output, p in parities.items()}
+    }
     try:
         require(parities, least, f"TensorRT's engine of {name}")
     except ParityError as error:
-        _write(verdict, {"refused": str(error), "cosines": figures})
+        outcome["refused"] = str(error)
         raise
-    _write(verdict, {"cosines": figures})
+    finally:
+        verdict.write_text(json.dumps(outcome, indent=2) + "\n", encoding="utf-8")
     return session
 
 
-def _refusal(verdict: Path) -> str | None:
-    """Why an engine was refused in an earlier start; None: it was not, or was never checked."""
-    try:
-        return json.loads(verdict.read_text(encoding="utf-8")).get("refused")
-    except FileNotFoundError:
-        return None
-    except (ValueError, AttributeError):
-        # Half written: as if it had never been checked.
-        verdict.unlink()
-        return None
-
-
-def _write(verdict: Path, outcome: dict[str, Any]) -> None:
-    verdict.write_text(json.dumps(outcome, indent=2) + "\n", encoding="utf-8")
-
-
-@lru_cache(1)
+@cache
 def _load_libraries() -> None:
     """Load the GPU libraries that pip installed, where ONNX Runtime does not look for them by itself."""
     if hasattr(ort, "preload_dlls"):
         ort.preload_dlls()
-
-
-def _load_tensorrt() -> None:
-    """Load TensorRT's libraries where pip installed them: CUDA alone does without, if they are broken."""
-    if find_spec("tensorrt") is not None:
-        import_module("tensorrt")

@@ -17,21 +17,27 @@ _SETS = {
 """Flags of Linux for the instruction sets that 8-bit and float products use, x86 first, then ARM."""
 
 
-def processor_name(cpuinfo: str | None = None) -> str:
-    """Name and instruction sets, such as "AMD EPYC 7763 (AVX2)".
-
-    Args:
-        cpuinfo: what Linux says in /proc/cpuinfo; None: read it. Without it, only Python's name for the
-            processor is known.
-    """
-    if cpuinfo is None:
-        cpuinfo = _CPUINFO.read_text(encoding="utf-8", errors="replace") if _CPUINFO.exists() else ""
+def cpu_fields(path: Path = _CPUINFO) -> dict[str, str]:
+    """What Linux says of the first core, which stands for all; nothing where it does not tell."""
+    if not path.exists():
+        return {}
     fields: dict[str, str] = {}
-    for line in cpuinfo.splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         key, _, value = line.partition(":")
-        fields.setdefault(key.strip(), value.strip())  # The first core stands for all.
-    name = fields.get("model name") or platform.processor() or platform.machine()
-    flags = set((fields.get("flags") or fields.get("Features") or "").split())
+        fields.setdefault(key.strip().lower(), value.strip())
+    return fields
+
+
+def cpu_flags(path: Path = _CPUINFO) -> set[str]:
+    """The processor's instruction sets, as Linux names them; nothing where it does not tell."""
+    fields = cpu_fields(path)
+    return set((fields.get("flags") or fields.get("features") or "").split())
+
+
+def processor_name(path: Path = _CPUINFO) -> str:
+    """Name and instruction sets, such as "AMD EPYC 7763 (AVX2)"; Python's name for it without `path`."""
+    name = cpu_fields(path).get("model name") or platform.processor() or platform.machine()
+    flags = cpu_flags(path)
     sets = ", ".join(shown for flag, shown in _SETS.items() if flag in flags)
     return f"{name} ({sets})" if sets else name
 

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from threading import Lock
 
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
+
+from ovs_ros.runtime.processor import cpu_flags
 
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16", "svebf16"}
@@ -64,24 +65,11 @@ def resolve_precision(text: str, device: torch.device) -> torch.dtype:
     if text == "auto":
         if device.type == "cuda":
             return torch.float16 if torch.cuda.get_device_capability(device) >= (7, 0) else torch.float32
-        return torch.bfloat16 if cpu_multiplies_bf16() else torch.float32
+        return torch.bfloat16 if _BF16_FLAGS & cpu_flags() else torch.float32
     if text not in PRECISIONS:
         raise ValueError(f"expected the precision to be auto, {', '.join(PRECISIONS)}, got {text!r}")
     dtype = PRECISIONS[text]
     return torch.float32 if device.type == "cpu" and dtype == torch.float16 else dtype
-
-
-def cpu_multiplies_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Whether this CPU has instructions that multiply bfloat16; False where the kernel does not tell."""
-    try:
-        lines = cpuinfo.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return False
-    return any(
-        _BF16_FLAGS & set(line.partition(":")[2].split())
-        for line in lines
-        if line.lower().startswith(("flags", "features"))
-    )
 
 
 @contextmanager

@@ -27,18 +27,17 @@ class Network:
         dim: the width of the space of words that it was made for.
     """
 
-    def __init__(self, model: Path, *, threads: int = 0) -> None:
+    def __init__(self, model: Path) -> None:
         """Open the network.
 
         Args:
             model: the ONNX file.
-            threads: for one call; 0 means one for each core.
 
         Raises:
             FileNotFoundError: there is no such file.
             ValueError: it is no such network.
         """
-        self._session = open_session(model, threads=threads)
+        self._session = open_session(model)
         inputs = {i.name: i.shape for i in self._session.get_inputs()}
         outputs = [o.name for o in self._session.get_outputs()]
         if not set(inputs) >= _INPUTS or set(inputs) - _INPUTS - {"shallow"} or outputs != ["logits"]:

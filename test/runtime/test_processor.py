@@ -1,5 +1,7 @@
 """The processor's name and instruction sets, from what Linux says of it."""
 
+from pathlib import Path
+
 import pytest
 
 from ovs_ros.runtime.processor import device_name, processor_name
@@ -17,13 +19,15 @@ ORIN = "processor\t: 0\nBogoMIPS\t: 62.50\nFeatures\t: fp asimd asimddp\n"
         ("model name\t: Old\nflags\t\t: sse2\n", "Old"),
     ],
 )
-def test_name_and_sets(cpuinfo: str, expected: str) -> None:
-    assert processor_name(cpuinfo) == expected
+def test_name_and_sets(tmp_path: Path, cpuinfo: str, expected: str) -> None:
+    (tmp_path / "cpuinfo").write_text(cpuinfo, encoding="utf-8")
+    assert processor_name(tmp_path / "cpuinfo") == expected
 
 
-def test_a_processor_without_a_name_still_has_its_sets() -> None:
-    assert processor_name(ORIN).endswith("(NEON, dot product)")
-    assert processor_name("")
+def test_a_processor_without_a_name_still_has_its_sets(tmp_path: Path) -> None:
+    (tmp_path / "cpuinfo").write_text(ORIN, encoding="utf-8")
+    assert processor_name(tmp_path / "cpuinfo").endswith("(NEON, dot product)")
+    assert processor_name(tmp_path / "none")
 
 
 def test_only_the_cpu_gets_a_processor() -> None:

@@ -6,10 +6,10 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed (pip install '.[clip]')")
 
+from ovs_ros.runtime.processor import cpu_flags  # noqa: E402
 from ovs_ros.runtime.torch_device import (  # noqa: E402
     cast_matrices,
     computing,
-    cpu_multiplies_bf16,
     is_out_of_memory,
     resolve_device,
     resolve_precision,
@@ -69,10 +69,24 @@ def test_auto_on_a_gpu_is_fp16_if_it_has_tensor_cores(monkeypatch: pytest.Monkey
     assert resolve_precision("auto", gpu) == torch.float32
 
 
-def test_auto_on_a_cpu_is_bf16_if_it_has_instructions_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    for has, expected in ((True, torch.bfloat16), (False, torch.float32)):
-        monkeypatch.setattr("ovs_ros.runtime.torch_device.cpu_multiplies_bf16", lambda has=has: has)
-        assert resolve_precision("auto", torch.device("cpu")) == expected
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("model name : x\nflags\t\t: fpu avx512f avx512_bf16 amx_tile\n", torch.bfloat16),
+        ("flags\t\t: fpu avx2 avx512f\n", torch.float32),
+        ("Features\t: fp asimd i8mm bf16\n", torch.bfloat16),
+        ("model name : avx512_bf16\n", torch.float32),
+        (None, torch.float32),  # The kernel does not tell.
+    ],
+)
+def test_auto_on_a_cpu_is_bf16_if_it_has_instructions_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None, expected: torch.dtype
+) -> None:
+    if text is not None:
+        (tmp_path / "cpuinfo").write_text(text, encoding="utf-8")
+    flags = cpu_flags(tmp_path / "cpuinfo")
+    monkeypatch.setattr("ovs_ros.runtime.torch_device.cpu_flags", lambda: flags)
+    assert resolve_precision("auto", torch.device("cpu")) == expected
 
 
 def test_a_file_that_asks_for_fp16_runs_on_a_cpu_too() -> None:
@@ -82,24 +96,6 @@ def test_a_file_that_asks_for_fp16_runs_on_a_cpu_too() -> None:
 def test_other_precisions_are_refused() -> None:
     with pytest.raises(ValueError, match="expected the precision to be auto, fp32, fp16, bf16, got 'int8'"):
         resolve_precision("int8", torch.device("cpu"))
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("model name : x\nflags\t\t: fpu avx512f avx512_bf16 amx_tile\n", True),
-        ("flags\t\t: fpu avx2 avx512f\n", False),
-        ("Features\t: fp asimd i8mm bf16\n", True),
-        ("model name : avx512_bf16\n", False),
-    ],
-)
-def test_bf16_is_read_from_the_kernels_flags(tmp_path: Path, text: str, expected: bool) -> None:
-    (tmp_path / "cpuinfo").write_text(text, encoding="utf-8")
-    assert cpu_multiplies_bf16(tmp_path / "cpuinfo") is expected
-
-
-def test_bf16_is_not_assumed_where_the_kernel_does_not_tell(tmp_path: Path) -> None:
-    assert not cpu_multiplies_bf16(tmp_path / "missing")
 
 
 def test_only_the_matrices_that_a_call_uses_are_cast() -> None:

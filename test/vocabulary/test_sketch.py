@@ -1,8 +1,7 @@
 import numpy as np
 
-from ovs_ros.vocabulary.sketch import draw_sketch
 from ovs_ros.vocabulary.vocabulary import Vocabulary
-from ovs_ros.vocabulary.word_embeddings import SKETCHED_FROM, WordEmbeddings
+from ovs_ros.vocabulary.word_embeddings import SKETCHED_FROM, WordEmbeddings, draw_sketch
 
 
 def unit(vectors):

@@ -48,18 +48,17 @@ class EmbeddedProxy:
 
     name = "dinov2-vits14"
 
-    def __init__(self, models: Path = MODELS, *, threads: int = 0) -> None:
+    def __init__(self, models: Path = MODELS) -> None:
         """Open it.
 
         Args:
             models: the folder with the embedded model's files.
-            threads: for one call; 0 means one for each core.
 
         Raises:
             FileNotFoundError: a file is missing.
         """
         positions = np.load(models / "position_table.npy", allow_pickle=False)
-        self._dino = DinoEncoder(models / "image_encoder.onnx", positions, threads=threads)
+        self._dino = DinoEncoder(models / "image_encoder.onnx", positions)
 
     def features(self, images: Tensor, grid: tuple[int, int]) -> Tensor:
         """See `Proxy`."""
@@ -72,18 +71,17 @@ class EmbeddedProxy:
 class FileProxy:
     """Any image encoder in an ONNX file (see `FeatureMapEncoder`); its map is resampled to CLIP's grid."""
 
-    def __init__(self, model: Path, *, threads: int = 0) -> None:
+    def __init__(self, model: Path) -> None:
         """Open it.
 
         Args:
             model: the ONNX file.
-            threads: for one call; 0 means one for each core.
 
         Raises:
             FileNotFoundError: there is no such file.
             ValueError: it is no encoder of the kind that `FeatureMapEncoder` takes.
         """
-        self._encoder = FeatureMapEncoder(model, threads=threads)
+        self._encoder = FeatureMapEncoder(model)
         self.name = f"{self._encoder.name}-{self._encoder.digest[:12]}"
 
     def features(self, images: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -103,14 +101,14 @@ class FileProxy:
         return sampled.flatten(2).mT
 
 
-def open_proxy(proxy: str, *, threads: int = 0) -> Proxy:
+def open_proxy(proxy: str) -> Proxy:
     """Open what a model file names as `proxy`: 'embedded' or an ONNX file.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it is no encoder that can serve.
     """
-    return EmbeddedProxy(threads=threads) if proxy == EMBEDDED else FileProxy(Path(proxy), threads=threads)
+    return EmbeddedProxy() if proxy == EMBEDDED else FileProxy(Path(proxy))
 
 
 def _pixels(images: Tensor) -> NDArray[np.uint8]:

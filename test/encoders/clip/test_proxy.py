@@ -20,12 +20,12 @@ def test_embedded_patches_lie_on_clips():
     """A flat image of DINOv2's own size and the same one of CLIP's give the same features."""
     colours = images_of(3, 4, batch=2)
     on_clip = colours.repeat_interleave(16, 2).repeat_interleave(16, 3)
-    proxy = open_proxy("embedded", threads=1)
+    proxy = open_proxy("embedded")
     features = proxy.features(on_clip, (3, 4))
     assert isinstance(proxy, EmbeddedProxy)
     assert features.shape == (2, 12, 384)
 
-    dino = DinoEncoder(MODELS / "image_encoder.onnx", np.load(MODELS / "position_table.npy"), threads=1)
+    dino = DinoEncoder(MODELS / "image_encoder.onnx", np.load(MODELS / "position_table.npy"))
     for index in range(2):
         on_dino = colours[index].repeat_interleave(14, 1).repeat_interleave(14, 2)
         pixels = (on_dino * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
@@ -38,7 +38,7 @@ def test_embedded_patches_lie_on_clips():
 def test_file_whose_grid_is_clips_is_taken_as_it_is(tmp_path):
     kernel = save_encoder(tmp_path / "proxy.onnx", kind=2, first=False)  # uint8 pixels, (1, 64, 64, 3)
     images = images_of(64, 64, batch=2)
-    features = open_proxy(str(tmp_path / "proxy.onnx"), threads=1).features(images, (4, 4))
+    features = open_proxy(str(tmp_path / "proxy.onnx")).features(images, (4, 4))
     pixels = torch.round(images * 255)
     expected = torch.nn.functional.conv2d(pixels, torch.from_numpy(kernel), stride=16)
     torch.testing.assert_close(features, expected.flatten(2).mT, atol=1e-2, rtol=1e-4)
@@ -47,7 +47,7 @@ def test_file_whose_grid_is_clips_is_taken_as_it_is(tmp_path):
 def test_padding_of_a_wide_image_is_left_out(tmp_path):
     kernel = save_encoder(tmp_path / "proxy.onnx", kind=2, first=False)
     images = images_of(32, 64)
-    features = FileProxy(tmp_path / "proxy.onnx", threads=1).features(images, (2, 4))
+    features = FileProxy(tmp_path / "proxy.onnx").features(images, (2, 4))
     expected = torch.nn.functional.conv2d(torch.round(images * 255), torch.from_numpy(kernel), stride=16)
     torch.testing.assert_close(features, expected.flatten(2).mT, atol=1e-2, rtol=1e-4)
 
@@ -55,7 +55,7 @@ def test_padding_of_a_wide_image_is_left_out(tmp_path):
 def test_a_coarser_map_is_interpolated_between_centres(tmp_path):
     kernel = save_encoder(tmp_path / "proxy.onnx", kind=2, first=False)
     images = images_of(64, 64)
-    features = FileProxy(tmp_path / "proxy.onnx", threads=1).features(images, (8, 8)).view(8, 8, -1)
+    features = FileProxy(tmp_path / "proxy.onnx").features(images, (8, 8)).view(8, 8, -1)
     coarse = torch.nn.functional.conv2d(torch.round(images * 255), torch.from_numpy(kernel), stride=16)[0]
     torch.testing.assert_close(features[0, 0], coarse[:, 0, 0], atol=1e-2, rtol=1e-4)
     # The third position's centre lies at 1.25 cells: between the first cell's centre and the second's.
@@ -70,7 +70,7 @@ def test_says_where_a_file_is_missing(tmp_path):
 
 def test_refuses_to_be_part_of_a_graph(tmp_path):
     save_encoder(tmp_path / "proxy.onnx")
-    proxy = FileProxy(tmp_path / "proxy.onnx", threads=1)
+    proxy = FileProxy(tmp_path / "proxy.onnx")
 
     class Module(torch.nn.Module):
         def forward(self, images):
@@ -83,4 +83,4 @@ def test_refuses_to_be_part_of_a_graph(tmp_path):
 def test_names_tell_files_apart(tmp_path):
     save_encoder(tmp_path / "a.onnx", channels=4)
     save_encoder(tmp_path / "b.onnx", channels=8)
-    assert FileProxy(tmp_path / "a.onnx", threads=1).name != FileProxy(tmp_path / "b.onnx", threads=1).name
+    assert FileProxy(tmp_path / "a.onnx").name != FileProxy(tmp_path / "b.onnx").name
