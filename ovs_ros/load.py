@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ovs_ros.encoders.model_file import ModelFile
     from ovs_ros.model import Model
-    from ovs_ros.segmenter import FramePath, Segmenter
+    from ovs_ros.segmenter import Segmenter
+    from ovs_ros.steps.torch_frame import TorchFrame
 
 OFF = "off"
 
@@ -155,7 +156,7 @@ def _embedded(name: str, folder: Path, network: str = "") -> "Model":
     )
 
 
-def _frame_path(model: "Model") -> "FramePath | None":
+def _frame_path(model: "Model") -> "TorchFrame | None":
     """The whole frame as one CUDA graph, where the model's image encoder can be a part of one."""
     if getattr(model.image_encoder, "stream", None) is None:  # No torch model, or not on a GPU.
         return None

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from ovs_ros.steps.decoder import decode
 from ovs_ros.steps.labels import validate
 from ovs_ros.steps.network import MOST_WORDS, REFINED
 from ovs_ros.steps.postprocess import refine, with_fine_grid
-from ovs_ros.steps.segmentation import Segmentation
+from ovs_ros.steps.segmentation import Segmentation, segmentation
 from ovs_ros.steps.selection import Selection, everything, select
 from ovs_ros.steps.tag_validation import validate_tags
 from ovs_ros.vocabulary.cache import EmbeddingCache
@@ -25,7 +25,10 @@ from ovs_ros.vocabulary.prompts import AttributePrompts, embed
 from ovs_ros.vocabulary.vocabulary import Vocabulary
 from ovs_ros.vocabulary.word_embeddings import WordEmbeddings
 
-__all__ = ["FramePath", "Scored", "Segmenter", "SegmenterOptions"]
+if TYPE_CHECKING:
+    from ovs_ros.steps.torch_frame import TorchFrame
+
+__all__ = ["Scored", "Segmenter", "SegmenterOptions"]
 
 # A frame's matrix products are too small to share: BLAS threads cost more in waking up than they save.
 _BLAS = ThreadpoolController().select(user_api="blas")
@@ -46,29 +49,6 @@ class Scored(NamedTuple):
     logits: NDArray[np.float32]
 
 
-class FramePath(Protocol):
-    """A faster way for whole frames, to the same answer, for some vocabularies and options."""
-
-    def segment(
-        self,
-        image: NDArray[np.uint8],
-        words: WordEmbeddings,
-        options: SegmenterOptions,
-        *,
-        temperature: float,
-        network: bool,
-    ) -> Segmentation | None:
-        """Segment a frame, or return None if this way cannot: then the steps take it one by one.
-
-        Args:
-            image: (H, W, 3) uint8 RGB.
-            words: the vocabulary.
-            options: how the frame is decided; their temperature does not count, but
-            temperature: what logits are divided by after the selection.
-            network: whether a trained network refines the logits.
-        """
-
-
 @dataclass(frozen=True, eq=False)
 class Segmenter:
     """Names every pixel of an image with words of a vocabulary. `ovs_ros.load` makes one.
@@ -82,7 +62,7 @@ class Segmenter:
         options: count wherever a call gives none of its own.
         cache: where `embed` looks up embeddings and keeps new ones; None: it encodes all words each time.
         attributes: what `embed` says of words' looks beside their names (LMSeg); None: nothing.
-        frame_path: a faster way for whole frames; None: there is none.
+        frame_path: a faster way for whole frames, to the same answer; None: there is none.
 
     Raises:
         TypeError: a part is of another kind.
@@ -92,13 +72,12 @@ class Segmenter:
     options: SegmenterOptions = SegmenterOptions()
     cache: EmbeddingCache | None = None
     attributes: AttributePrompts | None = None
-    frame_path: FramePath | None = None
+    frame_path: "TorchFrame | None" = None
 
     def __post_init__(self) -> None:
         for name, kind in (("model", Model), ("options", SegmenterOptions)):
-            if not isinstance(getattr(self, name), kind):
-                got = type(getattr(self, name)).__name__
-                raise TypeError(f"expected {name} to be a {kind.__name__}, got {got}")
+            if not isinstance(got := getattr(self, name), kind):
+                raise TypeError(f"expected {name} to be a {kind.__name__}, got {type(got).__name__}")
 
     def embed(
         self, vocabulary: Vocabulary, progress: Callable[[int, int], None] | None = None
@@ -147,18 +126,7 @@ class Segmenter:
                 indices, selection = validate_tags(indices, logits, features, selection, words, options)
         verdict = validate(indices, confidence, selection, words, options.threshold)
         clock.stage("validate")
-        categories = words.vocabulary.categories
-        return Segmentation(
-            labels=verdict.labels,
-            confidence=confidence,
-            vocabulary=words.vocabulary,
-            selected_ids=words.ids[selection.classes],
-            selected_names=tuple(categories[index].name for index in selection.classes),
-            scores=selection.scores,
-            shares=verdict.shares,
-            unknown_share=verdict.unknown_share,
-            stages_ms=clock.stages_ms,
-        )
+        return segmentation(words, selection.classes, selection.scores, confidence, *verdict, clock.stages_ms)
 
     def score(
         self, image: NDArray[np.uint8], words: WordEmbeddings, options: SegmenterOptions | None = None

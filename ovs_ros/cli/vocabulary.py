@@ -87,11 +87,11 @@ def text_encoder() -> TextEncoder:
 
 
 def _findings(name: str, near: float, words_only: bool) -> list[Finding]:
-    draft = read_draft(find_vocabulary(name))
+    entries, negatives = read_draft(find_vocabulary(name))
     try:
         vocabulary = load_vocabulary(name)
     except VocabularyError as error:
-        findings = lint_names([entry.name for entry in draft.entries], draft.negatives)
+        findings = lint_names([entry.name for entry in entries], negatives)
         return [*findings, Finding("refused", (), str(error))]
     if words_only:
         return lint(vocabulary, near=near)

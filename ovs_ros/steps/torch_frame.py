@@ -22,7 +22,7 @@ from ovs_ros.runtime.torch_device import is_out_of_memory
 from ovs_ros.runtime.torch_graph import StaticCall
 from ovs_ros.runtime.torch_resize import Shrink
 from ovs_ros.steps.grid import covered
-from ovs_ros.steps.segmentation import Segmentation
+from ovs_ros.steps.segmentation import Segmentation, segmentation
 from ovs_ros.steps.selection import SCREEN_CELLS, SKETCH_LISTS, pooling
 from ovs_ros.steps.torch_decoder import DeviceAxis, decode, device_axis
 from ovs_ros.steps.torch_selection import Slots, everything, select
@@ -89,7 +89,7 @@ class _Plan:
 
 
 class TorchFrame:
-    """Decides frames on the device of an image encoder, see `FramePath`; not for two threads at once.
+    """Decides frames on the device of an image encoder; not for two threads at once.
 
     Args:
         encoder: the image encoder of the model.
@@ -113,7 +113,14 @@ class TorchFrame:
         temperature: float,
         network: bool,
     ) -> Segmentation | None:
-        """See `FramePath`; the stages are 'prepare', 'launch' and 'wait'.
+        """Segment a frame; the stages are 'prepare', 'launch' and 'wait'.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
+            words: the vocabulary.
+            options: how the frame is decided; their temperature does not count, but
+            temperature: what logits are divided by after the selection.
+            network: whether a trained network refines the logits.
 
         Returns:
             None for frames that this way cannot take; the log says why, once for each reason. None too where
@@ -280,21 +287,13 @@ def _unpack(
         words: the vocabulary.
         stages_ms: milliseconds of each stage.
     """
-    vocabulary = words.vocabulary
     pixels = size[0] * size[1]
     head, labels, confidence = np.split(answer, [12 * slots, len(answer) - pixels])
     rows, scores, counts = head.view(np.float32).reshape(3, slots)
     filled = rows >= 0
-    columns = rows[filled].astype(np.intp)  # (M,) ascending
+    classes = rows[filled].astype(np.intp)  # (M,) ascending
     shares = counts[filled] / np.float32(pixels)
-    return Segmentation(
-        labels=labels.view(np.uint16 if vocabulary.wide else np.uint8).reshape(size),
-        confidence=confidence.reshape(size),
-        vocabulary=vocabulary,
-        selected_ids=words.ids[columns],
-        selected_names=tuple(vocabulary.categories[column].name for column in columns),
-        scores=scores[filled],
-        shares=shares,
-        unknown_share=float(1 - counts[filled].sum() / pixels),
-        stages_ms=stages_ms,
-    )
+    ids = labels.view(np.uint16 if words.vocabulary.wide else np.uint8).reshape(size)
+    unknown = float(1 - counts[filled].sum() / pixels)
+    confidence = confidence.reshape(size)
+    return segmentation(words, classes, scores[filled], confidence, ids, shares, unknown, stages_ms)

@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,14 +16,11 @@ from ovs_ros.vocabulary.word_embeddings import WordEmbeddings
 LONG_NAME = 50
 """Characters from which a name is better said by a short name and a prompt."""
 
-# fmt: off
-GENERIC = frozenset({
-    "anything", "area", "background", "category", "class", "entity", "everything", "foreground", "image",
-    "item", "items", "label", "material", "misc", "miscellaneous", "none", "object", "objects", "other",
-    "others", "region", "scene", "something", "stuff", "thing", "things", "undefined", "unknown",
-    "unlabeled", "void",
-})
-# fmt: on
+GENERIC = frozenset(
+    """anything area background category class entity everything foreground image item items label material
+    misc miscellaneous none object objects other others region scene something stuff thing things undefined
+    unknown unlabeled void""".split()  # noqa: SIM905  # a list would take a line for each
+)
 """Names that fit nearly everything, so that they take pixels from all others."""
 
 _ROWS_A_BLOCK = 512
@@ -78,82 +75,53 @@ def lint_names(
 ) -> list[Finding]:
     """What is wrong with names as a user wrote them, even such as no vocabulary would take; see `lint`."""
     findings: list[Finding] = []
-    categories: dict[str, str] = {}
+    categories: dict[str, str] = {}  # Names by their loose keys.
     for position, name in enumerate(names, 1):
-        findings += _about_one(name, f"category {position}")
+        findings += _about_one(name, f"category {position}", reads, categories)
         if name_key(name) in GENERIC:
-            findings.append(
-                Finding(
-                    "generic",
-                    (name,),
-                    f"'{name}' fits everything; name what it is, or make it a negative word",
-                )
+            message = f"'{name}' fits everything; name what it is, or make it a negative word"
+            findings.append(Finding("generic", (name,), message))
+        # Several names in one, as prompts of detectors are written.
+        parts = [part.strip() for part in re.split(r"[,;，；、|]|\s\.\s", name) if part.strip()]
+        if len(parts) > 1:
+            message = (
+                f"'{name}' looks like {len(parts)} names in one; give {', '.join(map(repr, parts))} apart"
             )
-        findings += _about_lists(name)
-        if _loose_key(name) and not reads(name):
-            findings.append(_unreadable(name))
-        findings += _about_double(name, categories)
+            findings.append(Finding("list", (name,), message))
     words: dict[str, str] = {}
     for position, word in enumerate(negatives, 1):
-        findings += _about_one(word, f"negative word {position}")
-        if _loose_key(word) and not reads(word):
-            findings.append(_unreadable(word))
-        findings += _about_double(word, words)
-        key = _loose_key(word)
-        if key and key in categories:
-            findings.append(
-                Finding(
-                    "negative",
-                    (categories[key], word),
-                    f"'{categories[key]}' is a category and a negative word, so its pixels become unknown; "
-                    "take it out of one of the two",
-                )
+        findings += _about_one(word, f"negative word {position}", reads, words)
+        if category := categories.get(_loose_key(word)):
+            message = (
+                f"'{category}' is a category and a negative word, so its pixels become unknown; take it out "
+                "of one of the two"
             )
+            findings.append(Finding("negative", (category, word), message))
     return findings
 
 
-def _about_lists(name: str) -> list[Finding]:
-    """Several names in one, as prompts of detectors are written."""
-    parts = [part.strip() for part in re.split(r"[,;，；、|]|\s\.\s", name) if part.strip()]
-    if len(parts) < 2:
-        return []
-    message = f"'{name}' looks like {len(parts)} names in one; give {', '.join(map(repr, parts))} apart"
-    return [Finding("list", (name,), message)]
-
-
-def _unreadable(name: str) -> Finding:
-    message = (
-        f"'{name}' is unknown to the text encoder; most encoders know English alone. Use the English word, "
-        "or a multilingual model such as siglip2-b16"
-    )
-    return Finding("unreadable", (name,), message)
-
-
-def _about_one(name: str, what: str) -> list[Finding]:
-    if not _loose_key(name):
-        return [Finding("empty", (name,), f"{what} is {name!r}, without a letter or a digit; leave it out")]
-    length = len(" ".join(name.split()))
+def _about_one(name: str, what: str, reads: Callable[[str], bool], seen: dict[str, str]) -> Iterator[Finding]:
+    """What concerns categories and negative words alike; a name that `seen` lacks is added to it."""
+    key, length = _loose_key(name), len(" ".join(name.split()))
+    if not key:
+        yield Finding("empty", (name,), f"{what} is {name!r}, without a letter or a digit; leave it out")
+        return
     if length > LONG_NAME:
-        return [
-            Finding(
-                "overlong",
-                (name,),
-                f"'{name[:40]}…' has {length} characters, of at most {LONG_NAME} that read well "
-                f"({MAX_NAME_LENGTH} are allowed); shorten it, and put details into a prompt",
-            )
-        ]
-    return []
-
-
-def _about_double(name: str, seen: dict[str, str]) -> list[Finding]:
-    """A finding if `seen` holds the name; otherwise the name is added to it."""
-    key = _loose_key(name)
+        message = (
+            f"'{name[:40]}…' has {length} characters, of at most {LONG_NAME} that read well "
+            f"({MAX_NAME_LENGTH} are allowed); shorten it, and put details into a prompt"
+        )
+        yield Finding("overlong", (name,), message)
+    if not reads(name):
+        message = (
+            f"'{name}' is unknown to the text encoder; most encoders know English alone. Use the English "
+            "word, or a multilingual model such as siglip2-b16"
+        )
+        yield Finding("unreadable", (name,), message)
     if key in seen:
         message = f"'{seen[key]}' and '{name}' are one name; leave one out"
-        return [Finding("duplicate", (seen[key], name), message)]
-    if key:
-        seen[key] = name
-    return []
+        yield Finding("duplicate", (seen[key], name), message)
+    seen.setdefault(key, name)
 
 
 def _loose_key(name: str) -> str:
@@ -166,28 +134,24 @@ def _near_synonyms(embedded: WordEmbeddings, near: float) -> list[Finding]:
     vocabulary = embedded.vocabulary
     count = len(vocabulary)
     categories, negatives = embedded.embeddings[:count], embedded.embeddings[count:]  # (K, D), (N, D)
+    words = vocabulary.names + vocabulary.negatives
     findings: dict[tuple[int, int], Finding] = {}
-    nearest, cosines = _nearest(categories, categories, itself=False)
-    for row in np.flatnonzero(cosines >= near):
-        first, second = sorted((int(row), int(nearest[row])))
-        names = vocabulary.names[first], vocabulary.names[second]
-        if _loose_key(names[0]) != _loose_key(names[1]):
-            findings[first, second] = Finding(
-                "near synonym",
-                names,
-                f"'{names[0]}' and '{names[1]}' mean nearly the same (cosine {cosines[row]:.2f}) and will "
-                "share pixels at random; keep one, or tell them apart by prompts",
+    for others, start in ((categories, 0), (negatives, count)):
+        nearest, cosines = _nearest(categories, others, itself=start > 0)
+        for row in np.flatnonzero(cosines >= near):
+            pair = sorted((int(row), start + int(nearest[row])))
+            first, second = (words[place] for place in pair)
+            if _loose_key(first) == _loose_key(second):
+                continue  # Reported already.
+            kind = "negative" if start else "near synonym"
+            message = (
+                f"the negative word '{second}' means nearly the same as '{first}' (cosine "
+                f"{cosines[row]:.2f}), so that its pixels become unknown; take one of them out"
+                if start
+                else f"'{first}' and '{second}' mean nearly the same (cosine {cosines[row]:.2f}) and will "
+                "share pixels at random; keep one, or tell them apart by prompts"
             )
-    nearest, cosines = _nearest(categories, negatives, itself=True)
-    for row in np.flatnonzero(cosines >= near):
-        names = vocabulary.names[row], vocabulary.negatives[nearest[row]]
-        if _loose_key(names[0]) != _loose_key(names[1]):
-            findings[int(row), count + int(nearest[row])] = Finding(
-                "negative",
-                names,
-                f"the negative word '{names[1]}' means nearly the same as '{names[0]}' (cosine "
-                f"{cosines[row]:.2f}), so that its pixels become unknown; take one of them out",
-            )
+            findings[pair[0], pair[1]] = Finding(kind, (first, second), message)
     return list(findings.values())
 
 

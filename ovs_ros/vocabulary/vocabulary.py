@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,7 @@ __all__ = ["UNKNOWN_COLOR", "Category", "CategorySpec", "Vocabulary", "Vocabular
 UNKNOWN_8 = 255
 UNKNOWN_16 = 65535
 UNKNOWN_COLOR = (0, 0, 0)
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -70,11 +72,7 @@ class Vocabulary:
 
     @classmethod
     def from_names(cls, names: Iterable[str], negatives: Iterable[str] = ()) -> "Vocabulary":
-        """The first version of a vocabulary of plain names, with ids from 0 in their order.
-
-        Raises:
-            VocabularyError: no name, an empty, overlong or double name, or more than 65535 of them.
-        """
+        """`from_specs` of plain names."""
         return cls.from_specs(names, negatives)
 
     @classmethod
@@ -82,7 +80,8 @@ class Vocabulary:
         """The first version of a vocabulary, with ids from 0 in the order of the specs.
 
         Raises:
-            VocabularyError: as `from_names`, or prompts or thresholds that are wrong.
+            VocabularyError: no name, an empty, overlong or double name, more than 65535 of them, or wrong
+                prompts or thresholds.
         """
         categories, ids_ever = _with_ids(_specs(specs), {})
         return cls(categories, _words(negatives, "negative words"), 1, ids_ever)
@@ -177,16 +176,14 @@ class Vocabulary:
         return frozenset(name_key(c.name) for c in self.categories)
 
 
-def _words(words: Iterable[str], what: str) -> tuple[str, ...]:
+def _words(words: Iterable[Item], what: str) -> tuple[Item, ...]:
     if isinstance(words, str):  # Or it would count as a list of letters.
         raise VocabularyError(f"expected a list of {what}, got the text {words!r}; put it in brackets")
     return tuple(words)
 
 
 def _specs(specs: Iterable[CategorySpec | str]) -> tuple[CategorySpec, ...]:
-    if isinstance(specs, str):
-        raise VocabularyError(f"expected a list of categories, got the text {specs!r}; put it in brackets")
-    return tuple(spec if isinstance(spec, CategorySpec) else CategorySpec(spec) for spec in specs)
+    return tuple(s if isinstance(s, CategorySpec) else CategorySpec(s) for s in _words(specs, "categories"))
 
 
 def _with_ids(

@@ -8,9 +8,8 @@ A YAML vocabulary is a list of names, or a mapping::
 
 import difflib
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -24,22 +23,13 @@ _TEXT = "tag:yaml.org,2002:str"
 _NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """A category as it stands in a file, before anything but its types is checked."""
 
     line: int
     name: str
     prompts: tuple[str, ...] = ()
     threshold: float | None = None
-
-
-@dataclass(frozen=True)
-class Draft:
-    """A vocabulary as it stands in a file, before anything but its form is checked."""
-
-    entries: tuple[Entry, ...]
-    negatives: tuple[str, ...]
 
 
 def find_vocabulary(name: Path | str) -> Path:
@@ -71,12 +61,12 @@ def load_vocabulary(name: Path | str) -> Vocabulary:
             that cannot be; the message names the file and, where there is one, the line.
     """
     path = find_vocabulary(name)
-    draft = read_draft(path)
+    entries, negatives = read_draft(path)
     specs = []
     lines: dict[str, int] = {}
-    for entry in draft.entries:
+    for entry in entries:
         try:
-            specs.append(CategorySpec(entry.name, entry.prompts, entry.threshold))
+            specs.append(CategorySpec(*entry[1:]))
         except VocabularyError as error:
             raise VocabularyError(f"{path}, line {entry.line}: {error}") from error
         key = name_key(entry.name)
@@ -87,13 +77,13 @@ def load_vocabulary(name: Path | str) -> Vocabulary:
             )
         lines[key] = entry.line
     try:
-        return Vocabulary.from_specs(specs, draft.negatives)
+        return Vocabulary.from_specs(specs, negatives)
     except VocabularyError as error:
         raise VocabularyError(f"{path}: {error}") from error
 
 
-def read_draft(path: Path | str) -> Draft:
-    """Read the words of a YAML file without a check of the words themselves, as a linter needs it.
+def read_draft(path: Path | str) -> tuple[tuple[Entry, ...], tuple[str, ...]]:
+    """Read categories and negative words of a YAML file unchecked, as a linter needs them.
 
     Raises:
         VocabularyError: the file cannot be read, is no YAML, or has another form.
@@ -103,12 +93,12 @@ def read_draft(path: Path | str) -> Draft:
     if root is None:
         raise VocabularyError(f"{path}: expected a list of categories, got an empty file; name some")
     if isinstance(root, yaml.SequenceNode):
-        return Draft(form.entries(root), ())
+        return form.entries(root), ()
     fields = form.fields(root, "a list of names, or 'categories' and 'negatives'", _FILE_KEYS)
     if "categories" not in fields:
         raise form.error(root, "the key 'categories'", "none", "add it with a list of names")
     negatives = form.texts(fields["negatives"], "negative words") if "negatives" in fields else ()
-    return Draft(form.entries(fields["categories"]), negatives)
+    return form.entries(fields["categories"]), negatives
 
 
 def dump_vocabulary(vocabulary: Vocabulary, path: Path | str) -> None:

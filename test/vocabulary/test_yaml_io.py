@@ -12,7 +12,6 @@ from ovs_ros.vocabulary.linter import lint
 from ovs_ros.vocabulary.vocabulary import CategorySpec, Vocabulary, VocabularyError, name_key
 from ovs_ros.vocabulary.yaml_io import (
     SHIPPED,
-    Draft,
     Entry,
     dump_vocabulary,
     find_vocabulary,
@@ -134,7 +133,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
 
 def test_a_draft_keeps_words_that_no_vocabulary_takes(tmp_path: Path) -> None:
     path = write(tmp_path, "categories:\n- a\n- ''\n- {name: A, threshold: 7}\nnegatives: [b, b]\n")
-    assert read_draft(path) == Draft((Entry(2, "a"), Entry(3, ""), Entry(4, "A", (), 7.0)), ("b", "b"))
+    assert read_draft(path) == ((Entry(2, "a"), Entry(3, ""), Entry(4, "A", (), 7.0)), ("b", "b"))
 
 
 TEXTS = st.text(min_size=1, max_size=30).filter(
