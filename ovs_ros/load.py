@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from ovs_ros.encoders.model_file import ModelFile
     from ovs_ros.model import Model
     from ovs_ros.segmenter import Segmenter
-    from ovs_ros.steps.torch_frame import TorchFrame
 
 OFF = "off"
 
@@ -41,7 +40,7 @@ def load(
         threads: how many threads of the CPU the process computes with (see runtime/threads.py); 0: one for
             each core that it may use.
         attributes: what words look like (LMSeg): 'off', 'shipped', or a YAML file laid over the shipped.
-        attribute_weight: the attributes' share of a word's embedding; see `AttributePrompts`.
+        attribute_weight: the attributes' share of a word's embedding; see `Attributes`.
         second_encoder: ONNX file of a second image encoder (LMSeg); 'off' for none.
         fusion: what `ovs train fusion` wrote for the second encoder.
         options: fields of `SegmenterOptions` that differ from their defaults.
@@ -59,17 +58,22 @@ def load(
     from ovs_ros.runtime.threads import use_threads
     from ovs_ros.segmenter import Segmenter
     from ovs_ros.steps.network import Network
+    from ovs_ros.vocabulary.attributes import load_attributes
     from ovs_ros.vocabulary.cache import EmbeddingCache
-    from ovs_ros.vocabulary.prompts import AttributePrompts
 
     checked = SegmenterOptions(**options)  # type: ignore[arg-type]  # checked at run time, field by field
-    looks = AttributePrompts.load(attributes, attribute_weight)
+    looks = load_attributes(attributes, attribute_weight)
     use_threads(threads)
     model = load_model(name, device=device, models=models)
     if network_file is not None:
         model = replace(model, network=Network(network_file))
     model = replace(model, image_encoder=with_second(model.image_encoder, second_encoder, fusion))
-    return Segmenter(model, checked, EmbeddingCache(), looks, _frame_path(model))
+    frame_path = None
+    if getattr(model.image_encoder, "stream", None) is not None:  # A torch model on a GPU.
+        from ovs_ros.steps.torch_frame import TorchFrame
+
+        frame_path = TorchFrame(model.image_encoder)  # type: ignore[arg-type]
+    return Segmenter(model, checked, EmbeddingCache(), looks, frame_path)
 
 
 def load_model(name: str | Path, *, device: str = "auto", models: Path | None = None) -> "Model":
@@ -154,12 +158,3 @@ def _embedded(name: str, folder: Path, network: str = "") -> "Model":
         embedded.load_temperature(name, folder),
         embedded.load_seen_names(folder),
     )
-
-
-def _frame_path(model: "Model") -> "TorchFrame | None":
-    """The whole frame as one CUDA graph, where the model's image encoder can be a part of one."""
-    if getattr(model.image_encoder, "stream", None) is None:  # No torch model, or not on a GPU.
-        return None
-    from ovs_ros.steps.torch_frame import TorchFrame
-
-    return TorchFrame(model.image_encoder)  # type: ignore[arg-type]

@@ -20,8 +20,9 @@ from ovs_ros.steps.postprocess import refine, with_fine_grid
 from ovs_ros.steps.segmentation import Segmentation, segmentation
 from ovs_ros.steps.selection import Selection, everything, select
 from ovs_ros.steps.tag_validation import validate_tags
+from ovs_ros.vocabulary.attributes import Attributes
 from ovs_ros.vocabulary.cache import EmbeddingCache
-from ovs_ros.vocabulary.prompts import AttributePrompts, embed
+from ovs_ros.vocabulary.prompts import embed
 from ovs_ros.vocabulary.vocabulary import Vocabulary
 from ovs_ros.vocabulary.word_embeddings import WordEmbeddings
 
@@ -71,7 +72,7 @@ class Segmenter:
     model: Model
     options: SegmenterOptions = SegmenterOptions()
     cache: EmbeddingCache | None = None
-    attributes: AttributePrompts | None = None
+    attributes: Attributes | None = None
     frame_path: "TorchFrame | None" = None
 
     def __post_init__(self) -> None:

@@ -19,7 +19,7 @@ from ovs_ros.model import Model
 from ovs_ros.options import LoadOptions, SegmenterOptions
 from ovs_ros.runtime.stage_clock import StageClock
 from ovs_ros.segmenter import Segmenter
-from ovs_ros.vocabulary.prompts import AttributePrompts
+from ovs_ros.vocabulary.attributes import load_attributes
 
 COLORS: dict[str, tuple[int, int, int]] = {
     "black": (0, 0, 0),
@@ -145,7 +145,7 @@ def load_color_segmenter(name: str, **arguments: Any) -> Segmenter:
     return replace(
         segmenter,
         model=replace(segmenter.model, image_encoder=encoder),
-        attributes=AttributePrompts.load(load.attributes, load.attribute_weight),
+        attributes=load_attributes(load.attributes, load.attribute_weight),
     )
 
 

@@ -39,24 +39,19 @@ class EmbeddedImageEncoder:
     """DINOv2 and the image side of the head; see `ImageEncoder` for the contract.
 
     Not safe to be used by two threads at once: the input image is kept between frames.
+
+    Args:
+        models: the folder with the model's files.
+        patches: the most patches an image is cut into; time and detail grow with it.
+
+    Raises:
+        FileNotFoundError: a file is missing.
     """
 
     device = "cpu"
     logit_scale = LOGIT_SCALE
 
     def __init__(self, models: Path = MODELS, *, patches: int) -> None:
-        """Open the model.
-
-        Args:
-            models: the folder with the model's files.
-            patches: the most patches an image is cut into; time and detail grow with it.
-
-        Raises:
-            FileNotFoundError: a file is missing.
-            ValueError: `patches` is not positive.
-        """
-        if patches < 1:
-            raise ValueError(f"expected at least 1 patch, got {patches}")
         positions = np.load(models / "position_table.npy", allow_pickle=False)
         self._dino = DinoEncoder(models / "image_encoder.onnx", positions)
         self._head = open_session(models / "image_head.onnx")
@@ -97,20 +92,19 @@ class EmbeddedImageEncoder:
 
 
 class EmbeddedTextEncoder:
-    """MiniLM-L6 and the words' side of the head; see `TextEncoder` for the contract."""
+    """MiniLM-L6 and the words' side of the head; see `TextEncoder` for the contract.
+
+    Args:
+        models: the folder with the model's files.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+    """
 
     templates: tuple[str, ...] = ("{}", "a photo of a {}", "there is a {} in the scene")
     keeps_prompts = False
 
     def __init__(self, models: Path = MODELS) -> None:
-        """Open the model.
-
-        Args:
-            models: the folder with the model's files.
-
-        Raises:
-            FileNotFoundError: a file is missing.
-        """
         self._sentences = SentenceEncoder(models)
         with np.load(models / "text_head.npz", allow_pickle=False) as words:
             self._weight: NDArray[np.float32] = words["weight"]  # (384, D)

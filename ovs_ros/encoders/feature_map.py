@@ -7,22 +7,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from ovs_ros.encoders.patches import PatchGrid, place
 from ovs_ros.runtime.files import file_digest
-from ovs_ros.runtime.onnx import open_session
+from ovs_ros.runtime.onnx import FAILURES, open_session
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
-_CANNOT_RUN = (
-    ort_errors.Fail,
-    ort_errors.InvalidArgument,
-    ort_errors.InvalidGraph,
-    ort_errors.InvalidProtobuf,
-    ort_errors.NotImplemented,
-    ort_errors.RuntimeException,
-)
 _MOST_PREFIX_TOKENS = 16
 """How many class and register tokens may stand before the patches' tokens."""
 
@@ -97,21 +88,18 @@ class FeatureMapEncoder:
             FileNotFoundError: there is no such file.
             ValueError: it is no ONNX model, or its inputs or outputs are of another kind.
         """
-        wanted = wanted if wanted is not None else MapInput()
-        try:
-            self._session = open_session(model)
-        except FileNotFoundError as error:
+        if not model.is_file():
             raise FileNotFoundError(
                 f"expected the second encoder's ONNX file at {model}, found none; check the path"
-            ) from error
-        except _CANNOT_RUN as error:
+            )
+        self.wanted = wanted = wanted if wanted is not None else MapInput()
+        self._model, self.name, self.digest = model, model.stem, file_digest(model)
+        try:
+            self._session = open_session(model)
+        except FAILURES as error:
             raise ValueError(
                 f"expected an ONNX model that runs in {model}, got: {error}; check it"
             ) from error
-        self._model = model
-        self.wanted = wanted
-        self.name = model.stem
-        self.digest = file_digest(model)
         self._open_input(wanted)
         self._output = self._find_output(wanted.output)
         height, width = self._size
@@ -123,11 +111,12 @@ class FeatureMapEncoder:
         self._scale = 1 / np.array(wanted.std, np.float32)
         self._padding = np.rint(self._mean if self._takes_floats else IMAGENET_MEAN).astype(np.uint8)
         try:
-            self._find_layout(self._raw(self._prepare(np.zeros((height, width, 3), np.uint8))[0]))
-        except _CANNOT_RUN as error:
+            raw = self._raw(self._prepare(np.zeros((height, width, 3), np.uint8))[0])
+        except FAILURES as error:
             raise ValueError(
                 f"expected {model} to take an input of {height}x{width}, got: {error}; give another size"
             ) from error
+        self._find_layout(raw)
 
     def _prepare(self, image: NDArray[np.uint8]) -> tuple[NDArray[Any], tuple[float, float]]:
         """The network's input, and the share (y, x) of it that the image covers from the top left corner."""
@@ -163,14 +152,14 @@ class FeatureMapEncoder:
 
     def _open_input(self, wanted: MapInput) -> None:
         inputs = self._session.get_inputs()
-        described = ", ".join(f"{i.name}: {i.type} {i.shape}" for i in inputs)
-        asked = "one input (1, 3, H, W) or (1, H, W, 3), float or uint8"
-        if len(inputs) != 1 or inputs[0].type not in ("tensor(float)", "tensor(uint8)"):
-            raise ValueError(f"expected {asked} in {self._model}, got {described}; export the encoder alone")
         shape = inputs[0].shape
-        if len(shape) != 4 or 3 not in (shape[1], shape[3]) or shape[0] not in (1, None, *_names(shape)):
+        fits = len(inputs) == 1 and inputs[0].type in ("tensor(float)", "tensor(uint8)") and len(shape) == 4
+        # An open side is None or has a name.
+        if not fits or 3 not in (shape[1], shape[3]) or isinstance(shape[0], int) and shape[0] != 1:
+            described = ", ".join(f"{i.name}: {i.type} {i.shape}" for i in inputs)
             raise ValueError(
-                f"expected {asked} in {self._model}, got {described}; export it for one RGB image"
+                f"expected one input (1, 3, H, W) or (1, H, W, 3), float or uint8 in {self._model}, got "
+                f"{described}; export the encoder alone, for one RGB image"
             )
         self._input = inputs[0].name
         self._takes_floats = inputs[0].type == "tensor(float)"
@@ -220,8 +209,3 @@ class FeatureMapEncoder:
             f"of {height}x{width} as output '{self._output}' of {self._model}, got {raw.shape}; "
             "name another output or cut the network before it pools"
         )
-
-
-def _names(shape: list[object]) -> list[str]:
-    """The sides that the network leaves open."""
-    return [side for side in shape if isinstance(side, str)]

@@ -6,18 +6,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-_POINT = np.dtype(
-    [
-        ("x", "<f4"),
-        ("y", "<f4"),
-        ("z", "<f4"),
-        ("red", "u1"),
-        ("green", "u1"),
-        ("blue", "u1"),
-        ("confidence", "u1"),
-        ("label", "<u2"),
-    ]
-)
+_POINT = np.dtype("<f4, <f4, <f4, u1, u1, u1, u1, <u2")
+_POINT.names = ("x", "y", "z", "red", "green", "blue", "confidence", "label")
 _PLY_TYPES = {"<f4": "float", "|u1": "uchar", "<u2": "ushort"}
 
 

@@ -37,15 +37,13 @@ class Intrinsics:
     height: int
 
     def __post_init__(self) -> None:
+        values = f"fx={self.fx:g}, fy={self.fy:g}, cx={self.cx:g}, cy={self.cy:g}"
         if not all(map(math.isfinite, (self.fx, self.fy, self.cx, self.cy))):
-            raise ValueError(f"expected finite intrinsics, got {self._values()}; calibrate the camera")
+            raise ValueError(f"expected finite intrinsics, got {values}; calibrate the camera")
         if self.fx <= 0 or self.fy <= 0:
-            raise ValueError(f"expected focal lengths above 0, got {self._values()}; calibrate the camera")
+            raise ValueError(f"expected focal lengths above 0, got {values}; calibrate the camera")
         if self.width < 1 or self.height < 1:
             raise ValueError(f"expected the image's size, got {self.width}x{self.height}")
-
-    def _values(self) -> str:
-        return f"fx={self.fx:g}, fy={self.fy:g}, cx={self.cx:g}, cy={self.cy:g}"
 
 
 class PointProjector:
@@ -79,13 +77,8 @@ class PointProjector:
             ValueError: one of the arrays has another size than the camera.
         """
         size = (self.intrinsics.height, self.intrinsics.width)
-        for name, array in (
-            ("out", out),
-            ("depth", depth),
-            ("rgb", rgb),
-            ("labels", labels),
-            ("confidence", confidence),
-        ):
+        arrays = {"out": out, "depth": depth, "rgb": rgb, "labels": labels, "confidence": confidence}
+        for name, array in arrays.items():
             if array.shape[:2] != size:
                 raise ValueError(
                     f"expected {name} of {size[1]}x{size[0]} pixels as the camera's calibration says, "
@@ -95,9 +88,8 @@ class PointProjector:
         np.multiply(depth, self._y, out=out["y"])
         out["z"] = depth
         packed = out.view(np.uint8).reshape(*size, POINT.itemsize)[:, :, 12:16]  # b, g, r, 0
-        packed[:, :, 0] = rgb[:, :, 2]
-        packed[:, :, 1] = rgb[:, :, 1]
-        packed[:, :, 2] = rgb[:, :, 0]
+        for channel in range(3):
+            packed[:, :, channel] = rgb[:, :, 2 - channel]
         packed[:, :, 3] = 0
         out["label"] = labels
         out["confidence"] = confidence

@@ -30,7 +30,13 @@ VERDICT = "parity.json"
 """What the check of an engine gave, beside the engine."""
 _state = ort.capi.onnxruntime_pybind11_state
 # Those of ONNX Runtime derive from Exception directly.
-_OF_NETWORKS = (_state.Fail, _state.InvalidGraph, _state.InvalidArgument, _state.NotImplemented)
+_OF_NETWORKS = (
+    _state.Fail,
+    _state.InvalidGraph,
+    _state.InvalidProtobuf,
+    _state.InvalidArgument,
+    _state.NotImplemented,
+)
 _OF_DEVICES = (_state.EPFail, _state.EngineError, _state.RuntimeException)
 FAILURES = (RuntimeError, ValueError, OSError, ImportError, *_OF_NETWORKS, *_OF_DEVICES)
 """What ONNX Runtime raises when it cannot open or run a network."""

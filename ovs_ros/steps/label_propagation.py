@@ -3,16 +3,11 @@
 After LPOSS (Stojnić et al., arXiv 2503.19777): solve (I - αS) X = Y for the scores Y of all patches at once,
 with S = D^-1/2 W D^-1/2, W_ij = max(cos_ij, 0)^γ exp(-σ dist_ij) for each patch's k nearest neighbours by
 cosine, W made symmetric by adding its transpose and without diagonal, and D its row sums. Conjugate gradients
-solve it in a few steps. σ, k and the number of steps are LPOSS's. Its α = 0.95 and γ = 3 were chosen for
-DINO's patches and the noisy scores of CLIP; with the embedded model they blur what is right already, so α and
-γ were chosen on `train` images of NYUv2 and CamVid.
+solve it in a few steps. α and γ were chosen for the embedded model (see docs/research/postprocess.md).
 
 Ours is that X is divided by the solution for Y = 1. That changes no patch's best word, but makes every result
-a mean of the patches' scores: constant scores stay constant, and logits keep their scale for the softmax.
-
-The graph is sparse, but its matrix is stored densely. One step over 540 patches with 33 words takes 0.2 ms
-so, and 20 ms when each patch gathers its 400 neighbours; with 4144 patches it is 25 against 90 ms. An exact
-solution takes about as long as the steps for 540 patches, and three times as long for 4144.
+a mean of the patches' scores: constant scores stay constant, and logits keep their scale for the softmax. The
+graph is sparse, but its matrix is stored densely, which is several times faster.
 """
 
 from functools import lru_cache

@@ -1,23 +1,16 @@
 """Dynamic category selection: which few categories can this image hold?
 
-Two rules can be chosen.
+Rule `dcp`, after DCP-CLIP. S_p is the softmax over words of every patch's scaled cosines, S_i that of the
+whole image's (eq. 1). Image-dominant categories are held back when patches vote: S_p (1 - S_i) (eq. 2, a
+reading, for the published text lost its form). Every patch elects the category that it fits best (eq. 3),
+categories above theta in S_i are elected in any case (eq. 4), and the union goes on (eq. 5). Votes are
+compared in log space: where S_i is almost 1, products would underflow and patches would elect noise.
 
-`dcp`, after DCP-CLIP, equations 1 to 5. S_p is the softmax over words of every patch's scaled cosines, S_i
-that of the whole image's (eq. 1). Image-dominant categories are held back when patches vote (eq. 2), every
-patch elects the category that it fits best (eq. 3), categories above theta in S_i are elected in any case
-(eq. 4), and the union goes on (eq. 5). Votes are compared in log space: where S_i of a category is almost 1,
-products with 1 - S_i would underflow and patches would elect noise.
+Rule `top_n`, as FGAseg and SED prune: every patch elects the N categories that it fits best, by its cosines.
 
-The published text lost the form of equation 2. It is read as S_p (1 - S_i), that is log S_p + log(1 - S_i).
-
-`top_n`, as FGAseg and SED prune: every patch elects the N categories that it fits best, and the union goes
-on. Their logits come from an auxiliary head; here the patches' cosines are these logits, for they are trained
-to classify patches.
-
-Both rules leave open what to drop where too many are elected. Here those stay for which (votes + 1) score is
-highest: by the score alone, one sure patch would count as much as half an image.
-
-Negative words take part in every softmax and win patches as categories do; what they win elects nobody.
+Both leave open what to drop where too many are elected. Here those stay for which (votes + 1) score is
+highest: by the score alone, one sure patch would count as much as half an image. Negative words take part in
+every softmax and win patches as categories do; what they win elects nobody.
 """
 
 from dataclasses import dataclass

@@ -6,9 +6,9 @@ vocabulary whose cosines with r are the highest, and gets the best of them other
 robots makes such a region unknown instead.
 
 The paper tells neither k nor what a region is. Readings: `validation_top_k` is an option, and a region is
-each connected part of a category. Ours is that only the largest regions of a
-frame are checked, none below a patch's area, for the mean of less says little; and that negative words count
-among the names: a region that one of them fits best becomes unknown.
+each connected part of a category. Ours is that only the largest regions of a frame are checked, none below a
+patch's area, for the mean of less says little; and that negative words count among the names: a region that
+one of them fits best becomes unknown.
 """
 
 import cv2

@@ -5,9 +5,8 @@ that it gives to a pixel, with its confidence as the weight; old votes fade by e
 remembered name adds to the weight. A vote for another name subtracts from it; when the weight becomes
 negative, the other name is remembered from then on, with the absolute value. This is the majority vote of
 Boyer and Moore (1981) with weights, as PanopticFusion (Narita et al., IROS 2019) keeps it in voxels, and with
-forgetting. Between two names it compares their exponentially weighted sums of probabilities. A change from a
-name of probability p to one of probability q shows after about T ln(1 + p / q) seconds at any frame rate:
-with T = 0.5 s after 0.35 s where p = q, and after 0.8 s where p = 4 q.
+forgetting. A change from a name of probability p to one of probability q shows after about T ln(1 + p / q)
+seconds at any frame rate.
 """
 
 import math

@@ -49,17 +49,23 @@ class CategoryAttributes:
 
 
 class Attributes:
-    """Attributes of many categories, found by name.
+    """Attributes of many categories, found by name, and how they get into the categories' embeddings.
+
+    LMSeg embeds text about a category's colour, shape and texture in place of or beside its name; how
+    the texts come together is not known from the paper. Here one text names all of them.
 
     A name is looked up as it stands, then among synonyms, then by its singular; case, blanks and hyphens do
     not matter. Earlier entries count before later ones.
 
     Args:
         entries: of different names.
+        weight: from 0 to 1, the share of the attributes' embedding in the word's; the name's templates have
+            the rest. A reading: the paper's average over all texts corresponds to about a half.
     """
 
-    def __init__(self, entries: Iterable[CategoryAttributes]) -> None:
+    def __init__(self, entries: Iterable[CategoryAttributes], weight: float = 0.1) -> None:
         self.entries = tuple(entries)
+        self.weight = weight
         self._index: dict[str, CategoryAttributes] = {}
         for entry in self.entries:
             self._index.setdefault(_key(entry.name), entry)
@@ -74,6 +80,14 @@ class Attributes:
         key = _key(name)
         return self._index.get(key) or self._index.get(_singular(key))
 
+    def texts(self, name: str) -> tuple[str, ...]:
+        """The texts about a name's looks; none where nothing is known of it."""
+        known = self.find(name)
+        if known is None or not known.phrases or self.weight == 0:
+            return ()
+        placed = f"{name} {known.context}" if known.context else name
+        return (f"a {placed}: {'; '.join(known.phrases)}",)
+
     def under(self, above: "Attributes") -> "Attributes":
         """These attributes with others merged over them.
 
@@ -82,23 +96,28 @@ class Attributes:
         """
         below = {_key(entry.name): entry for entry in self.entries}
         merged = [_over(below.pop(_key(entry.name), None), entry) for entry in above.entries]
-        return Attributes([*merged, *below.values()])
+        return Attributes([*merged, *below.values()], self.weight)
 
 
-def load_attributes(setting: str) -> Attributes | None:
+def load_attributes(setting: str, weight: float = 0.1) -> Attributes | None:
     """The attributes that a setting names.
 
     Args:
         setting: 'off' for none; 'shipped' for those that come with the package; or a YAML file to lay over
             the shipped ones.
+        weight: see `Attributes`.
 
     Raises:
         VocabularyError: there is no such file, or it has another form; the message names file and line.
+        ValueError: the weight is out of range.
     """
+    if not 0 <= weight <= 1:
+        raise ValueError(f"expected a weight of attributes from 0 to 1, got {weight!r}")
     if setting == OFF:
         return None
+    shipped = Attributes(read_attributes(SHIPPED).entries, weight)
     if setting == OWN:
-        return read_attributes(SHIPPED)
+        return shipped
     path = Path(setting).expanduser()
     if not path.is_file():
         near = difflib.get_close_matches(setting, (OFF, OWN), n=1)
@@ -107,7 +126,7 @@ def load_attributes(setting: str) -> Attributes | None:
             f"expected attributes to be '{OFF}', '{OWN}' or a YAML file, got '{setting}', which is none of "
             f"them; {hint}"
         )
-    return read_attributes(SHIPPED).under(read_attributes(path))
+    return shipped.under(read_attributes(path))
 
 
 def read_attributes(path: Path | str) -> Attributes:

@@ -90,18 +90,15 @@ class EmbeddingCache:
 
     def _read(self, keys: list[bytes]) -> list[tuple[bytes, object]]:
         rows: list[tuple[bytes, object]] = []
-        if not keys or not self._readable:
-            return rows
         try:
-            if not self.path.exists():
+            if not keys or not self._readable or not self.path.exists():
                 return rows
             with closing(self._connect()) as connection:
                 for start in range(0, len(keys), _KEYS_A_QUERY):
                     part = keys[start : start + _KEYS_A_QUERY]
                     marks = ",".join("?" * len(part))
-                    rows += connection.execute(
-                        f"SELECT key, vector FROM embeddings WHERE key IN ({marks})", part
-                    ).fetchall()
+                    query = f"SELECT key, vector FROM embeddings WHERE key IN ({marks})"
+                    rows += connection.execute(query, part).fetchall()
         except (OSError, sqlite3.OperationalError) as error:
             self._readable = False
             self._warn("read from", error)
@@ -119,8 +116,8 @@ class EmbeddingCache:
             except sqlite3.OperationalError:
                 raise  # Locked, full or not allowed: the file itself is sound.
             except sqlite3.DatabaseError:
-                self.path.unlink(missing_ok=True)
-                self.path.with_name(FILE_NAME + "-journal").unlink(missing_ok=True)
+                for path in (self.path, self.path.with_name(FILE_NAME + "-journal")):
+                    path.unlink(missing_ok=True)
                 self._insert(rows)
         except (OSError, sqlite3.Error) as error:
             self._writable = False

@@ -6,13 +6,11 @@ Models From Natural Language Supervision", ICML 2021, section 3.1.4. Prompts wit
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from math import isfinite
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ovs_ros.vocabulary.attributes import Attributes, load_attributes
+from ovs_ros.vocabulary.attributes import Attributes
 from ovs_ros.vocabulary.cache import EmbeddingCache, content_key
 from ovs_ros.vocabulary.text_encoder import TextEncoder
 from ovs_ros.vocabulary.vocabulary import Vocabulary, VocabularyError
@@ -25,54 +23,6 @@ MOST_PROMPTS_BYTES = 512 << 20
 """How much memory the prompts of a vocabulary may take. The cache's copy takes twice as much again."""
 LEAST_NORM = 1e-6
 """Of a sum of unit embeddings that is still worth bringing back to unit norm."""
-
-
-@dataclass(frozen=True)
-class AttributePrompts:
-    """How attributes of categories get into their embeddings.
-
-    The paper embeds text about a category's colour, shape and texture in place of or beside its name; how the
-    texts come together is not known from it. Here one text names all of them.
-
-    Attributes:
-        attributes: what categories look like.
-        weight: from 0 to 1, the share of the attributes' embedding in the word's; the name's templates have
-            the rest. A reading: the paper's average over all texts corresponds to a weight of about a half.
-
-    Raises:
-        ValueError: a weight out of range.
-    """
-
-    attributes: Attributes
-    weight: float
-
-    def __post_init__(self) -> None:
-        if not (isfinite(self.weight) and 0 <= self.weight <= 1):
-            raise ValueError(f"expected a weight of attributes from 0 to 1, got {self.weight!r}")
-
-    @classmethod
-    def load(cls, setting: str, weight: float) -> "AttributePrompts | None":
-        """What a user asks for; None where attributes are off.
-
-        Args:
-            setting: 'off', 'shipped', or a YAML file to lay over the shipped attributes.
-            weight: from 0 to 1.
-
-        Raises:
-            VocabularyError: a file that cannot be read or has another form.
-            ValueError: a weight out of range.
-        """
-        attributes = load_attributes(setting)
-        prompts = cls(attributes or Attributes(()), weight)
-        return prompts if attributes else None
-
-    def texts(self, name: str) -> tuple[str, ...]:
-        """The texts about a name's looks; none where nothing is known of it."""
-        known = self.attributes.find(name)
-        if known is None or not known.phrases or self.weight == 0:
-            return ()
-        placed = f"{name} {known.context}" if known.context else name
-        return (f"a {placed}: {'; '.join(known.phrases)}",)
 
 
 def texts_for(name: str, prompts: Sequence[str], templates: Sequence[str]) -> tuple[str, ...]:
@@ -91,7 +41,7 @@ def embed(
     text_encoder: TextEncoder,
     cache: EmbeddingCache | None = None,
     progress: Callable[[int, int], None] | None = None,
-    attributes: AttributePrompts | None = None,
+    attributes: Attributes | None = None,
     seen_names: frozenset[str] = frozenset(),
 ) -> WordEmbeddings:
     """Embed a vocabulary's K categories and N negative words.

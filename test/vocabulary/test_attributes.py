@@ -14,7 +14,6 @@ from ovs_ros.vocabulary.attributes import (
     read_attributes,
 )
 from ovs_ros.vocabulary.category import MAX_PROMPT_LENGTH, VocabularyError
-from ovs_ros.vocabulary.prompts import AttributePrompts
 
 NYUV2 = (
     "wall,floor,cabinet,bed,chair,sofa,table,door,window,bookshelf,picture,counter,blinds,desk,shelves,"
@@ -38,7 +37,7 @@ def test_the_shipped_file_says_colour_shape_and_texture_of_many_categories(shipp
     assert len(shipped.entries) >= 500
     for entry in shipped.entries:
         assert entry.color and entry.shape and entry.texture, entry.name
-    prompts = AttributePrompts(shipped, 0.5)
+    prompts = Attributes(shipped.entries, 0.5)
     assert max(len(text) for e in shipped.entries for text in prompts.texts(e.name)) <= MAX_PROMPT_LENGTH
 
 

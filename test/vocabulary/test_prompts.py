@@ -8,11 +8,10 @@ import pytest
 from fakes import ColorTextEncoder
 
 from ovs_ros.vocabulary import prompts as prompts_module
-from ovs_ros.vocabulary.attributes import Attributes, CategoryAttributes
+from ovs_ros.vocabulary.attributes import Attributes, CategoryAttributes, load_attributes
 from ovs_ros.vocabulary.cache import EmbeddingCache
 from ovs_ros.vocabulary.prompts import (
     WORDS_A_BATCH,
-    AttributePrompts,
     embed,
     texts_for,
 )
@@ -108,10 +107,10 @@ CHAIR = CategoryAttributes(
 
 
 def test_one_text_says_what_a_thing_looks_like() -> None:
-    prompts = AttributePrompts(Attributes([CHAIR]), 0.5)
+    prompts = Attributes([CHAIR], 0.5)
     assert prompts.texts("seat") == ("a seat at a table: brown; four legs",)
     assert prompts.texts("spaceship") == ()
-    assert AttributePrompts(Attributes([CHAIR]), 0.0).texts("seat") == ()
+    assert Attributes([CHAIR], 0.0).texts("seat") == ()
 
 
 class LooksEncoder(AxisEncoder):
@@ -127,9 +126,9 @@ class LooksEncoder(AxisEncoder):
 
 @pytest.mark.parametrize("weight", [0.25, 0.5, 1.0])
 def test_looks_are_mixed_in_by_their_weight(weight: float, tmp_path: Path) -> None:
-    known = Attributes([CategoryAttributes("chair", color="brown", texture="tall")])
+    known = [CategoryAttributes("chair", color="brown", texture="tall")]
     vocabulary = Vocabulary.from_specs(["chair", "desk", CategorySpec("Chair 2", ("chair",))])
-    prompts = AttributePrompts(known, weight)
+    prompts = Attributes(known, weight)
     mixed = (1 - weight) * np.array([1, 0, 0]) + weight * np.array([0, 0, 1])
     cache = EmbeddingCache(tmp_path)
     for _ in range(2):  # Encoded, then from the cache.
@@ -141,17 +140,17 @@ def test_looks_are_mixed_in_by_their_weight(weight: float, tmp_path: Path) -> No
 
 
 def test_a_category_with_prompts_of_its_own_keeps_to_them() -> None:
-    known = Attributes([CategoryAttributes("chair", color="brown")])
+    known = [CategoryAttributes("chair", color="brown")]
     vocabulary = Vocabulary.from_specs([CategorySpec("chair", ("desk",))], ["chair"])
-    got = embed(vocabulary, LooksEncoder(), attributes=AttributePrompts(known, 1.0)).embeddings
+    got = embed(vocabulary, LooksEncoder(), attributes=Attributes(known, 1.0)).embeddings
     np.testing.assert_allclose(got, [[1, 0, 0], [0, 1, 0]], atol=1e-6)
 
 
 def test_attribute_settings_are_checked_even_when_they_are_off() -> None:
-    assert AttributePrompts.load("off", 0.1) is None
+    assert load_attributes("off", 0.1) is None
     for weight in (-0.1, 1.1, float("nan")):
         with pytest.raises(ValueError, match="expected a weight of attributes from 0 to 1"):
-            AttributePrompts.load("off", weight)
+            load_attributes("off", weight)
 
 
 class KeepingEncoder(ColorTextEncoder):
@@ -207,9 +206,9 @@ def test_prompts_kept_apart_take_the_looks_too() -> None:
     class Keeping(LooksEncoder):
         keeps_prompts = True
 
-    known = Attributes([CategoryAttributes("chair", color="brown", texture="tall")])
+    known = [CategoryAttributes("chair", color="brown", texture="tall")]
     vocabulary = Vocabulary.from_specs(["chair", CategorySpec("Chair 2", ("chair",))])
-    words = embed(vocabulary, Keeping(), attributes=AttributePrompts(known, 0.5))
+    words = embed(vocabulary, Keeping(), attributes=Attributes(known, 0.5))
     assert words.prompts is not None
     np.testing.assert_allclose(words.prompts[:, 0], words.embeddings, atol=1e-3)
     np.testing.assert_allclose(words.embeddings[0], np.array([1, 0, 1]) / 2**0.5, atol=1e-6)
