@@ -1,4 +1,4 @@
-"""What leaves the node: publishers, and messages whose buffers are kept from frame to frame.
+"""The publishers. The data of their messages are kept from frame to frame.
 
 rclpy copies a message's data when it publishes, so that the buffers are free again afterwards. They are
 array.array, filled through NumPy views: rclpy checks every element of any other type, which takes seconds.
@@ -29,7 +29,7 @@ _POINT_FIELDS = [
     PointField(name="x", offset=0, datatype=PointField.FLOAT32, count=1),
     PointField(name="y", offset=4, datatype=PointField.FLOAT32, count=1),
     PointField(name="z", offset=8, datatype=PointField.FLOAT32, count=1),
-    # The bytes of 0x00RRGGBB as a float, as PCL and depth_image_proc have it.
+    # The bytes of 0x00RRGGBB as a float, as in PCL and depth_image_proc.
     PointField(name="rgb", offset=12, datatype=PointField.FLOAT32, count=1),
     PointField(name="label", offset=16, datatype=PointField.UINT32, count=1),
     PointField(name="confidence", offset=20, datatype=PointField.UINT8, count=1),
@@ -61,7 +61,7 @@ class Outputs:
         self._buffers = {name: array("B") for name in _TOPICS}
 
     def destroy(self) -> None:
-        """Take the topics away."""
+        """Destroy the publishers."""
         for publisher in self._publishers.values():
             self._node.destroy_lifecycle_publisher(publisher)
 

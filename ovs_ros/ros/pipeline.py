@@ -1,4 +1,4 @@
-"""The way of one frame through the node, on the worker's thread."""
+"""The way of a frame through the node, on the worker's thread."""
 
 import traceback
 from collections.abc import Callable
@@ -63,7 +63,7 @@ class Pipeline:
         self._bit_depth = BitDepth()
 
     def process(self, frame: Frame | None) -> None:
-        """Segment and publish one frame; without one only announce what has changed."""
+        """Segment and publish a frame. Without one, only announce a change of the words."""
         settings = self._settings()
         words = self._words.current
         self._announce(words.vocabulary, settings.segmenter.threshold)
