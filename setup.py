@@ -24,7 +24,7 @@ setup(
             "models/files/*",
             "training/nouns.txt",
             "training/synonyms.yaml",
-            "training/datasets/names/*.txt",
+            "training/set_names.yaml",
             "vocabulary/attributes.yaml",
             "vocabulary/shipped/*.yaml",
         ]

@@ -6,6 +6,7 @@ from these declarations. `python -m ovs_ros.options` writes the file and the tab
 
 from dataclasses import dataclass, field, fields
 from functools import cache, partial
+from math import inf
 from numbers import Real
 from pathlib import Path
 from textwrap import wrap
@@ -50,7 +51,10 @@ class Option:
         """The help, with the choices or the range."""
         if self.choices:
             return f"{self.help} One of: {', '.join(self.choices)}."
-        return self.help if self.limits is None else "{} {:g} to {:g}.".format(self.help, *self.limits)
+        if self.limits is None:
+            return self.help
+        low, high = self.limits
+        return f"{self.help} At least {low:g}." if high == inf else f"{self.help} {low:g} to {high:g}."
 
     def checked(self, value: object) -> Any:
         """The value in the option's type.

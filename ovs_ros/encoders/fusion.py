@@ -2,8 +2,7 @@
 
 F = w F_1 + (1 - w) Proj(Resize(F_2)): F_1 lies in the space shared with words, F_2 is any encoder's map. That
 w is learned is given; that it is one sigmoid for all channels or one for each, that Proj is one linear layer,
-and that F is brought back to unit norm are readings. `training/networks/fusion_network.py` is the same for
-training.
+and that F is brought back to unit norm are readings. `training/recipes/fusion.py` trains it.
 """
 
 from dataclasses import dataclass, replace

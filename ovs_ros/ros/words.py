@@ -1,4 +1,4 @@
-"""The present vocabulary, and how requests change it. No ROS node is needed."""
+"""The vocabulary that counts now, and how requests change it. No ROS node needed."""
 
 import math
 import threading
@@ -25,7 +25,7 @@ class Words:
     Args:
         initial: the words at the start and after `reset`.
         segmenter: embeds them.
-        before: the last vocabulary before a cleanup of the node; its ids stay taken.
+        before: the vocabulary that counted earlier in this node's life, so that its ids stay taken.
     """
 
     def __init__(self, initial: Vocabulary, segmenter: Segmenter, before: Vocabulary | None = None) -> None:
@@ -45,7 +45,11 @@ class Words:
         Raises:
             VocabularyError: the request cannot be met, or it was closed meanwhile; nothing has changed.
         """
-        return self._swap(lambda vocabulary: requested(vocabulary, mode, names, prompts, thresholds))
+        with self._changing:
+            self._refuse_if_closed()
+            embedded = self._embed(requested(self.current.vocabulary, mode, names, prompts, thresholds))
+            self.current = embedded
+        return embedded
 
     def reset(self) -> WordEmbeddings:
         """Go back to the words of the start, under the next version.
@@ -53,8 +57,12 @@ class Words:
         Raises:
             VocabularyError: it is closed.
         """
-        start = self._initial
-        return self._swap(lambda vocabulary: vocabulary.replaced(start.categories, start.negatives))
+        with self._changing:
+            self._refuse_if_closed()
+            vocabulary = self.current.vocabulary.replaced(self._initial.categories, self._initial.negatives)
+            embedded = self._embed(vocabulary)
+            self.current = embedded
+        return embedded
 
     def close(self) -> Vocabulary:
         """Wait for the change at work, and refuse all that come later. Returns the last vocabulary.
@@ -65,17 +73,13 @@ class Words:
         with self._changing:
             return self.current.vocabulary
 
-    def _swap(self, change: Callable[[Vocabulary], Vocabulary]) -> WordEmbeddings:
+    def _embed(self, vocabulary: Vocabulary) -> WordEmbeddings:
         def go_on(done: int, total: int) -> None:
-            # Thousands of new words take minutes: do not let the end of the node wait for them.
+            # Thousands of new words take minutes, and who ends the node must not wait for them all.
             if done < total:
                 self._refuse_if_closed()
 
-        with self._changing:
-            self._refuse_if_closed()
-            embedded = self._segmenter.embed(change(self.current.vocabulary), go_on)
-            self.current = embedded
-        return embedded
+        return self._segmenter.embed(vocabulary, go_on)
 
     def _refuse_if_closed(self) -> None:
         if self._closed:

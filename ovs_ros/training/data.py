@@ -8,7 +8,6 @@ A labelled set is `SET/SPLIT/image/NAME.*` and `SET/SPLIT/label/NAME.png` (uint8
 import csv
 import re
 from collections import Counter
-from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import TypeVar
@@ -17,36 +16,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-IGNORE = 255
+IGNORE = 65535
+"""Label of pixels that do not count. Not 255, as in files of 8 bits: sets have up to 847 classes."""
+UNLABELLED = 255
+"""The same in files and caches of 8 bits."""
 
 Label = TypeVar("Label", np.uint8, np.uint16)
-
-
-@dataclass(frozen=True)
-class LabelledImage:
-    """The files of one image with pixel labels; `fine` is None where the set has none."""
-
-    image: Path
-    label: Path
-    fine: Path | None
-
-
-def labelled_images(split: Path) -> list[LabelledImage]:
-    """List a split's images, sorted by name.
-
-    Raises:
-        FileNotFoundError: no images, or one without its label.
-    """
-    found = []
-    for image in sorted((split / "image").glob("*")):
-        label = split / "label" / f"{image.stem}.png"
-        if not label.is_file():
-            raise FileNotFoundError(f"expected the label {label} beside {image}, but there is none")
-        fine = split / "fine" / f"{image.stem}.png"
-        found.append(LabelledImage(image, label, fine if fine.is_file() else None))
-    if not found:
-        raise FileNotFoundError(f"expected images in {split / 'image'}, but found none")
-    return found
 
 
 def resize_labels(labels: NDArray[Label], size: tuple[int, int]) -> NDArray[Label]:

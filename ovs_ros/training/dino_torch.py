@@ -1,6 +1,7 @@
 """DINOv2 ViT-S/14 in torch: what `image_encoder.onnx` is written from, and read back into."""
 
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from ovs_ros.runtime.torch_to_onnx import attention, write_free
 DEPTH, WIDTH, HEADS, PATCH = 12, 384, 6, 14
 LAYERS = (3, 6, 9, 12)
 """The layers, counted from 1, whose tokens leave the encoder."""
+TUNED = 3
+"""How many blocks at the end are tuned."""
 EPSILON = 1e-6
 
 
@@ -106,6 +109,37 @@ class DinoBlock(nn.Module):
         query, key, value = self.qkv(self.norm1(x)).split(WIDTH, dim=-1)
         x = x + self.out(attention(query, key, value, HEADS))
         return x + self.fc2(F.gelu(self.fc1(self.norm2(x))))
+
+
+class Tail(nn.Module):
+    """Copies of the last blocks and the final normalisation, to be trained."""
+
+    def __init__(self, encoder: DinoV2) -> None:
+        super().__init__()
+        self.blocks = deepcopy(encoder.blocks[-TUNED:])
+        self.norm = deepcopy(encoder.last_norm)
+        self.requires_grad_()
+
+    def forward(self, front: Tensor) -> Tensor:
+        """(B, 1 + N, 1536) of the blocks before to the tokens of the layers 3, 6, 9 and 12."""
+        x = front[..., 3 * WIDTH :]
+        for block in self.blocks:
+            x = block(x)
+        return torch.cat([front[..., : 3 * WIDTH], self.norm(x)], dim=-1)
+
+
+def with_tail(encoder: DinoV2, tail: Mapping[str, Tensor]) -> DinoV2:
+    """A copy of the encoder with tuned last blocks.
+
+    Args:
+        encoder: the original.
+        tail: what `Tail.state_dict` gives.
+    """
+    tuned, part = deepcopy(encoder), Tail(encoder)
+    part.load_state_dict(tail)
+    tuned.blocks = nn.ModuleList([*tuned.blocks[:-TUNED], *part.blocks])
+    tuned.last_norm = part.norm
+    return tuned.requires_grad_(False)
 
 
 class _Graph(nn.Module):

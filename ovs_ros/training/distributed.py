@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor, distributed, nn
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,14 @@ class Ranks:
             distributed.all_reduce(value)
         return value
 
+    def average_gradients(self, model: nn.Module) -> None:
+        """Give every process the mean of all gradients; a parameter without one counts as zeros."""
+        if self.world > 1:
+            for parameter in model.parameters():
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+                self.add_up(parameter.grad.div_(self.world))
+
     def wait(self) -> None:
         """Wait for every process."""
         if self.world > 1:
@@ -40,17 +48,17 @@ class Ranks:
 
 
 @contextmanager
-def join_ranks(device: str | None = None) -> Iterator[Ranks]:
+def join_ranks(device: str = "auto") -> Iterator[Ranks]:
     """Join the processes that torchrun started; without torchrun there is one.
 
     Args:
-        device: "cpu" or "cuda"; None: the GPU where there is one. Each of several processes takes the GPU of
-            its local rank.
+        device: "cpu", "cuda", or "auto": the GPU where there is one. Each of several processes takes the GPU
+            of its local rank.
 
     Raises:
         ValueError: there are fewer GPUs than processes on this machine.
     """
-    kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    kind = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     rank, world, local = (
         int(os.environ.get(k, d)) for k, d in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0))
     )

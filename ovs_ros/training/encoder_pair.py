@@ -11,11 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ovs_ros.encoders.clip.text_encoder import imagenet_templates
 from ovs_ros.encoders.embedded import LOGIT_SCALE, MODELS, EmbeddedTextEncoder
 from ovs_ros.encoders.minilm import SentenceEncoder
+from ovs_ros.encoders.model_file import ModelFile
 from ovs_ros.runtime.files import file_digest
 from ovs_ros.training.dino_torch import PATCH, read_encoder
 from ovs_ros.training.export_head import read_head
+from ovs_ros.zoo.coarse_to_fine.model import attention_heads, encode_images, load_vit, shallow_widths
 from ovs_ros.zoo.coarse_to_fine.network_inputs import ImageFeatures
 
 
@@ -95,3 +98,42 @@ class DinoMiniLM(nn.Module):
         with torch.no_grad():
             prompts = self.head.embed_words(sentences).unflatten(0, (len(names), -1))  # (K, templates, D)
             return F.normalize(prompts.mean(1, keepdim=True), dim=-1).cpu()
+
+
+class OpenClip(nn.Module):
+    """Any ViT of open_clip (see `encode_images`); names go into its templates, open_clip's 80 by default.
+
+    Args:
+        file: the model, with attention 'maskclip'.
+
+    Raises:
+        ModuleNotFoundError: open_clip is not installed.
+        FileNotFoundError: its weights are not on this machine.
+        ValueError: no such model, or it is no ViT of open_clip's own kind.
+    """
+
+    def __init__(self, file: ModelFile) -> None:
+        super().__init__()
+        self.vit = vit = load_vit(file)
+        self.name = vit.name
+        self.templates = file.templates or imagenet_templates()
+        self.patch, self.dim, self.logit_scale = vit.stride, vit.dim, vit.logit_scale
+        self.prompts = len(self.templates)
+        self.shallow, self.attention = shallow_widths(vit), attention_heads(vit)
+        mean, deviation = (255.0 * torch.tensor(v).view(3, 1, 1) for v in (vit.mean, vit.std))
+        self.register_buffer("mean", mean)
+        self.register_buffer("deviation", deviation)
+
+    def features(self, images: Tensor) -> ImageFeatures:
+        """See `EncoderPair.features`."""
+        with torch.no_grad():
+            return encode_images(self.vit, (images - self.mean) / self.deviation)
+
+    def words(self, names: Sequence[str]) -> Tensor:
+        """See `EncoderPair.words`."""
+        with torch.no_grad():
+            found = [
+                self.vit.embed_texts([template.replace("{}", name) for template in self.templates]).cpu()
+                for name in names
+            ]
+        return torch.stack(found)

@@ -1,6 +1,5 @@
 """Write the trained head as `image_head.onnx` and `text_head.npz`, and read it back."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +11,6 @@ from ovs_ros.encoders.embedded import GUIDE
 from ovs_ros.runtime.quantisation import quantise_products, read_weights
 from ovs_ros.runtime.torch_to_onnx import write_free
 from ovs_ros.training.head import SCALE, TOKEN_WIDTH, Head
-from ovs_ros.training.train_head import mean_state
-
-
-def load_mean(paths: Sequence[Path], shares: Sequence[float] | None = None) -> Head:
-    """The head whose weights are the mean of those that runs wrote; `shares`: how much each counts."""
-    head = Head()
-    head.load_state_dict(mean_state(paths, "head", shares))
-    return head.eval()
 
 
 class _Graph(nn.Module):

@@ -107,34 +107,3 @@ class Head(nn.Module):
         up = up.view(batch, h, w, SCALE, SCALE, -1).permute(0, 5, 1, 3, 2, 4)
         up = up.reshape(batch, -1, h * SCALE, w * SCALE)
         return up + torch.einsum("bfyx,mf->bmyx", details, self.detail_words(words))
-
-
-class PlainHead(Head):
-    """The plain head, for comparison: one linear layer on the last layer's tokens, words unchanged."""
-
-    def __init__(self) -> None:
-        nn.Module.__init__(self)
-        self.patch = nn.Linear(SENTENCE_WIDTH, SENTENCE_WIDTH)
-        self.image = nn.Linear(SENTENCE_WIDTH, SENTENCE_WIDTH)
-
-    def embed_words(self, sentences: Tensor) -> Tensor:
-        """Sentence embeddings (…, 384), normalised."""
-        return F.normalize(sentences, dim=-1)
-
-    def patches(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """See `Head.patches`."""
-        raw = self.patch(tokens[..., -SENTENCE_WIDTH:])
-        return raw, F.normalize(raw, dim=-1)
-
-    def whole(self, cls: Tensor) -> Tensor:
-        """See `Head.whole`."""
-        return F.normalize(self.image(cls[:, -SENTENCE_WIDTH:]), dim=-1)
-
-    def upsampling(self, hidden: Tensor, guide: Tensor) -> tuple[Tensor, Tensor]:
-        """No upsampling of its own."""
-        return guide, guide
-
-    def pixel_cosines(self, embeddings: Tensor, weights: Tensor, details: Tensor, words: Tensor) -> Tensor:
-        """Bilinear upsampling of the patches' cosines."""
-        cosines = (embeddings @ words.T).permute(0, 3, 1, 2)
-        return F.interpolate(cosines, scale_factor=SCALE, mode="bilinear")

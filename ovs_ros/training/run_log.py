@@ -1,50 +1,57 @@
 """What a training run writes down: CSV files and TensorBoard's events; a resumed run goes on with them."""
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
-
-from torch.utils.tensorboard import SummaryWriter
-
-from ovs_ros.training.datasets.dataset import SegmentationDataset
 
 
 class RunLog:
-    """Writes `losses.csv`, `evaluation.csv` and TensorBoard's events into a run's folder.
+    """Writes `losses.csv`, `evaluation.csv` and, where tensorboard is installed, `events/` into a folder.
 
     Args:
         folder: of the run.
         step: the step that the run goes on from; what was written for later steps is dropped.
+        columns: of `losses.csv`, after the step.
     """
 
-    def __init__(self, folder: Path, step: int) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, step: int, columns: Sequence[str]) -> None:
+        self._folder, self._columns = folder, ("step", *columns)
         for name in ("losses.csv", "evaluation.csv"):
             _drop_after(folder / name, step)
-        self._events = SummaryWriter(str(folder / "events"), purge_step=step + 1)
+        self._events = None
+        if find_spec("tensorboard"):
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._events = SummaryWriter(str(folder / "events"), purge_step=step + 1)
 
     def losses(self, step: int, values: Mapping[str, float]) -> None:
         """Add the losses, the rate and the time at a step."""
-        _append(self._folder / "losses.csv", {"step": step, **{k: f"{v:.6g}" for k, v in values.items()}})
-        for key, value in values.items():
-            self._events.add_scalar(f"training/{key}", value, step)
+        row = {"step": step, **{name: f"{value:.6g}" for name, value in values.items()}}
+        _append(self._folder / "losses.csv", self._columns, row)
+        self._add_events(step, "training", values)
 
-    def evaluation(self, step: int, dataset: SegmentationDataset, miou: float, accuracy: float) -> None:
-        """Add the result on a set at a step."""
-        row = {"step": step, "set": dataset.name, "miou": f"{miou:.4f}", "pixel_accuracy": f"{accuracy:.4f}"}
-        _append(self._folder / "evaluation.csv", row)
-        self._events.add_scalar(f"{dataset.name}/mIoU", miou, step)
-        self._events.add_scalar(f"{dataset.name}/pixel accuracy", accuracy, step)
+    def evaluation(self, step: int, name: str, figures: Mapping[str, float]) -> None:
+        """Add the figures on a set at a step."""
+        row = {"step": step, "set": name, **{figure: f"{value:.4f}" for figure, value in figures.items()}}
+        _append(self._folder / "evaluation.csv", ("step", "set", "miou", "pixel_accuracy"), row)
+        self._add_events(step, name, figures)
 
     def close(self) -> None:
         """Write out what is left."""
-        self._events.close()
+        if self._events:
+            self._events.close()
+
+    def _add_events(self, step: int, group: str, values: Mapping[str, float]) -> None:
+        if self._events:
+            for name, value in values.items():
+                self._events.add_scalar(f"{group}/{name}", value, step)
 
 
-def _append(path: Path, row: Mapping[str, object]) -> None:
+def _append(path: Path, columns: Sequence[str], row: Mapping[str, object]) -> None:
     fresh = not path.exists()
     with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(row))
+        writer = csv.DictWriter(file, columns)
         if fresh:
             writer.writeheader()
         writer.writerow(row)

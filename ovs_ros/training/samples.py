@@ -14,8 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ovs_ros.training.augmentation import random_view
-from ovs_ros.training.datasets.dataset import IGNORE, VALUES, SegmentationDataset
+from ovs_ros.training.data import IGNORE
+from ovs_ros.training.datasets import VALUES, SegmentationDataset
+from ovs_ros.training.distributed import Ranks
+from ovs_ros.training.options import FullOptions
+from ovs_ros.training.views import random_view
 
 
 @dataclass(frozen=True)
@@ -115,16 +118,20 @@ class Places:
             yield list(range(start, start + own))
 
 
-def load_batches(samples: Samples, places: Places, *, workers: int, pinned: bool) -> DataLoader:
-    """Read the batches of `places` ahead in `workers` processes: (B, 3, h, w), (B, h, w), (B,)."""
-    return DataLoader(
+def load_batches(
+    samples: Samples, options: FullOptions, ranks: Ranks, first: int
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Read this process's batches from step `first` ahead: (B, 3, h, w), (B, h, w), (B,)."""
+    loader = DataLoader(
         samples,
-        batch_sampler=places,
-        num_workers=workers,
-        pin_memory=pinned,
+        batch_sampler=Places(first, options.steps, options.batch, ranks.rank, ranks.world),
+        num_workers=options.workers,
+        pin_memory=ranks.device.type == "cuda",
         worker_init_fn=_start_worker,
-        persistent_workers=workers > 0,
+        # Workers' seeds must not be drawn from those that the step draws from.
+        generator=torch.Generator(),
     )
+    return iter(loader)
 
 
 def _start_worker(worker: int) -> None:

@@ -50,7 +50,6 @@ def test_encoders_rebuild_to_what_is_shipped(tmp_path: Path, monkeypatch: pytest
 
 def test_full_says_what_is_wrong_with_its_sets(tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="torch is not installed (pip install '.[train]')")
-    pytest.importorskip("tensorboard", reason="tensorboard is not installed (pip install '.[train]')")
     for sets, message in (
         (["coco-stuff"], "expected SET=PATH"),
         ([f"lvis={tmp_path}"], "coco-stuff, ade20k-150"),
@@ -80,7 +79,6 @@ def labelled_tree(root: Path) -> None:
 @pytest.mark.parametrize("size", ["embedded", "full"])
 def test_full_trains_measures_and_goes_on(tmp_path: Path, size: str) -> None:
     pytest.importorskip("torch", reason="torch is not installed (pip install '.[train]')")
-    pytest.importorskip("tensorboard", reason="tensorboard is not installed (pip install '.[train]')")
     tree, run = tmp_path / "tree", tmp_path / "run"
     labelled_tree(tree)
     command = ["full", f"folder={tree}", "-o", str(run), "--evaluate", f"folder={tree}", "--size", size]
@@ -112,7 +110,6 @@ def test_full_trains_measures_and_goes_on(tmp_path: Path, size: str) -> None:
 
 
 def test_full_names_the_package_that_clip_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("tensorboard", reason="tensorboard is not installed (pip install '.[train]')")
     pytest.importorskip("torch", reason="torch is not installed (pip install '.[train]')")
     monkeypatch.setattr(imports, "find_spec", lambda name: None if name == "open_clip" else find_spec(name))
     labelled_tree(tmp_path)

@@ -9,33 +9,10 @@ import pytest
 from ovs_ros.runtime.images import read_image
 from ovs_ros.training.data import (
     caption_nouns,
-    labelled_images,
     nouns_in,
     read_captions,
     resize_labels,
 )
-
-
-def test_labelled_images_pair_up_by_name(tmp_path: Path) -> None:
-    for kind in ("image", "label"):
-        (tmp_path / kind).mkdir()
-        for name in ("b", "a"):
-            cv2.imwrite(str(tmp_path / kind / f"{name}.png"), np.zeros((4, 4), np.uint8))
-    found = labelled_images(tmp_path)
-    assert [f.image.stem for f in found] == [f.label.stem for f in found] == ["a", "b"]
-    assert found[0].fine is None
-
-
-def test_an_image_without_label_is_refused_by_name(tmp_path: Path) -> None:
-    (tmp_path / "image").mkdir()
-    cv2.imwrite(str(tmp_path / "image" / "lonely.png"), np.zeros((4, 4), np.uint8))
-    with pytest.raises(FileNotFoundError, match="lonely"):
-        labelled_images(tmp_path)
-
-
-def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="found none"):
-        labelled_images(tmp_path)
 
 
 def test_images_come_as_rgb(tmp_path: Path) -> None:

@@ -12,8 +12,7 @@ from clip_models import open_clip_or_skip, register_small  # noqa: E402
 from ovs_ros.encoders.clip.vit import OpenClipViT  # noqa: E402
 from ovs_ros.encoders.embedded import EmbeddedImageEncoder, EmbeddedTextEncoder  # noqa: E402
 from ovs_ros.encoders.model_file import ModelFile  # noqa: E402
-from ovs_ros.training.encoder_pair import DinoMiniLM  # noqa: E402
-from ovs_ros.training.open_clip_pair import OpenClip  # noqa: E402
+from ovs_ros.training.encoder_pair import DinoMiniLM, OpenClip  # noqa: E402
 from ovs_ros.zoo.coarse_to_fine.config import NetworkConfig  # noqa: E402
 from ovs_ros.zoo.coarse_to_fine.network import CoarseToFine  # noqa: E402
 

@@ -8,7 +8,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed (pip install
 
 from ovs_ros.encoders.embedded import LOGIT_SCALE  # noqa: E402
 from ovs_ros.encoders.heads import ConvexHead  # noqa: E402
-from ovs_ros.training.export_head import load_mean, read_head, save_text_head, write_image_head  # noqa: E402
+from ovs_ros.training.export_head import read_head, save_text_head, write_image_head  # noqa: E402
 from ovs_ros.training.head import SCALE, TOKEN_WIDTH, Head  # noqa: E402
 
 
@@ -68,14 +68,6 @@ def test_exported_head_computes_the_same(head: Head, tmp_path) -> None:
     np.testing.assert_allclose(got / LOGIT_SCALE, want, atol=1e-4)
     np.testing.assert_allclose(image[0], whole, atol=1e-5)
     np.testing.assert_allclose(hidden, inner[0].flatten(0, 1).numpy(), atol=1e-4)
-
-
-def test_several_runs_are_averaged(tmp_path) -> None:
-    states = [{key: torch.full_like(v, n) for key, v in Head().state_dict().items()} for n in (1.0, 3.0)]
-    paths = [tmp_path / "a.pt", tmp_path / "b.pt"]
-    for path, state in zip(paths, states, strict=True):
-        torch.save({"head": state}, path)
-    assert all((value == 2.0).all() for value in load_mean(paths).state_dict().values())
 
 
 def test_a_head_comes_back_from_its_files(head: Head, tmp_path) -> None:

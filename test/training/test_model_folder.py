@@ -9,7 +9,6 @@ import pytest
 from numpy.typing import NDArray
 
 torch = pytest.importorskip("torch", reason="torch is not installed (pip install '.[train]')")
-pytest.importorskip("tensorboard", reason="tensorboard is not installed (pip install '.[train]')")
 
 from clip_models import open_clip_or_skip, register_small  # noqa: E402
 
@@ -22,7 +21,7 @@ import ovs_ros  # noqa: E402
 from ovs_ros.cli.main import app  # noqa: E402
 from ovs_ros.encoders.clip.open_clip_models import build_clip  # noqa: E402
 from ovs_ros.encoders.model_file import read_model_file  # noqa: E402
-from ovs_ros.training.train_full import prepare  # noqa: E402
+from ovs_ros.training.recipes.full import prepare  # noqa: E402
 from ovs_ros.vocabulary.vocabulary import Vocabulary  # noqa: E402
 from ovs_ros.zoo.coarse_to_fine import checkpoint  # noqa: E402
 from ovs_ros.zoo.coarse_to_fine.network import CoarseToFine  # noqa: E402

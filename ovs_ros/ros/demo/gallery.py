@@ -1,4 +1,4 @@
-"""The files of the demonstration: pictures, label images and labelled points."""
+"""What the demonstration leaves behind: pictures, label images and labelled points."""
 
 import json
 from collections.abc import Mapping, Sequence

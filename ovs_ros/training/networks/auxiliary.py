@@ -1,4 +1,4 @@
-"""The auxiliary selection head, and selection by the union of every pixel's top N (FGAseg, SED).
+"""The auxiliary selection head (FGAseg, SED).
 
 A cheap head guesses the category of every patch. The N best guesses of each patch go on to the costly part of
 the network, as one set for the whole image; the other categories are dropped. The head learns on detached
@@ -53,25 +53,3 @@ class AuxiliaryHead(nn.Module):
         texts = F.normalize(words.detach().mean(dim=2), dim=-1)  # (B, M, D)
         cosines = texts @ self.embed(patches).flatten(1, 2).transpose(1, 2)  # (B, M, h * w)
         return (self.log_scale.exp() * cosines).unflatten(2, (rows, cols))
-
-
-def top_n_union(logits: Tensor, mask: Tensor, n: int) -> Tensor:
-    """The categories that are among the N best of any patch.
-
-    Args:
-        logits: (B, M, h, w).
-        mask: (B, M) bool, False in padding, which is never chosen.
-        n: how many categories every patch names, at least 1.
-
-    Returns:
-        (B, M) bool.
-
-    Raises:
-        ValueError: n is below 1.
-    """
-    if n < 1:
-        raise ValueError(f"expected n of at least 1, got {n}")
-    votes = logits.flatten(2).masked_fill(~mask[:, :, None], -torch.inf)  # (B, M, N)
-    best = votes.topk(min(n, votes.shape[1]), dim=1).indices  # (B, n, N)
-    named = torch.zeros_like(mask).scatter_(1, best.flatten(1), True)
-    return named & mask

@@ -11,8 +11,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-IGNORE = 255
-"""Label of pixels that no loss counts."""
+from ovs_ros.training.data import IGNORE
+from ovs_ros.zoo.coarse_to_fine.network_inputs import ImageFeatures
+
+THETA = 0.5
+"""theta of DCP-CLIP's equation 4."""
 
 
 @dataclass(frozen=True)
@@ -32,26 +35,25 @@ class Candidates:
         return vocabulary[self.columns]
 
 
-def present(labels: Tensor, categories: int, *, ignore: int = IGNORE) -> Tensor:
+def present(labels: Tensor, categories: int) -> Tensor:
     """The true categories of each image.
 
     Args:
-        labels: (B, H, W) integer columns of the vocabulary, or `ignore`.
+        labels: (B, H, W) integer columns of the vocabulary, or IGNORE.
         categories: K, the size of the vocabulary.
-        ignore: label of pixels that do not count.
 
     Returns:
         (B, K) bool.
 
     Raises:
-        ValueError: a label is neither a column nor `ignore`.
+        ValueError: a label is neither a column nor IGNORE.
     """
     flat = labels.flatten(1).long()  # (B, H * W)
-    counted = flat != ignore
+    counted = flat != IGNORE
     wrong = counted & ((flat < 0) | (flat >= categories))
     if wrong.any():
         raise ValueError(
-            f"expected labels from 0 to {categories - 1} or {ignore}, got {int(flat[wrong][0])};"
+            f"expected labels from 0 to {categories - 1} or {IGNORE}, got {int(flat[wrong][0])};"
             " map the labels to columns of the vocabulary"
         )
     found = torch.zeros(len(flat), categories + 1, dtype=torch.bool, device=labels.device)
@@ -66,8 +68,6 @@ def choose(
     distractors: int = 0,
     pool: Tensor | None = None,
     most: int | None = None,
-    width: int | None = None,
-    generator: torch.Generator | None = None,
 ) -> Candidates:
     """Union of the true categories, those that selection names, and random others.
 
@@ -79,73 +79,79 @@ def choose(
         distractors: how many more names every image gets, as far as the pool has them.
         pool: (K,) or (B, K) bool, which names may be distractors; None: all. Leave out names that may well be
             there without a label, such as another set's word for the same thing.
-        most: how many candidates an image has at most; distractors go first, then random selected ones.
-        width: M, to pad to; None: the most that an image of the batch has.
-        generator: draws the distractors; of the device of `true`.
-
-    Raises:
-        ValueError: an image has more true categories than `most`, or more candidates than `width`.
+        most: how many candidates an image has at most, unless more are true; distractors go first, then
+            random selected ones.
     """
-    draw = torch.rand(true.shape, generator=generator, device=true.device)
+    draw = torch.rand(true.shape, device=true.device)
     drawable = torch.ones_like(true) if pool is None else pool.expand_as(true)
     drawable = drawable & ~true & ~selected  # (B, K)
     rank = (draw * drawable).argsort(dim=1, descending=True, stable=True).argsort(dim=1)
     drawn = drawable & (rank < distractors)
     importance = torch.where(true, 3.0, torch.where(selected, 2.0, drawn.float()))
     order = (importance + draw).argsort(dim=1, descending=True, stable=True)  # (B, K)
-    limit = true.shape[1] if most is None else most
-    if int(true.sum(1).max()) > limit:
-        raise ValueError(
-            f"expected at most {limit} true categories in an image, got {int(true.sum(1).max())}; allow more"
-        )
-    count = (importance > 0).sum(1).clamp(max=limit)  # (B,)
-    longest = int(count.max())
-    if width is not None and longest > width:
-        raise ValueError(
-            f"expected at most {width} candidates in an image, got {longest}; limit them by most"
-        )
-    width = max(longest, 1) if width is None else width
-    columns = F.pad(order, (0, max(width - order.shape[1], 0)))[:, :width]
+    count = (importance > 0).sum(1)  # (B,)
+    if most is not None:
+        count = torch.minimum(count, true.sum(1).clamp(min=most))
+    width = max(int(count.max()), 1)
+    columns = order[:, :width]
     mask = torch.arange(width, device=true.device) < count[:, None]  # (B, M)
     return Candidates(columns * mask, mask)
 
 
-def targets(labels: Tensor, candidates: Candidates, *, ignore: int = IGNORE) -> tuple[Tensor, Tensor]:
+def elected(features: ImageFeatures, words: Tensor, known: Tensor, scale: float) -> Tensor:
+    """The categories that each image can hold: DCP-CLIP's equations 1 to 5, as `steps/selection.py`, batched.
+
+    Args:
+        features: of B images.
+        words: (K, D) unit, the vocabulary, each word the mean over its prompts.
+        known: (B, K) bool, the categories that can be elected.
+        scale: what cosines are multiplied with.
+
+    Returns:
+        (B, K) bool.
+    """
+    whole = (features.image @ words.T * scale).masked_fill(~known, -torch.inf).log_softmax(dim=1)  # (B, K)
+    # The difference from 1 loses all digits where one takes nearly everything: sum up the others.
+    top = whole.argmax(dim=1, keepdim=True)
+    others = whole.scatter(1, top, -torch.inf).logsumexp(dim=1, keepdim=True)
+    held_back = torch.log1p(-whole.exp()).scatter(1, top, others).clamp(min=-1e4)  # log(1 - S_i)
+    votes = features.patches.flatten(1, 2) @ words.T * scale + held_back[:, None]  # (B, N, K)
+    winners = votes.masked_fill(~known[:, None], -torch.inf).argmax(dim=2)  # (B, N)
+    return torch.zeros_like(known).scatter_(1, winners, True) | (whole.exp() > THETA)
+
+
+def targets(labels: Tensor, candidates: Candidates) -> tuple[Tensor, Tensor]:
     """The target of every pixel and candidate.
 
     Args:
-        labels: (B, H, W) integer columns of the vocabulary, or `ignore`.
+        labels: (B, H, W) integer columns of the vocabulary, or IGNORE.
         candidates: of the same images.
-        ignore: label of pixels that do not count.
 
     Returns:
         (B, M, H, W) bool, the pixel is of the category; False in padding.
         (B, H, W) bool, the pixel has a label.
     """
     columns = candidates.columns.masked_fill(~candidates.mask, -1)[:, :, None, None]
-    counted = labels != ignore
+    counted = labels != IGNORE
     return (labels[:, None] == columns) & counted[:, None], counted
 
 
-def shares(
-    labels: Tensor, candidates: Candidates, grid: tuple[int, int], *, ignore: int = IGNORE
-) -> tuple[Tensor, Tensor]:
+def shares(labels: Tensor, candidates: Candidates, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """`targets` at patch resolution: patches are of several categories, each to the share of its pixels.
 
     A cross entropy with these shares is that of all the patch's pixels, so a category too small to win a
     patch counts too.
 
     Args:
-        labels: (B, H, W) integer columns of the vocabulary, or `ignore`.
+        labels: (B, H, W) integer columns of the vocabulary, or IGNORE.
         candidates: of the same images.
         grid: (h, w), how many patches.
-        ignore: label of pixels that do not count.
 
     Returns:
         (B, M, h, w) float32, the category's share of the patch's labelled pixels.
         (B, h, w) float32, the share of the patch's pixels that have a label.
     """
-    true, counted = targets(labels, candidates, ignore=ignore)
+    true, counted = targets(labels, candidates)
     known = F.adaptive_avg_pool2d(counted[:, None].float(), grid)  # (B, 1, h, w)
     part = F.adaptive_avg_pool2d(true.float(), grid)
     return part / known.clamp(min=1e-6), known[:, 0]

@@ -11,7 +11,7 @@ In all of them padding counts for nothing, and categories may stand in any order
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ovs_ros.training.networks.candidates import IGNORE, Candidates, shares, targets
+from ovs_ros.training.networks.candidates import Candidates, shares, targets
 
 T2P_WEIGHT = 0.02
 """lambda_1 of FGAseg: what `TextPixelAlignment` is multiplied with beside the pixel loss."""
@@ -25,21 +25,19 @@ def binary_cross_entropy(
     candidates: Candidates,
     *,
     weights: Tensor | None = None,
-    ignore: int = IGNORE,
 ) -> Tensor:
     """Per-pixel BCE: the mean over labelled pixels of all images and their candidates.
 
     Args:
         logits: (B, M, h, w); upsampled bilinearly to the labels' size where they are smaller.
-        labels: (B, H, W) integer columns of the vocabulary, or `ignore`.
+        labels: (B, H, W) integer columns of the vocabulary, or IGNORE.
         candidates: what the M logits stand for.
         weights: (K,) of the vocabulary's categories, to lift rare ones: how much their pixels count.
-        ignore: label of pixels that do not count.
 
     Returns:
         A scalar, 0 for a perfect answer and where no pixel counts.
     """
-    true, counted = targets(labels, candidates, ignore=ignore)
+    true, counted = targets(labels, candidates)
     loss = F.binary_cross_entropy_with_logits(
         _resize(logits, labels), true.to(logits.dtype), reduction="none"
     )
@@ -53,31 +51,27 @@ def cross_entropy(
     candidates: Candidates,
     *,
     weights: Tensor | None = None,
-    ignore: int = IGNORE,
 ) -> Tensor:
     """Softmax cross entropy over the candidates, the mean over labelled pixels. Arguments: see above."""
-    true, counted = targets(labels, candidates, ignore=ignore)
+    true, counted = targets(labels, candidates)
     counted = counted & true.any(dim=1)
     log = _log_softmax(_resize(logits, labels), candidates.mask)  # (B, M, H, W)
     weight = _pixel_weights(labels, counted, weights)  # (B, H, W)
     return -(log * true * weight[:, None]).sum() / weight.sum().clamp(min=1e-6)
 
 
-def patch_cross_entropy(
-    logits: Tensor, labels: Tensor, candidates: Candidates, *, ignore: int = IGNORE
-) -> Tensor:
+def patch_cross_entropy(logits: Tensor, labels: Tensor, candidates: Candidates) -> Tensor:
     """The auxiliary selection loss: `cross_entropy` of all pixels, their patches' logits being theirs.
 
     Args:
         logits: (B, M, h, w) of the auxiliary head, one a patch.
-        labels: (B, H, W) integer columns of the vocabulary, or `ignore`.
+        labels: (B, H, W) integer columns of the vocabulary, or IGNORE.
         candidates: what the M logits stand for.
-        ignore: label of pixels that do not count.
 
     Returns:
         A scalar; the least it can be is the entropy of the categories within a patch.
     """
-    share, known = shares(labels, candidates, (logits.shape[2], logits.shape[3]), ignore=ignore)
+    share, known = shares(labels, candidates, (logits.shape[2], logits.shape[3]))
     log = _log_softmax(logits, candidates.mask)  # (B, M, h, w)
     return -(log * share * known[:, None]).sum() / known.sum().clamp(min=1e-6)
 
@@ -148,23 +142,20 @@ class TextPixelAlignment(nn.Module):
         maps = made[..., :-1] @ around / around.shape[1] ** 0.5 + made[..., -1:]
         return maps.view(batch, -1, rows, cols)
 
-    def forward(
-        self, texts: Tensor, visual: Tensor, labels: Tensor, candidates: Candidates, *, ignore: int = IGNORE
-    ) -> Tensor:
+    def forward(self, texts: Tensor, visual: Tensor, labels: Tensor, candidates: Candidates) -> Tensor:
         """The loss, to be weighted with `T2P_WEIGHT`.
 
         Args:
             texts: (B, M, D) unit embeddings of the candidates, after P2Tformer where there is one.
             visual: (B, h, w, C) visual map, of numbers of about unit size.
-            labels: (B, H, W) integer columns of the vocabulary, or `ignore`.
+            labels: (B, H, W) integer columns of the vocabulary, or IGNORE.
             candidates: what the M texts stand for.
-            ignore: label of pixels that do not count.
 
         Returns:
             A scalar; 0 where no category is there.
         """
         maps = self.maps(texts, visual).sigmoid()  # (B, M, h, w)
-        share, known = shares(labels, candidates, (maps.shape[2], maps.shape[3]), ignore=ignore)
+        share, known = shares(labels, candidates, (maps.shape[2], maps.shape[3]))
         there = (share > 0).any(dim=3).any(dim=2)  # (B, M)
         weight = known[:, None] * there[:, :, None, None]
         return ((maps - share) ** 2 * weight).sum() / weight.sum().clamp(min=1e-6)

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch", reason="torch is not installed (pip install '.[train]')")
 from torch.nn import functional as F  # noqa: E402
 
-from ovs_ros.training.networks.candidates import IGNORE, Candidates, targets  # noqa: E402
+from ovs_ros.training.data import IGNORE  # noqa: E402
+from ovs_ros.training.networks.candidates import Candidates, targets  # noqa: E402
 from ovs_ros.training.networks.losses import (  # noqa: E402
     TextPixelAlignment,
     binary_cross_entropy,

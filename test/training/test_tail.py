@@ -9,8 +9,8 @@ torch = pytest.importorskip("torch", reason="torch is not installed (pip install
 
 from ovs_ros.encoders.dino import DinoEncoder  # noqa: E402
 from ovs_ros.encoders.embedded import MODELS  # noqa: E402
-from ovs_ros.training.dino_torch import DinoV2, read_encoder, write_encoder  # noqa: E402
-from ovs_ros.training.tune import Front, Tail, with_tail  # noqa: E402
+from ovs_ros.training.dino_torch import DinoV2, Tail, read_encoder, with_tail, write_encoder  # noqa: E402
+from ovs_ros.training.recipes.tune import Front  # noqa: E402
 
 GRID = (3, 4)
 

@@ -1,0 +1,167 @@
+"""What can be set for each recipe, without torch: the flags of `ovs train` are made of these declarations."""
+
+from dataclasses import dataclass, field
+from math import inf
+from typing import Any, ClassVar, Literal
+
+from ovs_ros.options import declared
+
+Schedule = Literal["cosine", "poly"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Device = Literal["auto", "cpu", "cuda"]
+
+
+def _option(default: Any, text: str, low: float = 0, high: float = inf) -> Any:
+    number = isinstance(default, int | float) and not isinstance(default, bool)
+    return field(default=default, metadata={"help": text, "limits": (low, high) if number else None})
+
+
+def _steps(default: int) -> Any:
+    return _option(default, "Number of steps, one batch each.", 1)
+
+
+def _batch(default: int) -> Any:
+    return _option(default, "Images a step, over all processes.", 1)
+
+
+def _rate(default: float) -> Any:
+    return _option(default, "Peak learning rate.", 1e-9, 1e3)
+
+
+def _average(default: float) -> Any:
+    return _option(
+        default,
+        "Evaluate and save a moving average of the weights, of which at most so much stays in a step; 0: the "
+        "last weights.",
+        0,
+        1,
+    )
+
+
+def _warm_up(default: int) -> Any:
+    return _option(default, "Steps in which the learning rate increases.")
+
+
+def _precision(default: str) -> Any:
+    return _option(default, "'fp16' needs a GPU; 'auto': what suits the device.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What the loop takes. Each field's declaration says what it does.
+
+    Two runs with the same options, data and seed are the same; the options in `free` may change when a run
+    goes on.
+
+    Raises:
+        TypeError: a field has another type.
+        ValueError: a field is out of its range.
+    """
+
+    free: ClassVar[tuple[str, ...]] = (
+        "device", "workers", "log_every", "evaluate_every", "save_every", "strength",
+    )  # fmt: skip
+
+    steps: int = _steps(1000)
+    batch: int = _batch(8)
+    rate: float = _rate(1e-3)
+    schedule: Schedule = _option("cosine", "How the learning rate decreases; 'poly' has power 0.9.")
+    warm_up: int = _warm_up(60)
+    average: float = _average(0.0)
+    precision: Precision = _precision("auto")
+    seed: int = _option(0, "Seed of all random numbers.")
+    device: Device = _option("auto", "'auto': a GPU if there is one.")
+    log_every: int = _option(25, "Write losses every so many steps.", 1)
+    evaluate_every: int = _option(10_000, "Evaluate every so many steps, and at the end.", 1)
+    save_every: int = _option(250, "Save a checkpoint every so many steps, and at the end.", 1)
+
+    def __post_init__(self) -> None:
+        for name, option in declared(type(self)).items():  # type: ignore[arg-type]  # classes hash
+            object.__setattr__(self, name, option.checked(getattr(self, name)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbeddedOptions(Options):
+    """What the stages of the embedded model share."""
+
+    precision: Precision = _precision("bf16")
+    sets: str = _option("nyuv2,camvid", "Labelled sets to train on, folders of DATA, separated by commas.")
+    evaluate: str = _option("nyuv2,camvid", "Labelled sets to evaluate on (split val).")
+    hold_out: bool = _option(False, "Leave some fine names of NYUv2 out of the pixel labels.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadOptions(EmbeddedOptions):
+    """Of `recipes.head`."""
+
+    steps: int = _steps(1500)
+    average: float = _average(0.995)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneOptions(EmbeddedOptions):
+    """Of `recipes.tune`."""
+
+    steps: int = _steps(1500)
+    batch: int = _batch(6)
+    rate: float = _rate(4e-4)
+    tail_rate: float = _option(8e-5, "Peak learning rate of the encoder's last blocks.", 1e-9, 1e3)
+    average: float = _average(0.99)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkOptions(EmbeddedOptions):
+    """Of `recipes.network`."""
+
+    steps: int = _steps(200)
+    batch: int = _batch(6)
+    rate: float = _rate(6e-4)
+    warm_up: int = _warm_up(40)
+    average: float = _average(0.99)
+    candidates: int = _option(24, "Number of categories that an image is decided among.", 1)
+    distractors: int = _option(6, "How many of the candidates are drawn at random from its set.")
+    animals: int = _option(2, "How many animals, which no image shows, come on top.")
+    loss: Literal["bce", "softmax"] = _option("bce", "Loss of the pixels.")
+    alignment: bool = _option(True, "Add FGAseg's text-pixel alignment loss.")
+    parts: str = _option(
+        "",
+        "Fields of NetworkConfig that differ from the embedded size: NAME=VALUE with commas, such as "
+        "cross_attention=false,spatial=none.",
+    )
+    strength: float = _option(
+        0.5,
+        "Exported share of what the network adds to the cosines. 0.5 makes the logits the mean of its own "
+        "and the plain ones.",
+        0,
+        1,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FusionOptions(Options):
+    """Of `recipes.fusion`."""
+
+    steps: int = _steps(600)
+    rate: float = _rate(3e-4)
+    warm_up: int = _warm_up(30)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FullOptions(Options):
+    """Of `recipes.full`; the papers' batch is 4 and their crop 24."""
+
+    steps: int = _steps(80_000)
+    batch: int = _batch(4)
+    rate: float = _rate(2e-4)
+    schedule: Schedule = _option("poly", "How the learning rate decreases; 'poly' has power 0.9.")
+    warm_up: int = _warm_up(500)
+    size: Literal["full", "embedded"] = _option(
+        "full", "Size of the network; 'full' has the widths of the paper."
+    )
+    crop: int = _option(24, "Side of a training view, in patches.", 1)
+    candidates: int = _option(48, "Number of categories that an image is decided among.", 1)
+    distractors: int = _option(16, "How many of the candidates are drawn at random.")
+    workers: int = _option(4, "Processes that read images, per training process.")
+    log_every: int = _option(50, "Write losses every so many steps.", 1)
+    evaluate_every: int = _option(5000, "Evaluate every so many steps, and at the end.", 1)
+    save_every: int = _option(1000, "Save a checkpoint every so many steps, and at the end.", 1)
