@@ -49,12 +49,12 @@ def evaluate_prediction_sets(
             covers.append(cover(probabilities, true, fit_limit(scores, alpha)))
     if not covers:
         raise ValueError("expected at least 2 images with labels, one to fit and one to test")
-    shares = np.array([one.share for one in covers])
+    shares, sizes = np.array(covers).T
     return {
         "alpha": alpha,
         "q": fit_limit(scores, alpha),
         "images": len(covers),
-        "covered_images": rounded(float((shares >= 1 - alpha).mean())),
-        "coverage": rounded(float(shares.mean())),
-        "set_size": rounded(float(np.mean([one.size for one in covers]))),
+        "covered_images": rounded((shares >= 1 - alpha).mean()),
+        "coverage": rounded(shares.mean()),
+        "set_size": rounded(sizes.mean()),
     }

@@ -13,7 +13,6 @@ That images are scored by this quantile is a choice of ours; the rule for q is t
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,30 +51,21 @@ def fit_limit(scores: Sequence[float], alpha: float) -> float:
     return float(np.sort(scores)[rank - 1]) if rank <= len(scores) else 1.0
 
 
-@dataclass(frozen=True)
-class ImageCoverage:
-    """How good the sets of one image are.
-
-    Attributes:
-        share: of its positions whose set holds the true name.
-        size: the mean number of names in a set. Where no name is probable enough, a set is empty.
-    """
-
-    share: float
-    size: float
-
-
-def cover(probabilities: NDArray[np.float32], truth: NDArray[np.integer], q: float) -> ImageCoverage:
+def cover(probabilities: NDArray[np.float32], truth: NDArray[np.integer], q: float) -> tuple[float, float]:
     """Form the sets of an image and count those that hold the true names.
 
     Args:
         probabilities: (n, K), n at least 1.
         truth: (n,) the true name of each position, 0 to K - 1.
         q: from `fit_limit`.
+
+    Returns:
+        The share of positions whose set holds the true name, and the mean number of names in a set. Where no
+        name is probable enough, a set is empty.
     """
     held = _scores(probabilities, truth) <= q
     sizes = (1 - probabilities.astype(np.float64) <= q).sum(axis=1)
-    return ImageCoverage(float(held.mean()), float(sizes.mean()))
+    return float(held.mean()), float(sizes.mean())
 
 
 def _scores(probabilities: NDArray[np.float32], truth: NDArray[np.integer]) -> NDArray[np.float64]:

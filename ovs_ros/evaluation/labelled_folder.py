@@ -157,20 +157,12 @@ def load_labelled_set(folder: Path, kind: str = "label", classes: Path | None = 
     colors = None
     if kind == "color":
         lines, colors = _split_colors(lines)
+    first = int(kind == "fine")
+    named = np.array([not (first and line == NAMELESS) for line in lines])
     indices = np.full(256, -1, np.int16)
-    if kind == "fine":
-        first = 1
-        indices[0] = IGNORED
-    else:
-        first = 0
-        indices[IGNORED] = IGNORED
-    names: list[str] = []
-    for value, line in enumerate(lines, first):
-        if kind == "fine" and line == NAMELESS:
-            indices[value] = IGNORED
-        else:
-            indices[value] = len(names)
-            names.append(line)
+    indices[0 if first else IGNORED] = IGNORED
+    indices[first : first + len(lines)] = np.where(named, np.cumsum(named) - 1, IGNORED)
+    names = [line for line, counts in zip(lines, named, strict=True) if counts]
     if kind == "label" and len(names) > 1:
         _refuse_binary(folder, [label for _, label in pairs])
     return LabelledSet(pairs, names, indices, colors)

@@ -56,8 +56,7 @@ class ConfusionMatrix:
     @property
     def pixel_accuracy(self) -> float:
         """The share of counted pixels with the right class; NaN if none was counted."""
-        total = self.counts.sum()
-        return float(np.trace(self.counts) / total) if total else float("nan")
+        return _share(np.trace(self.counts), self.counts.sum())
 
     @property
     def mistaken(self) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
@@ -75,26 +74,20 @@ class ConfusionMatrix:
 
 
 class SelectionRecall:
-    """Counts, over many images, how often a category that is there was selected, and how many were.
+    """Counts, over many images, how often a class that is there was selected, and how many categories were.
 
     Args:
         classes: how many classes the truth has; they count from 0.
-
-    Attributes:
-        least_share: the share of an image's pixels from which a class counts as clearly there.
-        images: how many were added.
-        survivors: how many categories were selected, in all images together.
-        there, found: pairs of an image and a class that has at least `least_share` of its pixels, and how
-            many of them were selected.
-        any_there, any_found: the same for classes with at least one pixel.
     """
 
-    least_share = 0.001
+    LEAST_SHARE = 0.001
+    """Of an image's pixels: from here on a class counts for `recall`."""
 
     def __init__(self, classes: int) -> None:
-        self.classes = classes
-        self.images = self.survivors = 0
-        self.there = self.found = self.any_there = self.any_found = 0
+        self._classes = classes
+        self._images = self._survivors = 0
+        # Pairs of an image and a class: with `LEAST_SHARE` of its pixels, and with at least one.
+        self._there, self._found = np.zeros(2), np.zeros(2)
 
     def add(self, truth: NDArray[np.integer], selected: NDArray[np.integer]) -> None:
         """Count one image.
@@ -103,28 +96,29 @@ class SelectionRecall:
             truth: integer array; values that are no class are left out.
             selected: (M,) the selected categories, classes or others, each once.
         """
-        inside = truth[(truth >= 0) & (truth < self.classes)]
-        pixels = np.bincount(inside.astype(np.intp), minlength=self.classes)  # (classes,)
-        was_selected = np.isin(np.arange(self.classes), selected)
-        present, clearly = pixels > 0, pixels >= max(1.0, self.least_share * truth.size)
-        self.images += 1
-        self.survivors += len(selected)
-        self.any_there += int(present.sum())
-        self.any_found += int((present & was_selected).sum())
-        self.there += int(clearly.sum())
-        self.found += int((clearly & was_selected).sum())
+        inside = truth[(truth >= 0) & (truth < self._classes)]
+        pixels = np.bincount(inside.astype(np.intp), minlength=self._classes)  # (classes,)
+        present = pixels >= np.array([[max(1.0, self.LEAST_SHARE * truth.size)], [1.0]])  # (2, classes)
+        self._there += present.sum(axis=1)
+        self._found += (present & np.isin(np.arange(self._classes), selected)).sum(axis=1)
+        self._images += 1
+        self._survivors += len(selected)
 
     @property
     def recall(self) -> float:
-        """The share of the classes that are clearly there that was selected; NaN if none was there."""
-        return self.found / self.there if self.there else float("nan")
+        """The share of classes with at least `LEAST_SHARE` of the pixels that was selected; NaN if none."""
+        return _share(self._found[0], self._there[0])
 
     @property
     def recall_any(self) -> float:
         """The same for classes with a single pixel at least."""
-        return self.any_found / self.any_there if self.any_there else float("nan")
+        return _share(self._found[1], self._there[1])
 
     @property
     def mean_survivors(self) -> float:
         """How many categories were selected in an image on average; NaN without images."""
-        return self.survivors / self.images if self.images else float("nan")
+        return _share(self._survivors, self._images)
+
+
+def _share(part: float, whole: float) -> float:
+    return float(part / whole) if whole else float("nan")
