@@ -127,7 +127,8 @@ class Segmenter:
                 indices, selection = validate_tags(indices, logits, features, selection, words, options)
         verdict = validate(indices, confidence, selection, words, options.threshold)
         clock.stage("validate")
-        return segmentation(words, selection.classes, selection.scores, confidence, *verdict, clock.stages_ms)
+        classes, scores = selection.classes, selection.scores
+        return segmentation(words.vocabulary, classes, scores, confidence, *verdict, clock.stages_ms)
 
     def score(
         self, image: NDArray[np.uint8], words: WordEmbeddings, options: SegmenterOptions | None = None

@@ -15,21 +15,19 @@ class DinoEncoder:
     Attributes:
         patch: a patch's side in pixels.
         width: numbers a token: the layers 3, 6, 9 and 12 side by side.
+
+    Args:
+        model: the ONNX file.
+        positions: (37, 37, 384) float32, the position table.
+
+    Raises:
+        FileNotFoundError: there is no such model.
     """
 
     patch = 14
     width = 4 * 384
 
     def __init__(self, model: Path, positions: NDArray[np.float32]) -> None:
-        """Open the encoder.
-
-        Args:
-            model: the ONNX file.
-            positions: (37, 37, 384) float32, the position table.
-
-        Raises:
-            FileNotFoundError: there is no such model.
-        """
         self._session = open_session(model)
         self._table = positions
         self._positions: dict[tuple[int, int], NDArray[np.float32]] = {}

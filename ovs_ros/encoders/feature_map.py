@@ -75,19 +75,17 @@ class FeatureMapEncoder:
         digest: of the file's content.
         channels: C.
         wanted: what it was opened with.
+
+    Args:
+        model: the ONNX file; it runs once on an empty image, to see what it gives.
+        wanted: its input's size and normalisation, and the output that is the map.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no ONNX model, or its inputs or outputs are of another kind.
     """
 
     def __init__(self, model: Path, wanted: MapInput | None = None) -> None:
-        """Open the encoder and run it once on an empty image, to see what it gives.
-
-        Args:
-            model: the ONNX file.
-            wanted: its input's size and normalisation, and the output that is the map.
-
-        Raises:
-            FileNotFoundError: there is no such file.
-            ValueError: it is no ONNX model, or its inputs or outputs are of another kind.
-        """
         if not model.is_file():
             raise FileNotFoundError(
                 f"expected the second encoder's ONNX file at {model}, found none; check the path"

@@ -17,17 +17,16 @@ BATCH = 32
 
 
 class SentenceEncoder:
-    """all-MiniLM-L6-v2, run by ONNX Runtime."""
+    """all-MiniLM-L6-v2, run by ONNX Runtime.
+
+    Args:
+        models: the folder with `text_encoder.onnx` and `tokenizer.json`.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+    """
 
     def __init__(self, models: Path) -> None:
-        """Open the encoder.
-
-        Args:
-            models: the folder with `text_encoder.onnx` and `tokenizer.json`.
-
-        Raises:
-            FileNotFoundError: a file is missing.
-        """
         self._session = open_session(models / "text_encoder.onnx")
         self._tokenizer = Tokenizer.from_file(str(models / "tokenizer.json"))
         self._tokenizer.enable_truncation(LONGEST)

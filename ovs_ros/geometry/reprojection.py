@@ -70,7 +70,10 @@ def reproject(now: Sight, before: Sight, tolerance: float = TOLERANCE, holes: bo
         holes: follow pixels without depth too, by the depth around them, and trust them where either sight
             has none. False: only pixels that both sights measured.
     """
-    matrix, shift = _between(now, before)
+    motion = np.linalg.inv(before.camera_to_world) @ now.camera_to_world  # (4, 4) from this camera to that
+    there = _matrix(before.intrinsics)
+    matrix = (there @ motion[:3, :3] @ np.linalg.inv(_matrix(now.intrinsics))).astype(np.float32)  # K' R K^-1
+    shift = (there @ motion[:3, 3]).astype(np.float32)  # (3,) K' t
     rows = np.arange(now.intrinsics.height, dtype=np.float32)[:, None]  # (H, 1)
     columns = np.arange(now.intrinsics.width, dtype=np.float32)[None, :]  # (1, W)
     measured = now.inverse_depth
@@ -88,27 +91,19 @@ def reproject(now: Sight, before: Sight, tolerance: float = TOLERANCE, holes: bo
     x *= scale
     y *= scale
     warp = Warp(x, y)
-    there = warp.take(before.inverse_depth, 0)  # (H, W) measured
+    found = warp.take(before.inverse_depth, 0)  # (H, W) measured
     scale *= inverse  # what it should be
-    wrong = np.abs(there - scale)
+    wrong = np.abs(found - scale)
     wrong -= np.multiply(scale, np.float32(tolerance), out=scale)
     hidden = wrong > 0
     if holes:
-        hidden &= there > 0
+        hidden &= found > 0
         hidden &= measured > 0
     else:
-        hidden |= there == 0
+        hidden |= found == 0
     # Adding is several times faster than writing through a mask.
     x += hidden.astype(np.float32) * NOWHERE
     return warp
-
-
-def _between(now: Sight, before: Sight) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """K' R K^-1 (3, 3) and K' t (3,), from the camera of `now` to that of `before`."""
-    motion = np.linalg.inv(before.camera_to_world) @ now.camera_to_world  # (4, 4)
-    there, here = _matrix(before.intrinsics), _matrix(now.intrinsics)
-    matrix = there @ motion[:3, :3] @ np.linalg.inv(here)
-    return matrix.astype(np.float32), (there @ motion[:3, 3]).astype(np.float32)
 
 
 def _matrix(camera: Intrinsics) -> NDArray[np.float64]:

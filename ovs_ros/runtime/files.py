@@ -2,8 +2,8 @@
 
 import hashlib
 import os
-import tempfile
 from pathlib import Path
+from threading import get_ident
 
 
 def file_digest(path: Path) -> str:
@@ -21,18 +21,11 @@ def write_atomically(path: Path, data: bytes) -> None:
     Raises:
         OSError: the file cannot be written.
     """
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    # A name of its own for each thread; unlike those of `tempfile`, with the user's usual permissions.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{get_ident()}")
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-        os.chmod(name, 0o666 & ~_umask())
-        os.replace(name, path)
+        temporary.write_bytes(data)
+        temporary.replace(path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

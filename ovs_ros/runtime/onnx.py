@@ -173,9 +173,17 @@ class BoundSession:
         for name, value in inputs.items():
             if self.kind == "cpu" and not isinstance(value, np.ndarray) and value.device_name() != "cpu":
                 value = value.numpy()  # A session without a GPU cannot fetch what lies on one.
-            binding.bind_ortvalue_input(
-                name, self._brought(name, value) if isinstance(value, np.ndarray) else value
-            )
+            if isinstance(value, np.ndarray):
+                kept = self._kept.get(name)
+                if self.kind == "cpu" or kept is None or tuple(kept.shape()) != value.shape:
+                    kept = ort.OrtValue.ortvalue_from_numpy(
+                        value, self.kind, self.number
+                    )  # On the CPU no copy.
+                    self._kept[name] = kept
+                else:
+                    kept.update_inplace(value)
+                value = kept
+            binding.bind_ortvalue_input(name, value)
         for name in self._outputs:
             binding.bind_output(name, self.kind, self.number)
         self.session.run_with_iobinding(binding)
@@ -183,15 +191,6 @@ class BoundSession:
         for output in outputs.values():
             output.binding = binding  # In old versions a value refers to memory of its binding.
         return outputs
-
-    def _brought(self, name: str, array: NDArray[Any]) -> ort.OrtValue:
-        """The array on the device; on the CPU the array itself."""
-        kept = self._kept.get(name)
-        if self.kind == "cpu" or kept is None or tuple(kept.shape()) != array.shape:
-            kept = self._kept[name] = ort.OrtValue.ortvalue_from_numpy(array, self.kind, self.number)
-        else:
-            kept.update_inplace(array)
-        return kept
 
 
 def _open(
@@ -203,8 +202,6 @@ def _open(
         RuntimeError: the first of them does not work here.
     """
     first = providers[0][0]
-    if first not in ort.get_available_providers():
-        raise RuntimeError(f"this build of ONNX Runtime lacks {first}")
     if first != CPU:
         providers = [*providers, (CPU, {})]
     session = ort.InferenceSession(path, options, providers=providers, enable_fallback=0)

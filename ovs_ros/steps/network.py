@@ -25,18 +25,16 @@ class Network:
 
     Attributes:
         dim: the width of the space of words that it was made for.
+
+    Args:
+        model: the ONNX file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no such network.
     """
 
     def __init__(self, model: Path) -> None:
-        """Open the network.
-
-        Args:
-            model: the ONNX file.
-
-        Raises:
-            FileNotFoundError: there is no such file.
-            ValueError: it is no such network.
-        """
         self._session = open_session(model)
         inputs = {i.name: i.shape for i in self._session.get_inputs()}
         outputs = [o.name for o in self._session.get_outputs()]

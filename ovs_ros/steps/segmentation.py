@@ -7,7 +7,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ovs_ros.vocabulary.vocabulary import Vocabulary
-from ovs_ros.vocabulary.word_embeddings import WordEmbeddings
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +49,7 @@ class Segmentation:
 
 
 def segmentation(
-    words: WordEmbeddings,
+    vocabulary: Vocabulary,
     classes: NDArray[np.intp],
     scores: NDArray[np.float32],
     confidence: NDArray[np.uint8],
@@ -60,7 +59,6 @@ def segmentation(
     stages_ms: Mapping[str, float],
 ) -> Segmentation:
     """The result with the names of the (M,) class indices that the frame was decided among."""
-    vocabulary = words.vocabulary
     names = tuple(vocabulary.categories[index].name for index in classes)
-    ids = words.ids[classes]
+    ids = vocabulary.ids[classes]
     return Segmentation(labels, confidence, vocabulary, ids, names, scores, shares, unknown_share, stages_ms)

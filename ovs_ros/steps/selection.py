@@ -76,7 +76,9 @@ def select(features: Features, words: WordEmbeddings, options: SegmenterOptions)
         embeddings = words.embeddings
     weights = (embeddings * np.float32(features.logit_scale)).T  # (D, C)
     logits = patches @ weights  # (n, C) log S_p, but for a summand that is the same within a row
-    whole = _softmax((features.class_token @ weights).astype(np.float64))  # (C,) S_i
+    whole = (features.class_token @ weights).astype(np.float64)
+    whole = np.exp(whole - whole.max())
+    whole /= whole.sum()  # (C,) S_i
     if options.rule == "top_n":
         ballots = _best(logits, options.top_n)
     else:
@@ -153,12 +155,6 @@ def _best(logits: NDArray[np.float32], count: int) -> NDArray[np.intp]:
     if count == 1:
         return logits.argmax(axis=1)[:, None]
     return np.argpartition(logits, -count, axis=1)[:, -count:]
-
-
-def _softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    exponentials = np.exp(logits - logits.max())
-    result: NDArray[np.float64] = exponentials / exponentials.sum()
-    return result
 
 
 def held_back(whole: Any, xp: Any) -> Any:

@@ -24,7 +24,7 @@ from ovs_ros.geometry.reprojection import Sight, reproject
 from ovs_ros.geometry.warp import Warp
 from ovs_ros.options import NodeOptions
 from ovs_ros.steps.labels import histogram
-from ovs_ros.steps.segmentation import Segmentation
+from ovs_ros.steps.segmentation import Segmentation, segmentation
 from ovs_ros.vocabulary.vocabulary import Vocabulary
 
 UNKNOWN_WEIGHT = np.float32(0.5)
@@ -158,21 +158,19 @@ def _with_labels(
     result: Segmentation, labels: NDArray[np.uint8] | NDArray[np.uint16], confidence: NDArray[np.uint8]
 ) -> Segmentation:
     """The segmentation with other labels of its vocabulary, and everything that follows from them."""
-    vocabulary = result.vocabulary
-    ids = vocabulary.ids  # (K,)
+    ids = result.vocabulary.ids  # (K,)
     counts = histogram(labels, 256 if labels.dtype == np.uint8 else 65536)
     scores = np.full(len(counts), -1, np.float32)
     scores[result.selected_ids] = result.scores
-    columns = np.flatnonzero((counts[ids] > 0) | (scores[ids] >= 0))  # (M,)
-    present = ids[columns]
-    shares = counts[present] / labels.size
-    return replace(
-        result,
-        labels=labels,
-        confidence=confidence,
-        selected_ids=present,
-        selected_names=tuple(vocabulary.categories[column].name for column in columns),
-        scores=np.maximum(scores[present], 0),
-        shares=shares.astype(np.float32),
-        unknown_share=float(counts[result.unknown_id] / labels.size),
+    classes = np.flatnonzero((counts[ids] > 0) | (scores[ids] >= 0))  # (M,)
+    present = ids[classes]
+    return segmentation(
+        result.vocabulary,
+        classes,
+        np.maximum(scores[present], 0),
+        confidence,
+        labels,
+        (counts[present] / labels.size).astype(np.float32),
+        float(counts[result.unknown_id] / labels.size),
+        result.stages_ms,
     )

@@ -2,13 +2,14 @@
 
 The same steps as segmenter.py takes, to the same answer, for models whose cosines are all there is. A graph
 replays fixed shapes, so nothing here depends on how many categories a frame selects: there are as many slots
-as the selection may fill, and the empty ones carry logits that no softmax notices.
+as the selection may fill, and the logits of empty ones are so low that they change no softmax.
 """
 
 import logging
 from collections import OrderedDict
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from time import perf_counter
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -53,6 +54,7 @@ def refusal(
     """
     count = len(words.ids)
     selected = min(options.max_categories, count) if options.select else count
+    named = selected + len(words.embeddings) - count
     by_sketch = options.select and words.sketch is not None and count > SKETCH_LISTS * options.shortlist
     reasons = {
         "a trained network refines the logits": network,
@@ -60,32 +62,21 @@ def refusal(
         f"validation is '{options.validation}'": options.validation != "off",
         f"postprocess is '{options.postprocess}'": options.postprocess != "none",
         f"there are more than {CAPACITIES[-1]} categories": count > CAPACITIES[-1],
-        f"a frame is decided among more than {MOST_SLOTS} words": selected + len(words.embeddings) - count
-        > MOST_SLOTS,
+        f"a frame is decided among more than {MOST_SLOTS} words": named > MOST_SLOTS,
         "the vocabulary is screened by its sketch": by_sketch,
     }
     return next((reason for reason, holds in reasons.items() if holds), None)
 
 
-@dataclass(frozen=True, eq=False)
-class _Plan:
-    """What is kept for one kind of frame.
+class _Plan(NamedTuple):
+    """What is kept for one kind of frame."""
 
-    Attributes:
-        shape: the encoder's buffers for such images.
-        shrinks: whether the device resizes the image; else it comes in its grid already.
-        canvas: the image as it came, (H, W, 3) uint8 RGB, or in its grid; pinned beside a GPU.
-        image: the same on the device; the canvas itself on a CPU.
-        slots: m, how many categories can be selected.
-        run: from `image` to the packed answer, see `_unpack`.
-    """
-
-    shape: ShapeBuffers
-    shrinks: bool
-    canvas: Tensor
-    image: Tensor
-    slots: int
-    run: StaticCall[Tensor]
+    shape: ShapeBuffers  # The encoder's buffers for such images.
+    shrinks: bool  # Whether the device resizes the image; else it comes in its grid already.
+    canvas: Tensor  # The image as it came, (H, W, 3) uint8 RGB, or in its grid; pinned beside a GPU.
+    image: Tensor  # The same on the device; the canvas itself on a CPU.
+    slots: int  # How many categories can be selected.
+    run: StaticCall[Tensor]  # From `image` to the packed answer, see `_unpack`.
 
 
 class TorchFrame:
@@ -296,4 +287,6 @@ def _unpack(
     ids = labels.view(np.uint16 if words.vocabulary.wide else np.uint8).reshape(size)
     unknown = float(1 - counts[filled].sum() / pixels)
     confidence = confidence.reshape(size)
-    return segmentation(words, classes, scores[filled], confidence, ids, shares, unknown, stages_ms)
+    return segmentation(
+        words.vocabulary, classes, scores[filled], confidence, ids, shares, unknown, stages_ms
+    )

@@ -65,24 +65,19 @@ class DeviceWords:
         if self._held is not None and self._held[0] is words and self._held[1] == threshold:
             return
         count, total = len(words.ids), len(words.embeddings)
-        size = len(self.embeddings)
         rows = np.r_[0:count, self.categories : self.categories + total - count]
         embeddings = np.zeros(self.embeddings.shape, np.float32)
         embeddings[rows] = words.embeddings
-        there = np.zeros(size, bool)
+        there = np.zeros(len(embeddings), bool)
         there[rows] = True
-        least = np.zeros(size, np.uint8)
+        least = np.zeros(len(embeddings), np.uint8)
         least[:count] = least_confidence(words, threshold)
         wide = words.vocabulary.wide
-        ids = np.full(size + 1, words.vocabulary.unknown_id, np.uint16 if wide else np.uint8)
+        ids = np.full(len(embeddings) + 1, words.vocabulary.unknown_id, np.uint16 if wide else np.uint8)
         ids[:count] = words.ids
-        bits = torch.from_numpy(ids.view(np.int16) if wide else ids)
-        for buffer, values in (
-            (self.embeddings, torch.from_numpy(embeddings)),
-            (self.there, torch.from_numpy(there)),
-            (self.least, torch.from_numpy(least)),
-            (self.ids, bits[:-1]),
-            (self.unknown, bits[-1:]),
-        ):
-            buffer.copy_(values)
+        if wide:
+            ids = ids.view(np.int16)
+        buffers = (self.embeddings, self.there, self.least, self.ids, self.unknown)
+        for buffer, values in zip(buffers, (embeddings, there, least, ids[:-1], ids[-1:]), strict=True):
+            buffer.copy_(torch.from_numpy(values))
         self._held = words, threshold

@@ -113,11 +113,7 @@ def _embed_apart(
         places = {text: place for place, text in enumerate(texts)}
         for row, group in enumerate(part, start):
             own = vectors[[places[text] for text in group]]  # (texts, D)
-            summed = own.sum(axis=0)
-            length = np.linalg.norm(summed)
-            if length <= LEAST_NORM:
-                raise _cancelling(group)
-            means[row] = summed / length
+            means[row] = _unit_mean(own, group)
             prompts[row] = own[np.arange(count) % len(own)]
         if progress:
             progress(start + len(part), len(groups))
@@ -137,11 +133,10 @@ def _embed_groups(
     missing = [i for i, key in enumerate(keys) if key not in known]
     for start in range(0, len(missing), batch):
         part = missing[start : start + batch]
-        vectors = _mean_embeddings([groups[i] for i in part], text_encoder)
-        for i, vector in zip(part, vectors, strict=True):
-            if not np.isfinite(vector).all():
-                raise _cancelling(groups[i])
-        fresh = {keys[i]: vector for i, vector in zip(part, vectors, strict=True)}
+        encoded = text_encoder.encode([text for i in part for text in groups[i]])  # (sum of groups, D)
+        ends = np.cumsum([len(groups[i]) for i in part])
+        own = np.split(encoded, ends[:-1])
+        fresh = {keys[i]: _unit_mean(rows, groups[i]) for i, rows in zip(part, own, strict=True)}
         if cache:
             cache.put(fresh)
         known.update(fresh)
@@ -150,17 +145,14 @@ def _embed_groups(
     return np.stack([known[key] for key in keys])
 
 
-def _mean_embeddings(texts: Sequence[Sequence[str]], text_encoder: TextEncoder) -> NDArray[np.float32]:
-    """(len(texts), D) float32 unit rows, one for each group of texts; NaN where a group cancels out."""
-    encoded = text_encoder.encode([text for group in texts for text in group])  # (sum of groups, D)
-    starts = np.cumsum([0] + [len(group) for group in texts[:-1]])
-    sums = np.add.reduceat(encoded, starts, axis=0)  # (len(texts), D)
-    norms = np.linalg.norm(sums, axis=1, keepdims=True)
-    return np.divide(sums, norms, out=np.full_like(sums, np.nan), where=norms > LEAST_NORM)
-
-
-def _cancelling(texts: Sequence[str]) -> VocabularyError:
-    return VocabularyError(
-        f"expected texts for a word that mean something together, got {list(texts)}, whose embeddings cancel "
-        "each other out; use fewer prompts"
-    )
+def _unit_mean(embeddings: NDArray[np.float32], texts: Sequence[str]) -> NDArray[np.float32]:
+    """(D,) the mean of unit embeddings (texts, D), brought back to unit norm."""
+    total = embeddings.sum(axis=0)
+    norm = np.linalg.norm(total)
+    if not norm > LEAST_NORM:
+        raise VocabularyError(
+            f"expected texts for a word that mean something together, got {list(texts)}, whose embeddings "
+            "cancel each other out; use fewer prompts"
+        )
+    mean: NDArray[np.float32] = total / norm
+    return mean
