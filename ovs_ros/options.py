@@ -174,7 +174,11 @@ class LoadOptions(_Checked):
 
 @dataclass(frozen=True)
 class SegmenterOptions(_Checked):
-    """How a frame is decided; all can change between frames. Each field's declaration says what it does."""
+    """How a frame is decided; all can change between frames. Each field's declaration says what it does.
+
+    Raises:
+        TypeError, ValueError: a field has another type, or is out of its range.
+    """
 
     threshold: float = _live(
         0.0,

@@ -91,7 +91,7 @@ class EmbeddedImageEncoder:
         return features
 
 
-class EmbeddedTextEncoder:
+class EmbeddedTextEncoder(SentenceEncoder):
     """MiniLM-L6 and the words' side of the head; see `TextEncoder` for the contract.
 
     Args:
@@ -105,7 +105,7 @@ class EmbeddedTextEncoder:
     keeps_prompts = False
 
     def __init__(self, models: Path = MODELS) -> None:
-        self._sentences = SentenceEncoder(models)
+        super().__init__(models)
         with np.load(models / "text_head.npz", allow_pickle=False) as words:
             self._weight: NDArray[np.float32] = words["weight"]  # (384, D)
             self._bias: NDArray[np.float32] = words["bias"]  # (D,)
@@ -117,13 +117,9 @@ class EmbeddedTextEncoder:
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Embed texts in the space shared with images: (len(texts), D) float32, rows of unit L2 norm."""
-        words = self._sentences.encode(texts) @ self._weight + self._bias
+        words = super().encode(texts) @ self._weight + self._bias
         words /= np.linalg.norm(words, axis=1, keepdims=True)
         return words
-
-    def reads(self, text: str) -> bool:
-        """See `TextEncoder.reads`."""
-        return self._sentences.reads(text)
 
 
 def load_seen_names(models: Path = MODELS) -> frozenset[str]:
@@ -151,17 +147,14 @@ def load_temperature(preset: str, models: Path) -> float:
         return 1.0
     try:
         temperature = float(json.loads(path.read_text(encoding="utf-8"))[preset]["temperature"])
+        if not LOWEST_TEMPERATURE <= temperature <= HIGHEST_TEMPERATURE:
+            raise ValueError(f"{temperature}, not from {LOWEST_TEMPERATURE} to {HIGHEST_TEMPERATURE}")
+        return temperature
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"expected the temperature of the model {preset} in {path}, got {error!r}; fit it with "
             "'ovs temperature' or reinstall ovs_ros"
         ) from error
-    if not LOWEST_TEMPERATURE <= temperature <= HIGHEST_TEMPERATURE:
-        raise ValueError(
-            f"expected a temperature from {LOWEST_TEMPERATURE} to {HIGHEST_TEMPERATURE} in {path}, got "
-            f"{temperature}"
-        )
-    return temperature
 
 
 def is_embedded_model(folder: Path) -> bool:

@@ -123,8 +123,8 @@ def test_a_fit_needs_positions_and_as_many_answers():
         ("not JSON", "expected the temperature of the model stream"),
         ("{}", "expected the temperature of the model stream"),
         ('{"stream": {"temperature": "warm"}}', "expected the temperature of the model stream"),
-        ('{"stream": {"temperature": 0}}', "expected a temperature from"),
-        ('{"stream": {"temperature": NaN}}', "expected a temperature from"),
+        ('{"stream": {"temperature": 0}}', "0.0, not from 0.05 to 20"),
+        ('{"stream": {"temperature": NaN}}', "nan, not from 0.05 to 20"),
     ],
 )
 def test_a_file_without_a_temperature_is_refused(tmp_path, text, message):

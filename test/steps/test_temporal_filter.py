@@ -176,9 +176,9 @@ def test_what_its_user_draws_into_a_result_is_not_remembered():
     assert (show(temporal_filter, plain(DOOR), 3 / HZ, confidence=1).labels == WALL).all()
 
 
-def settled(vocabulary=WORDS, dtype=np.uint8, name=DOOR):
+def settled(vocabulary=WORDS, dtype=np.uint8, name=DOOR, motion=still):
     """A temporal_filter that has seen one name for long."""
-    temporal_filter = TemporalFilter(still)
+    temporal_filter = TemporalFilter(motion)
     for number in range(30):
         show(temporal_filter, plain(name, dtype=dtype), number / HZ, vocabulary=vocabulary)
     return temporal_filter
@@ -231,8 +231,9 @@ def test_a_stamp_that_is_not_later_starts_anew(stamp):
 
 
 def test_a_cut_starts_anew():
-    temporal_filter = settled()
-    temporal_filter._motion = lambda now, before: None
+    cuts = []
+    temporal_filter = settled(motion=lambda now, before: None if cuts else still(now, before))
+    cuts.append("a cut")
     assert (show(temporal_filter, plain(WALL), 30 / HZ, confidence=1).labels == WALL).all()
 
 
