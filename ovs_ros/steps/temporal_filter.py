@@ -12,7 +12,6 @@ seconds at any frame rate.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from time import perf_counter
 from typing import Generic, TypeVar
 
 import cv2
@@ -23,6 +22,7 @@ from ovs_ros.geometry.flow import DownscaledFrame, OpticalFlow
 from ovs_ros.geometry.reprojection import Sight, reproject
 from ovs_ros.geometry.warp import Warp
 from ovs_ros.options import NodeOptions
+from ovs_ros.runtime.stage_clock import StageClock
 from ovs_ros.steps.labels import histogram
 from ovs_ros.steps.segmentation import Segmentation, segmentation
 from ovs_ros.vocabulary.vocabulary import Vocabulary
@@ -87,7 +87,7 @@ class TemporalFilter(Generic[View]):
             score 0. Where the memory overrules the frame, the confidence is the margin by which its name
             leads, averaged over the votes. `stages_ms` has one more stage, 'temporal_filter'.
         """
-        started = perf_counter()
+        clock = StageClock(dict(result.stages_ms))
         memory = self._memory
         warp = None
         if (
@@ -106,9 +106,8 @@ class TemporalFilter(Generic[View]):
             labels, weight, confidence = _merged(result, votes, memory, warp, fade)
             self._memory = _Memory(labels.copy(), weight, result.vocabulary, stamp, view)
             filtered = _with_labels(result, labels, confidence)
-        return replace(
-            filtered, stages_ms={**result.stages_ms, "temporal_filter": (perf_counter() - started) * 1e3}
-        )
+        clock.stage("temporal_filter")
+        return replace(filtered, stages_ms=clock.stages_ms)
 
 
 def flow_filter(time_constant: float = NodeOptions.temporal_filter_time) -> TemporalFilter[DownscaledFrame]:

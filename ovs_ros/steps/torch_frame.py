@@ -8,7 +8,6 @@ as the selection may fill, and the logits of empty ones are so low that they cha
 import logging
 from collections import OrderedDict
 from dataclasses import replace
-from time import perf_counter
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +18,7 @@ from torch import Tensor
 from ovs_ros.encoders.clip.image_encoder import ShapeBuffers, TorchImageEncoder
 from ovs_ros.encoders.patches import place
 from ovs_ros.options import SegmenterOptions
+from ovs_ros.runtime.stage_clock import StageClock
 from ovs_ros.runtime.torch_device import is_out_of_memory
 from ovs_ros.runtime.torch_graph import StaticCall
 from ovs_ros.runtime.torch_resize import Shrink
@@ -109,7 +109,7 @@ class TorchFrame:
         Args:
             image: (H, W, 3) uint8 RGB.
             words: the vocabulary.
-            options: how the frame is decided; their temperature does not count, but
+            options: how the frame is decided, but for the temperature.
             temperature: what logits are divided by after the selection.
             network: whether a trained network refines the logits.
 
@@ -133,29 +133,27 @@ class TorchFrame:
             self._release()  # Memory was full meanwhile, and these graphs hold some of it.
         size = image.shape[0], image.shape[1]
         shape = encoder.buffers(*size)
-        started = perf_counter()
+        clock = StageClock()
         try:
             plan = self._plan(shape, size, words, options, temperature)
             if plan.shrinks:
                 np.copyto(plan.canvas.numpy(), image)
             else:
                 place(image, shape.grid, plan.canvas.numpy())
-            placed = perf_counter()
+            clock.stage("prepare")
             if plan.image is not plan.canvas:
                 with torch.cuda.stream(encoder.stream):
                     plan.image.copy_(plan.canvas, non_blocking=True)
             packed = plan.run()
-            launched = perf_counter()
+            clock.stage("launch")
             answer = encoder.fetch(packed)
+            clock.stage("wait")
         except RuntimeError as error:
             if not is_out_of_memory(error) or not encoder.fall_back(len(shape.windows.corners)):
                 raise
             self._release()
             return None
-        done = perf_counter()
-        stages = {"prepare": placed - started, "launch": launched - placed, "wait": done - launched}
-        stages_ms = {name: 1e3 * seconds for name, seconds in stages.items()}
-        return _unpack(answer, size, plan.slots, words, stages_ms)
+        return _unpack(answer, size, plan.slots, words, clock.stages_ms)
 
     def _release(self) -> None:
         """Give up all graphs and buffers."""
