@@ -15,10 +15,13 @@ from launch_ros.actions import Node
 from launch_ros.utilities import prefix_namespace
 
 from launch import Action, LaunchContext, LaunchDescription
+from ovs_ros.options import node_options
 from ovs_ros.ros import shared_memory
 
 CONFIG = Path(get_package_share_directory("ovs_ros")) / "config"
-AS_PARAMS_FILE = ["", "true", "false"]
+SWITCH = ["", "true", "false"]
+PARAMETERS = ("vocabulary", "model", "compressed", "autostart", "exit_on_failure")
+"""The node's parameters that have a launch argument."""
 
 ARGUMENTS = [
     DeclareLaunchArgument("image", default_value="image", description="Topic of the camera's images."),
@@ -38,25 +41,6 @@ ARGUMENTS = [
         description="Topic of the camera's poses in a fixed frame; only the temporal filter 'pose' needs it.",
     ),
     DeclareLaunchArgument(
-        "compressed",
-        default_value="",
-        choices=AS_PARAMS_FILE,
-        description="Take sensor_msgs/CompressedImage from the image topic with '/compressed' behind it. "
-        "Empty: as params_file says.",
-    ),
-    DeclareLaunchArgument(
-        "vocabulary",
-        default_value="",
-        description="The words at the start: a YAML file, or the name of one that comes with the package "
-        "(home, office, street, warehouse). Empty: as params_file says.",
-    ),
-    DeclareLaunchArgument(
-        "model",
-        default_value="",
-        description="The model: 'stream' for speed, 'quality' for detail, or a model file. Empty: as "
-        "params_file says.",
-    ),
-    DeclareLaunchArgument(
         "params_file",
         default_value=str(CONFIG / "ovs.yaml"),
         description="YAML file with the node's parameters.",
@@ -67,19 +51,15 @@ ARGUMENTS = [
         description="Namespace of the node and of what it publishes: one for each camera.",
     ),
     DeclareLaunchArgument("node_name", default_value="ovs", description="Name of the node."),
-    DeclareLaunchArgument(
-        "autostart",
-        default_value="",
-        choices=AS_PARAMS_FILE,
-        description="Configure and activate at once; otherwise use 'ros2 lifecycle set' or a lifecycle "
-        "manager. Empty: as params_file says.",
-    ),
-    DeclareLaunchArgument(
-        "exit_on_failure",
-        default_value="",
-        choices=AS_PARAMS_FILE,
-        description="End with an error if the node cannot be configured or activated. Empty: as params_file "
-        "says.",
+    *(
+        DeclareLaunchArgument(
+            name,
+            default_value="",
+            choices=SWITCH if option.kind is bool else None,
+            description=f"{option.help} Empty: as params_file says.",
+        )
+        for name, option in node_options().items()
+        if name in PARAMETERS
     ),
     DeclareLaunchArgument(
         "respawn",
@@ -90,7 +70,7 @@ ARGUMENTS = [
     DeclareLaunchArgument(
         "use_sim_time",
         default_value="",
-        choices=AS_PARAMS_FILE,
+        choices=SWITCH,
         description="Take the time from /clock, as recordings and simulations need it. Empty: as params_file "
         "says.",
     ),
@@ -112,9 +92,8 @@ def start(context: LaunchContext) -> list[Action]:
     def value(name: str) -> str:
         return LaunchConfiguration(name).perform(context)
 
-    switches = ("compressed", "autostart", "exit_on_failure", "use_sim_time")
-    parameters: dict[str, object] = {name: value(name) == "true" for name in switches if value(name)}
-    parameters |= {name: value(name) for name in ("vocabulary", "model") if value(name)}
+    given = {name: value(name) for name in (*PARAMETERS, "use_sim_time") if value(name)}
+    parameters = {name: text == "true" if text in SWITCH else text for name, text in given.items()}
     namespace = prefix_namespace(context.launch_configurations.get("ros_namespace"), value("namespace")) or ""
     logger = ".".join([*namespace.strip("/").split("/"), value("node_name")]).lstrip(".")
     respawn = value("respawn") == "true"

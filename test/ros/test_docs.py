@@ -86,6 +86,9 @@ def test_parameters(vocabulary):
 def test_launch_arguments():
     launch = (ROOT / "launch" / "ovs.launch.py").read_text(encoding="utf-8")
     declared = set(re.findall(r'DeclareLaunchArgument\(\s*"(\w+)"', launch))
+    parameters = re.search(r"^PARAMETERS = \((.+?)\)", launch, re.MULTILINE)
+    assert parameters is not None
+    declared |= set(re.findall(r'"(\w+)"', parameters[1]))
     robot = (GUIDE / "robot.md").read_text(encoding="utf-8")
     listed = set(re.findall(r"^\| `(\w+)` \|", robot[robot.index("## Launch arguments") :], re.MULTILINE))
     assert listed == declared
