@@ -55,27 +55,66 @@ class Rule:
     block: tuple[int, int] = (0, 1)
 
 
-def read_checkpoint(path: Path) -> Checkpoint:
-    """Read a file of tensors: .safetensors, or what torch.save wrote; no code in it is ever run.
-
-    Weights under 'state_dict_ema', 'model', 'state_dict' or 'model_state_dict' are taken from the first of
-    these; what lies beside them is left.
+def load_safely(path: Path) -> Any:
+    """What a .safetensors file or a file of torch.save holds; no code in it is ever run.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it holds something else than tensors, or is broken.
+        ValueError: it holds objects of Python, is broken, or is of another kind.
     """
     if not path.is_file():
         raise FileNotFoundError(
             f"expected a checkpoint at {path}, got no file; check the model file's weights"
         )
     with path.open("rb") as file:
-        if file.read(32).lower().startswith(_STAND_INS):
-            raise ValueError(
-                f"expected tensors in {path}, got a web page or a pointer of Git LFS in their place; fetch "
-                "the file itself, with a browser or `git lfs pull`"
-            )
-    loaded = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+        start = file.read(32)
+    if start.lower().startswith(_STAND_INS):
+        raise ValueError(
+            f"expected tensors in {path}, got a web page or a pointer of Git LFS in their place; fetch "
+            "the file itself, with a browser or `git lfs pull`"
+        )
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    if not start.startswith((_ZIP, _LEGACY)):
+        raise ValueError(
+            f"expected a file of torch.save or .safetensors at {path}, got another kind; a pickle (.pkl of "
+            "detectron2 with NumPy arrays) can run code when it is read and is refused: on a machine where "
+            "you trust it, save its arrays with safetensors.torch.save_file and give that file"
+        )
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        found = re.search(r"GLOBAL (\S+)", str(error))
+        what = found.group(1) if found else "objects of Python"
+        raise ValueError(
+            f"expected nothing but tensors in {path}, got {what} beside them, which could run code and is "
+            "refused: on a machine where you trust the file, save its weights alone with "
+            "safetensors.torch.save_file and give that file"
+        ) from error
+    except (RuntimeError, EOFError) as error:
+        raise ValueError(f"expected a file of torch.save at {path}, got a broken one: {error}") from error
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"expected a safetensors file at {path}, got a broken one: {error}") from error
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """The weights in a file, see `load_safely`.
+
+    Weights under 'state_dict_ema', 'model', 'state_dict' or 'model_state_dict' are taken from the first of
+    these; what lies beside them is left.
+
+    Raises:
+        FileNotFoundError, ValueError: as `load_safely`; or the file holds something else than tensors.
+    """
+    loaded = load_safely(path)
     for wrapper in _WRAPPERS:
         if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):
             loaded = loaded[wrapper]
@@ -114,14 +153,13 @@ def map_keys(
     for key, tensor in checkpoint.tensors.items():
         if any(re.fullmatch(pattern, key) for pattern in ignored):
             continue
-        target, (index, count) = _place(key, rules)
-        if target is None or target not in expected:
+        target, (index, count) = place(key, rules)
+        if target not in expected:
             foreign.append(key)
         elif index in blocks.setdefault(target, {}):
             wrong.append(f"{key} (a second tensor for {target})")
         else:
             blocks[target][index], counts[target] = tensor, count
-
     missing, state = [], {}
     for target, wanted in expected.items():
         parts = blocks.get(target, {})
@@ -131,12 +169,15 @@ def map_keys(
             missing.append(target + of)
             continue
         ordered = [parts[index] for index in sorted(parts)]
-        if (tensor := _joined(ordered)) is None or tensor.shape != wanted.shape:
-            shapes = " + ".join(str(tuple(part.shape)) for part in ordered)
-            wrong.append(f"{target} (expected {tuple(wanted.shape)}, got {shapes})")
+        shapes = [part.shape for part in ordered]
+        whole = shapes[0]
+        if len(shapes) > 1:
+            whole = torch.Size([sum(shape[:1].numel() for shape in shapes), *whole[1:]])
+        if whole != wanted.shape or any(shape[1:] != whole[1:] for shape in shapes):
+            got = " + ".join(str(tuple(shape)) for shape in shapes)
+            wrong.append(f"{target} (expected {tuple(wanted.shape)}, got {got})")
         else:
-            state[target] = tensor.to(wanted.dtype)
-
+            state[target] = (torch.cat(ordered) if len(ordered) > 1 else ordered[0]).to(wanted.dtype)
     report = [
         f"{what}: {_listed(keys)}"
         for what, keys in (("missing", missing), ("foreign", foreign), ("of another shape", wrong))
@@ -150,55 +191,12 @@ def map_keys(
     return state
 
 
-def _joined(blocks: Sequence[Tensor]) -> Tensor | None:
-    """Blocks of rows, one below the other; None where their rows differ in shape."""
-    if len(blocks) == 1:
-        return blocks[0]
-    if len({block.shape[1:] for block in blocks}) > 1 or blocks[0].ndim == 0:
-        return None
-    return torch.cat(list(blocks))
-
-
-def _place(key: str, rules: Iterable[Rule]) -> tuple[str | None, tuple[int, int]]:
-    """Where the first rule that matches sends a key, and as which block."""
+def place(key: str, rules: Iterable[Rule]) -> tuple[str, tuple[int, int]]:
+    """Where the first rule that matches sends a key, and as which block; '' where none does."""
     for rule in rules:
         if match := re.fullmatch(rule.pattern, key):
             return match.expand(rule.target), rule.block
-    return None, (0, 1)
-
-
-def _read_safetensors(path: Path) -> Any:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"expected a safetensors file at {path}, got a broken one: {error}") from error
-
-
-def _read_torch(path: Path) -> Any:
-    """What torch.save wrote, if it is made of tensors and plain containers alone."""
-    with path.open("rb") as file:
-        start = file.read(len(_LEGACY))
-    if not start.startswith((_ZIP, _LEGACY)):
-        raise ValueError(
-            f"expected a file of torch.save or .safetensors at {path}, got another kind; a pickle (.pkl of "
-            "detectron2 with NumPy arrays) can run code when it is read and is refused: on a machine where "
-            "you trust it, save its arrays with safetensors.torch.save_file and give that file"
-        )
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except UnpicklingError as error:
-        found = re.search(r"GLOBAL (\S+)", str(error))
-        what = found.group(1) if found else "objects of Python"
-        raise ValueError(
-            f"expected nothing but tensors in {path}, got {what} beside them, which could run code and is "
-            "refused: on a machine where you trust the file, save its weights alone with "
-            "safetensors.torch.save_file and give that file"
-        ) from error
-    except (RuntimeError, EOFError) as error:
-        raise ValueError(f"expected a file of torch.save at {path}, got a broken one: {error}") from error
+    return "", (0, 1)
 
 
 def _listed(keys: Sequence[str]) -> str:

@@ -76,13 +76,12 @@ def export_network(network: CoarseToFine, path: Path, strength: float = 1.0) -> 
 
 
 def _weakened(network: CoarseToFine, strength: float) -> CoarseToFine:
-    if not network.config.residual or network.head is None:
+    if not network.config.residual:
         raise ValueError(
             f"expected a network that adds to the scaled cosines for a strength of {strength}, got one whose "
-            "residual or cost_volume is off; export it with 1"
+            "residual is off; export it with 1"
         )
     weaker = copy.deepcopy(network)
-    assert weaker.head is not None
     with torch.no_grad():
         for parameter in weaker.head.parameters():
             parameter.mul_(strength)

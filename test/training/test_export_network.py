@@ -54,6 +54,6 @@ def test_half_the_strength_is_the_mean_of_refined_and_plain_logits(tmp_path: Pat
 
 
 def test_a_network_that_adds_nothing_to_cosines_has_no_strength(tmp_path: Path) -> None:
-    config = NetworkConfig.plain(dim=8)
+    config = NetworkConfig.embedded(dim=8, shallow=(4,), residual=False)
     with pytest.raises(ValueError, match="export it with 1"):
         export_network(network(config), tmp_path / "network.onnx", strength=0.5)

@@ -1,11 +1,11 @@
 """Read and write network checkpoints."""
 
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from ovs_ros.encoders.checkpoint_keys import Checkpoint, Rule, load_safely, map_keys
 from ovs_ros.zoo.coarse_to_fine.config import NetworkConfig
 from ovs_ros.zoo.coarse_to_fine.network import CoarseToFine
 
@@ -22,46 +22,15 @@ def load(path: Path) -> CoarseToFine:
         FileNotFoundError: there is no such file.
         ValueError: it is not such a file, or keys are missing or unknown: all are listed.
     """
-    stored = torch.load(path, map_location="cpu", weights_only=True)
-    _check_keys(f"{path}", {"config", "state"}, stored)
-    known = {field.name for field in fields(NetworkConfig)}
-    _check_keys(f"the configuration in {path}", known, stored["config"])
-    network = CoarseToFine(NetworkConfig(**stored["config"]))
-    load_state(network, stored["state"], str(path))
+    stored = load_safely(path)
+    if not isinstance(stored, dict) or set(stored) != {"config", "state"}:
+        raise ValueError(f"expected a network that 'ovs train full' wrote in {path}, got another file")
+    try:
+        network = CoarseToFine(NetworkConfig(**stored["config"]))
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"expected the configuration of a network in {path}, got another: {error}; train it again"
+        ) from error
+    weights = Checkpoint(path, "", stored["state"])
+    network.load_state_dict(map_keys(weights, network.state_dict(), [Rule("(.+)", r"\1")]))
     return network.eval()
-
-
-def load_state(network: CoarseToFine, state: dict[str, Any], source: str) -> None:
-    """Put weights into a network.
-
-    Args:
-        network: takes the weights.
-        state: name -> tensor.
-        source: where the weights come from, for the error.
-
-    Raises:
-        ValueError: weights are missing, unknown, or of another shape: all are listed.
-    """
-    own = network.state_dict()
-    _check_keys(f"the weights in {source}", set(own), state)
-    other = [
-        f"{key} {tuple(state[key].shape)} for {tuple(own[key].shape)}"
-        for key in own
-        if state[key].shape != own[key].shape
-    ]
-    if other:
-        raise ValueError(
-            f"expected the weights in {source} to have the network's shapes, got {', '.join(other)}"
-        )
-    network.load_state_dict(state)
-
-
-def _check_keys(what: str, expected: set[str], got: object) -> None:
-    if not isinstance(got, dict):
-        raise ValueError(f"expected {what} to be a dictionary, got {type(got).__name__}")
-    missing, foreign = sorted(expected - set(got)), sorted(set(got) - expected)
-    if missing or foreign:
-        raise ValueError(
-            f"expected {what} to hold exactly the network's keys; "
-            f"missing: {', '.join(missing) or 'none'}; foreign: {', '.join(map(str, foreign)) or 'none'}"
-        )

@@ -4,19 +4,21 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 Guidance = Literal["descriptor", "literal"]
-"""Readings of equation 7 (see guidance.py)."""
-NormOrder = Literal["post", "pre"]
-"""Where equation 9 normalises (see cross_attention.py)."""
+"""Readings of equation 7 (see `TextGuidance`)."""
 CategoryAttentionKind = Literal["none", "full", "linear"]
-"""Attention between the patches of one category (see category_attention.py)."""
+"""Attention between the patches of one category (see `CategoryAttention`)."""
 SpatialKind = Literal["none", "category", "shared"]
 """Whose queries and keys windowed attention takes (see spatial_decoder.py)."""
 
 _CHOICES: dict[str, tuple[str, ...]] = {
     "guidance": get_args(Guidance),
-    "norm_order": get_args(NormOrder),
     "category_attention": get_args(CategoryAttentionKind),
     "spatial": get_args(SpatialKind),
+}
+_LEAST = {
+    **dict.fromkeys(("dim", "prompts", "width", "text_width", "guide_width", "shallow_width"), 1),
+    **dict.fromkeys(("local_channels", "heads", "window", "mlp_ratio"), 1),
+    **dict.fromkeys(("attention", "levels", "local_kernels"), 0),
 }
 
 
@@ -31,13 +33,10 @@ class NetworkConfig:
         attention: channels of the encoder's class token attention that the network sees (reading of A in
             equation 13); 0 for none.
         logit_scale: what cosines are multiplied with.
-        cost_volume: embed the cost volume (eq. 6). Without it no later part exists and the logits are the
-            scaled cosines.
         residual: add the scaled cosines to the logits, so that training starts from them; False: as in the
             paper.
         cross_attention: show the words to the patches (eq. 7 to 10).
         guidance: how words become keys and values there.
-        norm_order: where the layer is normalised there.
         category_attention: attention over the patches of each category (eq. 11 and 12).
         class_attention: attention over the categories at each patch, which DCP-CLIP does not have.
         spatial: windowed attention with the encoder's earlier layers in queries and keys (eq. 13 and 14).
@@ -52,7 +51,7 @@ class NetworkConfig:
         shallow_width: what each earlier layer is projected to.
         heads: of every attention.
         window: a window's side in patches.
-        mlp_ratio: how much wider the layers between are than `width`; 0 leaves them out.
+        mlp_ratio: how much wider the MLPs are inside than `width`.
 
     Raises:
         ValueError: a field is out of range, or a part is on that needs one that is off.
@@ -63,11 +62,9 @@ class NetworkConfig:
     shallow: tuple[int, ...] = ()
     attention: int = 0
     logit_scale: float = 20.0
-    cost_volume: bool = True
     residual: bool = True
     cross_attention: bool = True
     guidance: Guidance = "descriptor"
-    norm_order: NormOrder = "post"
     category_attention: CategoryAttentionKind = "full"
     class_attention: bool = False
     spatial: SpatialKind = "category"
@@ -91,13 +88,10 @@ class NetworkConfig:
                 raise ValueError(
                     f"expected {name} to be one of {', '.join(choices)}, got {getattr(self, name)!r}"
                 )
-        widths = ("dim", "width", "text_width", "guide_width", "shallow_width", "local_channels")
-        for name in (*widths, "prompts", "heads", "window"):
-            _check_at_least(1, name, getattr(self, name))
-        for name in ("attention", "levels", "local_kernels", "mlp_ratio"):
-            _check_at_least(0, name, getattr(self, name))
-        for width in self.shallow:
-            _check_at_least(1, "each of shallow", width)
+        numbers = [(name, getattr(self, name), least) for name, least in _LEAST.items()]
+        for name, value, least in (*numbers, *(("each of shallow", width, 1) for width in self.shallow)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ValueError(f"expected {name} to be a whole number of at least {least}, got {value!r}")
         if self.local_kernels and self.local_kernels % 2 == 0:
             raise ValueError(f"expected local_kernels to be odd or 0, got {self.local_kernels}")
         for name in ("dim", "width", "text_width"):
@@ -109,30 +103,6 @@ class NetworkConfig:
             raise ValueError(
                 "expected shallow or attention for spatial='shared', got neither; use 'category'"
             )
-        if not self.cost_volume:
-            later = {
-                "cross_attention": self.cross_attention,
-                "category_attention": self.category_attention != "none",
-                "class_attention": self.class_attention,
-                "spatial": self.spatial != "none",
-                "levels": self.levels > 0,
-                "local_kernels": self.local_kernels > 0,
-                "residual off": not self.residual,
-            }
-            if on := [name for name, there in later.items() if there]:
-                raise ValueError(f"expected no {', '.join(on)} without cost_volume; turn cost_volume on")
-
-    @classmethod
-    def plain(cls, dim: int, **fields: Any) -> "NetworkConfig":
-        """Every part off: the scaled cosines. `fields` are those that differ, for ablations."""
-        off: dict[str, Any] = {
-            "cost_volume": False,
-            "cross_attention": False,
-            "category_attention": "none",
-            "spatial": "none",
-            "levels": 0,
-        }
-        return cls(dim=dim, **{**off, **fields})
 
     @classmethod
     def embedded(cls, **fields: Any) -> "NetworkConfig":
@@ -161,8 +131,3 @@ class NetworkConfig:
     def full(cls, dim: int, **fields: Any) -> "NetworkConfig":
         """The paper's widths, for GPUs, over any pair. `fields` are those that differ from it."""
         return cls(dim=dim, **fields)
-
-
-def _check_at_least(least: int, name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"expected {name} to be a whole number of at least {least}, got {value!r}")

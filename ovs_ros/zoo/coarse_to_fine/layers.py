@@ -9,16 +9,16 @@ MASKED = -1e9
 
 
 class Mlp(nn.Module):
-    """The residual branch LayerNorm, linear, ReLU, linear; it starts as zero.
+    """The residual branch LayerNorm, linear, ReLU, linear, `ratio` times as wide inside; it starts as zero.
 
     ReLU, because over categories and patches GELU takes as long as the matrix products around it.
     """
 
-    def __init__(self, width: int, hidden: int) -> None:
+    def __init__(self, width: int, ratio: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
-        self.widen = nn.Linear(width, hidden)
-        self.narrow = zero(nn.Linear(hidden, width))
+        self.widen = nn.Linear(width, ratio * width)
+        self.narrow = zero(nn.Linear(ratio * width, width))
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, width) to the same shape."""
@@ -34,9 +34,9 @@ def zero(layer: nn.Linear) -> nn.Linear:
 
 
 def split_axis(x: Tensor, axis: int, *sizes: int) -> Tensor:
-    """Lay an axis out as several; one of their sizes may be -1.
+    """Split an axis into several; one of their sizes may be -1.
 
-    The ONNX exporter writes down what `Tensor.unflatten` gave for the example as if all grids were like it.
+    The ONNX exporter writes what `Tensor.unflatten` gave for the example as if all grids were like it.
     """
     axis %= x.dim()
     return x.reshape(*x.shape[:axis], *sizes, *x.shape[axis + 1 :])
@@ -78,16 +78,6 @@ def linear_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | N
 def _elu_plus_one(x: Tensor) -> Tensor:
     # The sum of its two halves: half the time of ELU itself in ONNX Runtime.
     return x.clamp(min=0) + x.clamp(max=0).exp()
-
-
-def softmax_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Attention of (…, L, C) over keys (…, S, C) and values (…, S, E); `bias` is added to scores."""
-    return F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
-
-
-def unit(x: Tensor) -> Tensor:
-    """Bring the last axis to unit L2 norm."""
-    return F.normalize(x, dim=-1)
 
 
 def float32_cosines(patches: Tensor, words: Tensor) -> Tensor:

@@ -28,17 +28,8 @@ class LocalKernels(nn.Module):
         kernel: side of the kernels, odd; the paper's default is 3, its best on ADE20K-150 are 9 to 11.
     """
 
-    def __init__(
-        self,
-        text_width: int,
-        visual_width: int,
-        *,
-        channels: int = 16,
-        kernel: int = 3,
-    ) -> None:
+    def __init__(self, text_width: int, visual_width: int, *, channels: int = 16, kernel: int = 3) -> None:
         super().__init__()
-        if kernel % 2 == 0:
-            raise ValueError(f"expected an odd kernel, got {kernel}")
         self.channels = channels
         self.kernel = kernel
         self.visual = nn.Linear(visual_width, channels)

@@ -8,13 +8,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ovs_ros.zoo.coarse_to_fine.category_attention import CategoryAttention
-from ovs_ros.zoo.coarse_to_fine.class_attention import ClassAttention
+from ovs_ros.zoo.coarse_to_fine.alignment import (
+    CategoryAttention,
+    ClassAttention,
+    CostEmbedding,
+    CrossAttention,
+    TextGuidance,
+    cost_volume,
+)
 from ovs_ros.zoo.coarse_to_fine.config import NetworkConfig
-from ovs_ros.zoo.coarse_to_fine.cost import CostEmbedding, cost_volume
-from ovs_ros.zoo.coarse_to_fine.cross_attention import CrossAttention
-from ovs_ros.zoo.coarse_to_fine.guidance import TextGuidance
-from ovs_ros.zoo.coarse_to_fine.layers import float32_cosines, unit, zero
+from ovs_ros.zoo.coarse_to_fine.layers import float32_cosines, zero
 from ovs_ros.zoo.coarse_to_fine.local_kernels import LocalKernels
 from ovs_ros.zoo.coarse_to_fine.network_inputs import PADDED_LOGIT, ImageFeatures, NetworkOutput
 from ovs_ros.zoo.coarse_to_fine.pixel_to_text import PixelToText
@@ -31,25 +34,16 @@ class CoarseToFine(nn.Module):
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.config = c = config
-        self.pixel_to_text = PixelToText(c.dim, c.dim, heads=c.heads) if c.pixel_to_text else None
-        self.local_kernels: LocalKernels | None = None
-        if c.local_kernels:
-            self.local_kernels = LocalKernels(c.dim, c.dim, channels=c.local_channels, kernel=c.local_kernels)
         local = c.local_channels if c.local_kernels else 0
-        self.cost = CostEmbedding(c.prompts + local, c.width) if c.cost_volume else None
-        self.guidance: TextGuidance | None = None
-        self.cross_attention: CrossAttention | None = None
-        if c.cross_attention:
-            self.guidance = TextGuidance(c.dim, c.text_width, c.guidance, c.logit_scale)
-            self.cross_attention = CrossAttention(c.dim, c.text_width, c.heads, c.mlp_ratio, c.norm_order)
-        self.category_attention: CategoryAttention | None = None
-        if c.category_attention != "none":
-            self.category_attention = CategoryAttention(
-                c.category_attention, c.width, c.dim, c.guide_width, c.heads, c.mlp_ratio
-            )
-        self.class_attention: ClassAttention | None = None
-        if c.class_attention:
-            self.class_attention = ClassAttention(c.width, c.dim, c.heads, c.mlp_ratio)
+        self.pixel_to_text = PixelToText(c.dim, c.dim, heads=c.heads) if c.pixel_to_text else None
+        self.local_kernels = (
+            LocalKernels(c.dim, c.dim, channels=local, kernel=c.local_kernels) if local else None
+        )
+        self.cost = CostEmbedding(c.prompts + local, c.width)
+        self.guidance = TextGuidance(c) if c.cross_attention else None
+        self.cross_attention = CrossAttention(c) if c.cross_attention else None
+        self.category_attention = CategoryAttention(c) if c.category_attention != "none" else None
+        self.class_attention = ClassAttention(c) if c.class_attention else None
         self.context: EncoderContext | None = None
         self.spatial: SpatialPair | None = None
         if c.spatial != "none":
@@ -65,12 +59,10 @@ class CoarseToFine(nn.Module):
             out = max(width // 2, 8)
             self.doublings.append(Doubling(width, out, 1 + local, shallow, max(c.shallow_width >> level, 1)))
             width = out
-        self.norm = nn.LayerNorm(width) if c.cost_volume else None
-        self.head: nn.Linear | None = None
-        if c.cost_volume:
-            self.head = nn.Linear(width, 1)
-            if c.residual:
-                zero(self.head)
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, 1)
+        if c.residual:
+            zero(self.head)
 
     def forward(self, features: ImageFeatures, words: Tensor, mask: Tensor | None = None) -> NetworkOutput:
         """Compute logits of every patch, or every pixel of the doubled grid, for every category.
@@ -92,20 +84,16 @@ class CoarseToFine(nn.Module):
             )
         if self.pixel_to_text is not None:
             words = self.pixel_to_text(words, features.patches)
-        mean = unit(words.mean(dim=2))  # (B, M, D)
+        mean = F.normalize(words.mean(dim=2), dim=-1)  # (B, M, D)
         cosines = float32_cosines(features.patches, mean)  # (B, M, h, w)
         scaled = cosines * c.logit_scale
         patches = features.patches * c.dim**0.5
-        logits = scaled
-        if self.cost is not None:
-            if self.guidance is not None and self.cross_attention is not None:
-                patches = self.cross_attention(patches, self.guidance(mean, features.image, mask), mask)
-            refined = self._refine(features, patches, words, mean, cosines, mask)
-            logits = refined.float()
-            if c.residual:
-                logits = logits + F.interpolate(
-                    scaled, (logits.shape[2], logits.shape[3]), mode="bilinear", align_corners=False
-                )
+        if self.guidance is not None and self.cross_attention is not None:
+            patches = self.cross_attention(patches, self.guidance(mean, features.image, mask), mask)
+        logits = self._refine(features, patches, words, mean, cosines, mask).float()
+        if c.residual:
+            size = (logits.shape[2], logits.shape[3])
+            logits = logits + F.interpolate(scaled, size, mode="bilinear", align_corners=False)
         if mask is not None:
             logits = logits.masked_fill(~mask[:, :, None, None], PADDED_LOGIT)
         return NetworkOutput(logits=logits, cosines=scaled, patches=patches, words=mean)
@@ -120,7 +108,6 @@ class CoarseToFine(nn.Module):
         mask: Tensor | None,
     ) -> Tensor:
         """Equations 6 and 11 to 16: what the cost volume adds to the logits, (B, M, s*h, s*w)."""
-        assert self.cost is not None and self.norm is not None and self.head is not None
         cost, skip = cost_volume(features.patches, words), cosines.unsqueeze(2)
         if self.local_kernels is not None:
             local = self.local_kernels(mean, patches)  # (B, M, local_channels, h, w)
@@ -134,9 +121,7 @@ class CoarseToFine(nn.Module):
         if self.spatial is not None:
             context = self.context(features.shallow, features.attention) if self.context is not None else None
             z = self.spatial(z, context)
+        shallow = features.shallow[::-1] or (None,)
         for level, doubling in enumerate(self.doublings):
-            shallow = (
-                features.shallow[max(len(features.shallow) - 1 - level, 0)] if features.shallow else None
-            )
-            z = doubling(z, skip, shallow)
+            z = doubling(z, skip, shallow[min(level, len(shallow) - 1)])
         return self.head(self.norm(z)).squeeze(-1).permute(0, 3, 1, 2)

@@ -31,20 +31,11 @@ class PixelToText(nn.Module):
         start: gamma before training.
 
     Raises:
-        ValueError: the widths do not allow it.
+        ValueError: the visual width does not allow it.
     """
 
-    def __init__(
-        self,
-        text_width: int,
-        visual_width: int,
-        *,
-        heads: int = 4,
-        start: float = 1e-4,
-    ) -> None:
+    def __init__(self, text_width: int, visual_width: int, *, heads: int = 4, start: float = 1e-4) -> None:
         super().__init__()
-        if text_width % heads:
-            raise ValueError(f"expected heads that divide the text's width {text_width}, got {heads}")
         if visual_width % 4:
             raise ValueError(f"expected a visual width that is a multiple of 4, got {visual_width}")
         self.heads = heads

@@ -9,14 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ovs_ros.zoo.coarse_to_fine.layers import (
-    Mlp,
-    join_heads,
-    softmax_attention,
-    split_axis,
-    split_heads,
-    zero,
-)
+from ovs_ros.zoo.coarse_to_fine.layers import Mlp, join_heads, split_axis, split_heads, zero
 from ovs_ros.zoo.coarse_to_fine.window_partition import WindowBias, cut, join
 
 
@@ -77,7 +70,7 @@ class SharedWindowAttention(nn.Module):
         value = split_axis(self.value(self.norm(cost)), -1, self.heads, -1)
         value = value.transpose(3, 4).flatten(3)  # (B, h, w, heads * M * width / heads)
         value = split_heads(cut(value, self.window, self.offset), self.heads)
-        seen = softmax_attention(query, key, value, self.bias(context).to(query.dtype))
+        seen = F.scaled_dot_product_attention(query, key, value, self.bias(context).to(query.dtype))
         seen = join(join_heads(seen), h, w, self.window, self.offset)  # (B, h, w, heads * M * width / heads)
         seen = seen.reshape(batch, h, w, self.heads, -1, width // self.heads)
         return self.out(seen.transpose(3, 4).flatten(4))
@@ -106,7 +99,7 @@ class CategoryWindowAttention(nn.Module):
             split_heads(x, self.heads)  # (B * M, windows, heads, window**2, width / heads)
             for x in cut(both.flatten(0, 1), self.window, self.offset).chunk(3, dim=-1)
         )
-        seen = softmax_attention(query, key, value, self.bias(both[:, 0]).to(query.dtype))
+        seen = F.scaled_dot_product_attention(query, key, value, self.bias(both[:, 0]).to(query.dtype))
         seen = join(join_heads(seen), h, w, self.window, self.offset)  # (B * M, h, w, width)
         return split_axis(self.out(seen), 0, batch, -1).permute(0, 2, 3, 1, 4)
 
@@ -120,14 +113,13 @@ class SpatialPair(nn.Module):
         self.attentions = nn.ModuleList(
             attention(width, context, heads, window, offset) for offset in (0, window // 2)
         )
-        self.mlps = nn.ModuleList(Mlp(width, mlp_ratio * width) for _ in range(2 if mlp_ratio else 0))
+        self.mlps = nn.ModuleList(Mlp(width, mlp_ratio) for _ in range(2))
 
     def forward(self, cost: Tensor, context: Tensor | None) -> Tensor:
         """(B, h, w, M, width) and (B, h, w, context), if there is any, to the former's shape."""
-        for index, attention in enumerate(self.attentions):
+        for attention, mlp in zip(self.attentions, self.mlps, strict=True):
             cost = cost + attention(cost, context)
-            if self.mlps:
-                cost = cost + self.mlps[index](cost)
+            cost = cost + mlp(cost)
         return cost
 
 

@@ -2,9 +2,9 @@
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from ovs_ros.zoo.coarse_to_fine.config import NetworkConfig
-from ovs_ros.zoo.coarse_to_fine.layers import unit
 from ovs_ros.zoo.coarse_to_fine.network import CoarseToFine
 from ovs_ros.zoo.coarse_to_fine.network_inputs import ImageFeatures
 
@@ -17,7 +17,6 @@ CONFIGS = {
     "other readings": NetworkConfig.full(
         DIM,
         guidance="literal",
-        norm_order="pre",
         category_attention="linear",
         class_attention=True,
         spatial="shared",
@@ -35,8 +34,9 @@ CONFIGS = {
         local_channels=2,
         **NARROW,
     ),
-    "cost alone": NetworkConfig.plain(DIM, cost_volume=True, width=8),
-    "plain": NetworkConfig.plain(DIM, prompts=2),
+    "cost alone": NetworkConfig(
+        DIM, cross_attention=False, category_attention="none", spatial="none", levels=0, width=8
+    ),
 }
 
 
@@ -54,8 +54,8 @@ def image(config: NetworkConfig, h: int, w: int, batch: int = 1) -> ImageFeature
     """Random features on a grid."""
     attention = torch.rand(batch, h, w, config.attention) if config.attention else None
     return ImageFeatures(
-        patches=unit(torch.randn(batch, h, w, config.dim)),
-        image=unit(torch.randn(batch, config.dim)),
+        patches=normalize(torch.randn(batch, h, w, config.dim), dim=-1),
+        image=normalize(torch.randn(batch, config.dim), dim=-1),
         shallow=tuple(torch.randn(batch, h, w, width) for width in config.shallow),
         attention=None if attention is None else attention / attention.sum(dim=(1, 2), keepdim=True),
     )
@@ -63,4 +63,4 @@ def image(config: NetworkConfig, h: int, w: int, batch: int = 1) -> ImageFeature
 
 def words(config: NetworkConfig, categories: int, batch: int = 1) -> Tensor:
     """Random unit embeddings (B, M, P, D)."""
-    return unit(torch.randn(batch, categories, config.prompts, config.dim))
+    return normalize(torch.randn(batch, categories, config.prompts, config.dim), dim=-1)

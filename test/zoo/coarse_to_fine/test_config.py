@@ -16,21 +16,11 @@ from ovs_ros.zoo.coarse_to_fine.config import NetworkConfig  # noqa: E402
         ({"local_kernels": 4}, "expected local_kernels to be odd or 0, got 4"),
         ({"levels": -1}, "expected levels to be a whole number of at least 0, got -1"),
         ({"prompts": 0}, "expected prompts to be a whole number of at least 1, got 0"),
-        (
-            {"cost_volume": False},
-            "expected no cross_attention, category_attention, spatial, levels without cost",
-        ),
     ],
 )
 def test_impossible_configurations_are_refused(fields: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         NetworkConfig.full(64, **fields)
-
-
-def test_the_plain_configuration_has_no_weights() -> None:
-    from ovs_ros.zoo.coarse_to_fine.network import CoarseToFine
-
-    assert list(CoarseToFine(NetworkConfig.plain(64)).parameters()) == []
 
 
 def test_full_has_the_papers_widths() -> None:

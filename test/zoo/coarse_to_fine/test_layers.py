@@ -4,7 +4,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed (pip install '.[train]')")
 
-from ovs_ros.zoo.coarse_to_fine.layers import float32_cosines, linear_attention, unit  # noqa: E402
+from ovs_ros.zoo.coarse_to_fine.layers import float32_cosines, linear_attention  # noqa: E402
 
 
 def test_linear_attention_is_the_mean_of_values_weighed_by_the_feature_maps() -> None:
@@ -17,7 +17,9 @@ def test_linear_attention_is_the_mean_of_values_weighed_by_the_feature_maps() ->
 
 
 def test_cosines_stay_exact_under_autocast() -> None:
-    patches, words = unit(torch.randn(1, 3, 4, 64)), unit(torch.randn(1, 5, 64))
+    patches, words = (
+        torch.nn.functional.normalize(torch.randn(1, *shape, 64), dim=-1) for shape in ((3, 4), (5,))
+    )
     with torch.autocast("cpu", torch.bfloat16):
         cosines = float32_cosines(patches, words)
     torch.testing.assert_close(cosines, torch.einsum("byxd,bkd->bkyx", patches, words))

@@ -64,8 +64,3 @@ def test_every_parameter_gets_a_gradient() -> None:
     local(texts, visual).square().sum().backward()
     assert [n for n, p in local.named_parameters() if p.grad is None or not p.grad.any()] == []
     assert texts.grad.any() and visual.grad.any()
-
-
-def test_an_even_kernel_is_refused() -> None:
-    with pytest.raises(ValueError, match="an odd kernel, got 4"):
-        part(kernel=4)

@@ -6,10 +6,10 @@ torch = pytest.importorskip("torch", reason="torch is not installed (pip install
 
 from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
+from torch.nn.functional import normalize  # noqa: E402
 from zoo.coarse_to_fine.nets import CONFIGS, image, network, words  # noqa: E402
 
 from ovs_ros.zoo.coarse_to_fine.config import NetworkConfig  # noqa: E402
-from ovs_ros.zoo.coarse_to_fine.layers import unit  # noqa: E402
 from ovs_ros.zoo.coarse_to_fine.network import CoarseToFine  # noqa: E402
 from ovs_ros.zoo.coarse_to_fine.network_inputs import PADDED_LOGIT  # noqa: E402
 
@@ -72,7 +72,7 @@ def test_images_of_a_batch_do_not_see_each_other() -> None:
         )
 
 
-@pytest.mark.parametrize("name", [name for name in CONFIGS if name != "plain"])
+@pytest.mark.parametrize("name", CONFIGS)
 def test_a_gradient_reaches_every_parameter(name: str) -> None:
     config = CONFIGS[name]
     net = network(config).train()
@@ -87,7 +87,8 @@ def test_a_fresh_network_is_the_scaled_cosine_of_the_mean_prompt(config: Network
     features, texts = image(config, 4, 5), words(config, 3)
     with torch.no_grad():
         output = CoarseToFine(config)(features, texts)
-    expected = config.logit_scale * torch.einsum("byxd,bmd->bmyx", features.patches, unit(texts.mean(2)))
+    mean = normalize(texts.mean(2), dim=-1)
+    expected = config.logit_scale * torch.einsum("byxd,bmd->bmyx", features.patches, mean)
     # P2Tformer starts as almost nothing, not as nothing.
     torch.testing.assert_close(output.cosines, expected, atol=0.05 if config.pixel_to_text else 1e-4, rtol=0)
     start = torch.nn.functional.interpolate(
@@ -115,17 +116,13 @@ def test_bfloat16_training_keeps_float32_logits_and_learns() -> None:
     assert losses[-1] < 0.9 * losses[0]
 
 
-@pytest.mark.parametrize(
-    "part", ["cross_attention", "class_attention", "category_attention", "spatial", "cost_volume"]
-)
+@pytest.mark.parametrize("part", ["cross_attention", "class_attention", "category_attention", "spatial"])
 def test_each_part_switches_off(part: str) -> None:
     fields = {**vars(CONFIGS["embedded"])}
     fields[part] = "none" if isinstance(fields[part], str) else False
-    if part == "cost_volume":
-        fields |= vars(NetworkConfig.plain(fields["dim"], prompts=fields["prompts"]))
     config = NetworkConfig(**fields)
     names = [name for name, _ in CoarseToFine(config).named_parameters()]
-    assert not any(name.startswith(part.removesuffix("_volume") + ".") for name in names)
+    assert not any(name.startswith(part + ".") for name in names)
     with torch.no_grad():
         assert network(config)(image(config, 3, 4), words(config, 2)).logits.shape == (1, 2, 3, 4)
 
