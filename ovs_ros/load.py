@@ -134,15 +134,7 @@ def open_model(file: "ModelFile") -> "Model":
     from ovs_ros.zoo.families import load_dense_model
 
     dense = load_dense_model(file)
-    encoder = TorchImageEncoder(
-        dense,
-        patches=file.patches,
-        device=file.device,
-        precision=file.precision,
-        window=0 if dense.cuts_windows else file.window,
-        stride=0 if dense.cuts_windows else file.stride,
-    )
-    return Model(encoder, ClipTextEncoder(dense, file.templates))
+    return Model(TorchImageEncoder.of(dense, file), ClipTextEncoder(dense, file.templates))
 
 
 def _embedded(name: str, folder: Path, network: str = "") -> "Model":

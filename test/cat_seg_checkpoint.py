@@ -11,8 +11,8 @@ import torch
 from clip_models import open_clip_or_skip
 
 from ovs_ros.zoo import cat_seg
+from ovs_ros.zoo.cat_seg import CatSegConfig
 from ovs_ros.zoo.cat_seg_aggregator import AggregatorSizes
-from ovs_ros.zoo.cat_seg_model import CatSegConfig
 
 SMALL_CLIP = {
     "embed_dim": 32,

@@ -114,7 +114,11 @@ def read_checkpoint(path: Path) -> Checkpoint:
     Raises:
         FileNotFoundError, ValueError: as `load_safely`; or the file holds something else than tensors.
     """
-    loaded = load_safely(path)
+    return as_checkpoint(path, load_safely(path))
+
+
+def as_checkpoint(path: Path, loaded: Any) -> Checkpoint:
+    """The weights in what `load_safely` read from a file; see `read_checkpoint`."""
     for wrapper in _WRAPPERS:
         if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):
             loaded = loaded[wrapper]

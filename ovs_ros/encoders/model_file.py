@@ -44,7 +44,6 @@ class ModelFile:
         cache: a cache folder of huggingface_hub, for weights by tag; '' for the usual one (HF_HUB_CACHE).
         network: a file with a trained network, which `ovs train full` wrote; '' for none.
         attention: the last layer's, for ViTs.
-        outliers: repair outlier patches before the last layer (SC-CLIP).
         patches: how many patches an image is cut into at most.
         window: side of the sliding windows in pixels; 0: one pass over the whole image.
         stride: from one window to the next, in pixels; 0: half a window.
@@ -66,7 +65,6 @@ class ModelFile:
     cache: str = ""
     network: str = ""
     attention: Attention = "naclip"
-    outliers: bool = False
     patches: int = 1036
     window: int = 0
     stride: int = 0

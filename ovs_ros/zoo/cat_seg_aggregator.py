@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ovs_ros.zoo.official import DoubleConv
+
 _LEAST = 1e-6 / 256
 """Keeps a mean over 256 words from being zero where it divides; of their sum, 1e-6."""
 _CROSS_REGION = -100.0
@@ -315,32 +317,11 @@ class _Up(nn.Module):
     def __init__(self, before: int, after: int, skip: int) -> None:
         super().__init__()
         self.up = nn.ConvTranspose2d(before, before - skip, 2, stride=2)
-        self.conv = _DoubleConv(before, after)
+        self.conv = DoubleConv(before, after)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         """(M, before, h, w) and (1, skip, 2h, 2w) to (M, after, 2h, 2w)."""
         return self.conv(self.up(x), skip)
-
-
-class _DoubleConv(nn.Module):
-    def __init__(self, before: int, after: int) -> None:
-        super().__init__()
-        groups = after // 16
-        self.double_conv = nn.Sequential(
-            nn.Conv2d(before, after, 3, padding=1, bias=False),
-            nn.GroupNorm(groups, after),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(after, after, 3, padding=1, bias=False),
-            nn.GroupNorm(groups, after),
-            nn.ReLU(inplace=True),
-        )
-
-    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        """The convolutions over [x | skip]; the skip's part of the first is the same for all words."""
-        weight = self.double_conv[0].weight
-        own = x.shape[1]
-        x = F.conv2d(x, weight[:, :own], padding=1) + F.conv2d(skip, weight[:, own:], padding=1)
-        return self.double_conv[1:](x)
 
 
 def guided_linear(layer: nn.Linear, x: Tensor, guide: Tensor) -> Tensor:

@@ -8,7 +8,9 @@ from torch.nn import functional as F
 
 from ovs_ros.encoders.clip.clip_model import unit
 from ovs_ros.encoders.clip.dense_model import DenseModel, TorchFeatures
-from ovs_ros.zoo.cat_seg_model import CatSeg
+from ovs_ros.encoders.clip.sliding_windows import crops, lay_windows, merge
+from ovs_ros.encoders.model_file import ModelFile
+from ovs_ros.zoo.cat_seg import CatSeg
 
 
 class CatSegWindows(DenseModel):
@@ -57,44 +59,43 @@ class CatSegWindows(DenseModel):
         `decoding` holds patches and decoding of the views, (B, 5, …) each: the windows, row by row, and
         the whole.
         """
-        batch, view, step = len(images), self.window, self.step
-        square = _resized(images, view + step)
-        views = [square[..., y : y + view, x : x + view] for y in (0, step) for x in (0, step)]
-        views = [_resized(one, self.resolution) for one in (*views, _resized(images, view))]
-        features = self.model.dense(torch.stack(views, dim=1).flatten(0, 1))
-        decoding = tuple(t.unflatten(0, (batch, -1)) for t in (features.patches, *features.decoding))
-        whole = decoding[0][:, -1].permute(0, 3, 1, 2)  # (B, D, ., .)
+        side = self.window + self.step
+        windows = crops(_resized(images, side), lay_windows(side, side, self.window, self.step), 1)
+        views = torch.cat(
+            [_resized(one, self.resolution) for one in (windows, _resized(images, self.window))]
+        )
+        features = self.model.dense(views)  # of 5B views, the images of each view together
+        decoding = tuple(
+            t.unflatten(0, (-1, len(images))).transpose(0, 1) for t in (features.patches, *features.decoding)
+        )
+        whole = features.patches[-len(images) :].permute(0, 3, 1, 2)  # (B, D, ., .)
         grid = images.shape[2] // self.stride, images.shape[3] // self.stride
         whole = F.interpolate(whole, grid, mode="bilinear", align_corners=False).permute(0, 2, 3, 1)
-        image = features.image.unflatten(0, (batch, -1))[:, -1]
-        return TorchFeatures(unit(whole), image, decoding)
+        return TorchFeatures(unit(whole), features.image[-len(images) :], decoding)
 
     def decode(self, features: TorchFeatures, words: Tensor) -> Tensor:
         """See `DenseModel`: (M, s, s) with s cells along the resized image."""
-        patches, *others = (t[0] for t in features.decoding)  # (5, …)
-        views = [
-            torch.sigmoid(self._decoded(features, patches, others, i, words).float())
-            for i in range(len(patches))
-        ]  # (M, c, c) each
-        cells = views[0].shape[-1]
+        views = []
+        for view in range(features.decoding[0].shape[1]):
+            patches, *others = (tensor[:, view] for tensor in features.decoding)
+            one = TorchFeatures(patches, features.image, tuple(others))
+            views.append(torch.sigmoid(self.model.decode(one, words).float()))  # (M, c, c)
+        *parts, whole = views
+        cells = whole.shape[-1]
         step = self.step * cells // self.window
-        # How far each window is from the sides of the whole: left, right, above, below.
-        around = [(x, step - x, y, step - y) for y in (0, step) for x in (0, step)]
-        total = sum(F.pad(view, beside) for view, beside in zip(views[:-1], around, strict=True))
-        seen = sum(F.pad(torch.ones_like(views[0][:1]), beside) for beside in around)
-        whole = _resized(views[-1][None], cells + step)[0]
-        return torch.logit((total / seen + whole) / 2, eps=1e-6).to(words.dtype)
-
-    def _decoded(
-        self, features: TorchFeatures, patches: Tensor, others: Sequence[Tensor], i: int, words: Tensor
-    ) -> Tensor:
-        """Logits of one view."""
-        one = TorchFeatures(patches[i : i + 1], features.image, tuple(t[i : i + 1] for t in others))
-        return self.model.decode(one, words)
+        windows = lay_windows(cells + step, cells + step, cells, step)
+        seen = merge(torch.stack(parts).permute(0, 2, 3, 1), windows).permute(2, 0, 1)
+        mean = (seen + _resized(whole[None], cells + step)[0]) / 2
+        return torch.logit(mean, eps=1e-6).to(words.dtype)
 
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
         """See `DenseModel`."""
         return self.model.embed_texts(texts)
+
+
+def as_tested(model: CatSeg, file: ModelFile) -> CatSeg | CatSegWindows:
+    """CAT-Seg, where a model file has a `window` as the authors test it."""
+    return CatSegWindows(model, file.window, file.stride) if file.window else model
 
 
 def _resized(images: Tensor, side: int) -> Tensor:

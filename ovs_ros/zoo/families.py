@@ -1,24 +1,49 @@
 """Which family of torch models a model file means."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from ovs_ros.encoders.clip.dense_model import DenseModel
 from ovs_ros.encoders.clip.open_clip_models import load_open_clip
 from ovs_ros.encoders.model_file import ModelFile
-from ovs_ros.zoo.cat_seg import load_cat_seg
+from ovs_ros.zoo.cat_seg import build_cat_seg, load_cat_seg
+from ovs_ros.zoo.cat_seg_windows import as_tested
 from ovs_ros.zoo.coarse_to_fine.model import load_coarse_to_fine
 from ovs_ros.zoo.radio import load_radio
-from ovs_ros.zoo.san import load_san
-from ovs_ros.zoo.sed import load_sed
+from ovs_ros.zoo.san import build_san, load_san
+from ovs_ros.zoo.sed import build_sed, load_sed
 
-FAMILIES: dict[str, Callable[[ModelFile], DenseModel]] = {
-    "cat-seg-b": load_cat_seg,
-    "cat-seg-l": load_cat_seg,
-    "sed-b": load_sed,
-    "sed-l": load_sed,
-    "san-b": load_san,
-    "san-l": load_san,
-    "radio": load_radio,
+
+@dataclass(frozen=True)
+class Family:
+    """Models of one kind.
+
+    Attributes:
+        load: opens the model of a model file with its weights.
+        build: makes its networks without values; None where their shape is read off the weights.
+        source: where the weights are offered.
+    """
+
+    load: Callable[[ModelFile], DenseModel]
+    build: Callable[[ModelFile], DenseModel] | None
+    source: str
+
+
+_CAT_SEG = Family(
+    lambda file: as_tested(load_cat_seg(file), file),
+    lambda file: as_tested(build_cat_seg(file.model), file),
+    "https://huggingface.co/spaces/hamacojr/CAT-Seg-weights",
+)
+_SED = Family(load_sed, lambda file: build_sed(file.model), "https://github.com/xb534/SED")
+_SAN = Family(load_san, lambda file: build_san(file.model), "https://huggingface.co/Mendel192/san")
+FAMILIES = {
+    "cat-seg-b": _CAT_SEG,
+    "cat-seg-l": _CAT_SEG,
+    "sed-b": _SED,
+    "sed-l": _SED,
+    "san-b": _SAN,
+    "san-l": _SAN,
+    "radio": Family(load_radio, None, "https://huggingface.co/nvidia/C-RADIOv3-B"),
 }
 """Models with a loader of their own; every other name is an architecture of open_clip."""
 
@@ -37,4 +62,4 @@ def load_dense_model(file: ModelFile) -> DenseModel:
                 f"expected network beside a ViT of open_clip, got it beside {file.model}; leave it out"
             )
         return load_coarse_to_fine(file)
-    return FAMILIES.get(file.model, load_open_clip)(file)
+    return FAMILIES[file.model].load(file) if file.model in FAMILIES else load_open_clip(file)

@@ -1,11 +1,10 @@
-"""SAN: CLIP names mask proposals that a side adapter draws while it looks over CLIP's shoulder.
+"""SAN: a side adapter reads CLIP's features and proposes masks, which CLIP's last blocks name.
 
 Xu et al., "Side Adapter Network for Open-Vocabulary Semantic Segmentation", CVPR 2023 (arXiv 2302.12242).
 Words enter in one matrix product at the very end, so that a frame costs the same whatever the vocabulary.
 """
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,13 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ovs_ros.encoders.checkpoint_keys import Rule, map_keys, read_checkpoint
+from ovs_ros.encoders.checkpoint_keys import Rule
+from ovs_ros.encoders.clip.attention import clip_positions, embed_patches
 from ovs_ros.encoders.clip.clip_model import ClipModel, unit, without_values
 from ovs_ros.encoders.clip.dense_model import TorchFeatures
 from ovs_ros.encoders.clip.grid_cache import GridCache
 from ovs_ros.encoders.model_file import ModelFile
-from ovs_ros.zoo.cat_seg import empty_clip, fill_empty
-from ovs_ros.zoo.cat_seg_clip import resized_positions
+from ovs_ros.zoo.official import empty_clip, fill, find_checkpoint
 from ovs_ros.zoo.san_adapter import AdapterConfig, SideAdapter
 
 TEMPLATES = (
@@ -100,9 +99,9 @@ class San(ClipModel):
         )
         self.bg_embed = nn.Parameter(torch.randn(1, dim))
         self._windows = GridCache(
-            lambda grid, device, _: pooling_windows(grid, self._clip_grid(grid)).to(device)
+            lambda grid, like: pooling_windows(grid, self._clip_grid(grid)).to(like.device)
         )
-        self._positions = GridCache(self._clip_positions)
+        self._positions = GridCache(self._table)
         self.requires_grad_(False).eval()
 
     def dense(self, images: Tensor) -> TorchFeatures:
@@ -155,10 +154,7 @@ class San(ClipModel):
         smaller = F.interpolate(
             images, size=(rows * patch, columns * patch), mode="bilinear", align_corners=False
         )
-        patches = visual.conv1(smaller).flatten(2).mT  # (B, h'*w', C)
-        class_token = visual.class_embedding.expand(len(images), 1, -1)
-        tokens = torch.cat([class_token, patches], dim=1) + self._positions((rows, columns), patches)
-        tokens = visual.ln_pre(tokens)
+        tokens = embed_patches(visual, smaller, self._positions((rows, columns), smaller))
         maps = []
         for i in range(self.config.fused[-1] + 1):
             if i > 0:
@@ -176,9 +172,8 @@ class San(ClipModel):
         rows, columns = (max(1, round(side * scale)) for side in grid)
         return rows, columns
 
-    def _clip_positions(self, grid: tuple[int, int], device: torch.device, dtype: torch.dtype) -> Tensor:
-        """(1 + N, C): CLIP's position embedding, resampled to a grid of N patches, without antialiasing."""
-        return resized_positions(self.clip.visual.positional_embedding.float(), grid).to(device, dtype)
+    def _table(self, grid: tuple[int, int], like: Tensor) -> Tensor:
+        return clip_positions(self.clip.visual, grid, like, antialias=False)
 
     def _recognise(self, tokens: Tensor, biases: Tensor) -> tuple[Tensor, Tensor]:
         """CLIP's last blocks, with a copy of the class token for each proposal: unit (B, D) and (B, Q, D)."""
@@ -261,16 +256,11 @@ def guided_block(block: Any, tokens: Tensor, mask: Tensor, *, drop_patches: bool
     return tokens + block.mlp(block.ln_2(tokens))
 
 
-def build_san(model: str) -> San:
-    """A published network in which no weight has a value yet.
-
-    Args:
-        model: 'san-b' or 'san-l'.
-    """
-    config = CONFIGS[model]
-    clip = empty_clip(config.clip)
+def build_san(name: str) -> San:
+    """A published network, a key of `CONFIGS`, in which no weight has a value yet."""
+    clip = empty_clip(CONFIGS[name].clip)
     with without_values():
-        return San(clip, config, model)
+        return San(clip, CONFIGS[name], name)
 
 
 def load_san(file: ModelFile) -> San:
@@ -283,34 +273,17 @@ def load_san(file: ModelFile) -> San:
         FileNotFoundError: there is no such checkpoint; the message says how to get it.
         ValueError: it is not this network's; the message names all keys that do not fit.
     """
-    checkpoint, path = CHECKPOINTS[file.model], Path(file.weights).expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"expected the checkpoint of {file.model} as weights in the model file, got {file.weights!r}; on "
-            f"a machine with a network: curl -LO {checkpoint}; copy it here and write: "
-            f"weights: {checkpoint.rpartition('/')[2]}"
-        )
+    path = find_checkpoint(file, f"curl -LO {CHECKPOINTS[file.model]}")
     model = build_san(file.model)
-    fill_san(model, path)
+    fill(model, path, rules(model), IGNORED)
     return model
 
 
-def fill_san(model: San, path: Path) -> None:
-    """Fill a network from a checkpoint of the authors, and name it by the file.
-
-    Raises:
-        FileNotFoundError, ValueError: as in `load_san`.
-    """
-    checkpoint = read_checkpoint(path)
-    fill_empty(model, map_keys(checkpoint, model.state_dict(), _rules(model), _IGNORED))
-    model.name = f"{model.name}-{checkpoint.sha256[:12]}"
-
-
-_IGNORED = (r"criterion\..*", r"ov_classifier\.attn_mask")
+IGNORED = (r"criterion\..*", r"ov_classifier\.attn_mask")
 """Of training, and what open_clip makes itself."""
 
 
-def _rules(model: San) -> list[Rule]:
+def rules(model: San) -> list[Rule]:
     """CLIP lies in three parts: its first blocks, the last, which count from 0 again, and its text tower."""
     first = model.config.fused[-1]
     blocks = "clip.visual.transformer.resblocks"

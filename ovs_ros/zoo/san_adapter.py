@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ovs_ros.encoders.clip.grid_cache import GridCache
+from ovs_ros.encoders.clip.grid_cache import GridCache, resampled_positions
 from ovs_ros.encoders.clip.imports import import_open_clip
 
 
@@ -113,15 +113,13 @@ class _PatchTransformer(nn.Module):
         self.blocks = nn.ModuleList(
             Block(config.width, config.heads, qkv_bias=True, norm_layer=norm) for _ in range(config.depth)
         )
-        self._grid = config.grid
-        self.positions = GridCache(self._resampled)
+        self._square = (config.grid, config.grid)
+        self.positions = GridCache(self._table)
 
-    def _resampled(self, grid: tuple[int, int], device: torch.device, dtype: torch.dtype) -> Tensor:
+    def _table(self, grid: tuple[int, int], like: Tensor) -> Tensor:
         """(1, N, width): the position embedding, resampled to a grid of N patches."""
-        square = self.pos_embed.float().mT.unflatten(2, (self._grid, self._grid))
-        if grid != (self._grid, self._grid):
-            square = F.interpolate(square, size=grid, mode="bicubic", align_corners=False)
-        return square.flatten(2).mT.to(device, dtype)
+        table = self.pos_embed[0].float()
+        return resampled_positions(table, self._square, grid, antialias=False).to(like)[None]
 
 
 class _Fusion(nn.Module):

@@ -11,18 +11,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ovs_ros.zoo.official import DoubleConv
+
 WIDTHS = (128, 64, 32, 16)
 """Channels of a word's map: of the cost at the patches, then after each of the three stages."""
 GUIDANCE = (32, 16, 8)
 """Channels that each stage takes from the image encoder, and as many from the raw cost."""
 HEADS = 4
 KERNEL = 9
-REJECTED = -30.0
-"""The logit of a rejected word: its sigmoid is 0 in half precision too."""
 
 
 class SedDecoder(nn.Module):
-    """The decoder without its detached copies, which only training has.
+    """The decoder without what only training and early rejection have.
 
     Args:
         prompts: P, how many prompts each word has.
@@ -44,10 +44,7 @@ class SedDecoder(nn.Module):
             Stage(width, out, taken)
             for width, out, taken in zip(WIDTHS[:-1], WIDTHS[1:], GUIDANCE, strict=True)
         )
-        # Early rejection goes by the first three, the result comes from the last.
-        self.head0, self.head1, self.head2, self.head = (
-            nn.Conv2d(width, 1, 3, padding=1) for width in WIDTHS
-        )
+        self.head = nn.Conv2d(WIDTHS[-1], 1, 3, padding=1)
 
     def guidance(self, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """What the stages take from the image, whatever the words.
@@ -60,38 +57,24 @@ class SedDecoder(nn.Module):
         """
         return tuple(project(x) for project, x in zip(self.decoder_guidance_projection, maps, strict=True))
 
-    def forward(
-        self, cost: Tensor, guidance: Sequence[Tensor], counts: Tensor, reject_top_k: int = 0
-    ) -> Tensor:
+    def forward(self, cost: Tensor, guidance: Sequence[Tensor], counts: Tensor) -> Tensor:
         """Decode one image.
 
         Args:
             cost: (M, P, h, w), cosines of patches with each word's prompts.
             guidance: of that image, see `guidance`.
             counts: (M,) bool, False for words that only fill up: the others do not compete with them.
-            reject_top_k: words that are nowhere among this many best are dropped before each stage (category
-                early rejection, section 3.4); 0: none is.
 
         Returns:
-            (M, 8h, 8w) logits of a sigmoid; REJECTED throughout for words that were dropped.
+            (M, 8h, 8w) logits of a sigmoid.
         """
-        words = len(cost)
-        kept = torch.arange(words, device=cost.device)
         x = self.conv1(cost)  # (M, 128, h, w)
         stages = (self.decoder1, self.decoder2, self.decoder3)
-        heads = (self.head0, self.head1, self.head2)
-        for stage, project, head, image in zip(
-            stages, self.decoder_corr_guidance_projection, heads, guidance, strict=True
-        ):
-            if reject_top_k:
-                best = head(x)[:, 0].topk(min(reject_top_k, len(x)), dim=0).indices.unique()
-                x, cost, counts, kept = x[best], cost[best], counts[best], kept[best]
+        projections = self.decoder_corr_guidance_projection
+        for stage, project, image in zip(stages, projections, guidance, strict=True):
             cost = project(cost)  # (M, taken, 2h, 2w)
             x = stage(x, image, cost, counts)  # (M, out, 2h, 2w)
-        logits = self.head(x)[:, 0]  # (M, 8h, 8w)
-        if len(logits) == words:
-            return logits
-        return logits.new_full((words, *logits.shape[1:]), REJECTED).index_copy_(0, kept, logits)
+        return self.head(x)[:, 0]  # (M, 8h, 8w)
 
 
 class Stage(nn.Module):
@@ -176,28 +159,3 @@ class LinearAttention(nn.Module):
             attended = torch.einsum("...mhd,...hde->...mhe", query, summed) / weight[..., None]
         # Contiguous first: ONNX lacks the view that flatten makes of a copy.
         return attended.contiguous().flatten(-2).to(x.dtype)
-
-
-class DoubleConv(nn.Module):
-    """Two 3 x 3 convolutions with GroupNorm over a word's map, the image's guidance and the cost's."""
-
-    def __init__(self, width: int, out: int) -> None:
-        super().__init__()
-        groups = out // 16
-        self.double_conv = nn.Sequential(
-            nn.Conv2d(width, out, 3, padding=1, bias=False),
-            nn.GroupNorm(groups, out),
-            nn.ReLU(),
-            nn.Conv2d(out, out, 3, padding=1, bias=False),
-            nn.GroupNorm(groups, out),
-            nn.ReLU(),
-        )
-
-    def forward(self, x: Tensor, image: Tensor, cost: Tensor) -> Tensor:
-        """(M, ., h, w), (1, ., h, w) and (M, ., h, w) to (M, out, h, w)."""
-        # The first convolution of all three side by side, without repeating the image for every word.
-        first = self.double_conv[0]
-        parts = (x, image, cost)
-        weights = first.weight.split([part.shape[1] for part in parts], dim=1)
-        joined = sum(F.conv2d(part, weight, padding=1) for part, weight in zip(parts, weights, strict=True))
-        return self.double_conv[1:](joined)

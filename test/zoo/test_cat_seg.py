@@ -26,9 +26,10 @@ from ovs_ros.encoders.checkpoint_keys import Checkpoint, map_keys  # noqa: E402
 from ovs_ros.encoders.clip.image_encoder import TorchImageEncoder  # noqa: E402
 from ovs_ros.encoders.model_file import ModelFile  # noqa: E402
 from ovs_ros.zoo import cat_seg  # noqa: E402
-from ovs_ros.zoo.cat_seg import empty_clip, load_cat_seg  # noqa: E402
-from ovs_ros.zoo.cat_seg_model import CatSeg  # noqa: E402
+from ovs_ros.zoo.cat_seg import CatSeg, load_cat_seg  # noqa: E402
 from ovs_ros.zoo.cat_seg_windows import CatSegWindows  # noqa: E402
+from ovs_ros.zoo.families import load_dense_model  # noqa: E402
+from ovs_ros.zoo.official import empty_clip  # noqa: E402
 
 CLIP = "sem_seg_head.predictor.clip_model."
 
@@ -136,11 +137,6 @@ def test_missing_and_foreign_keys_come_in_one_error(tmp_path: Path, monkeypatch:
     assert "upsample2.bias (expected (8,), got (3,))" in message
 
 
-def test_another_model_is_refused() -> None:
-    with pytest.raises(ValueError, match="expected cat-seg-b or cat-seg-l, got 'cat-seg-h'"):
-        load_cat_seg(ModelFile(model="cat-seg-h"))
-
-
 def test_no_checkpoint_says_where_to_get_it() -> None:
     with pytest.raises(FileNotFoundError, match=r"curl -LO https://\S+/model_large\.pth"):
         load_cat_seg(ModelFile(model="cat-seg-l", weights="nowhere.pth"))
@@ -230,6 +226,6 @@ def test_a_window_in_the_model_file_means_the_authors_test(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = small_cat_seg(tmp_path, monkeypatch)
-    windows = load_cat_seg(ModelFile(model="cat-seg-b", weights=str(path), window=64, stride=32))
+    windows = load_dense_model(ModelFile(model="cat-seg-b", weights=str(path), window=64, stride=32))
     assert isinstance(windows, CatSegWindows)
     assert windows.name.endswith("-windows64-32")

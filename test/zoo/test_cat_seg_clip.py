@@ -9,12 +9,9 @@ open_clip_or_skip()
 
 import torch  # noqa: E402
 
-from ovs_ros.zoo.cat_seg_clip import (  # noqa: E402
-    ClipTokens,
-    clip_tokens,
-    embed_patches,
-    resized_positions,
-)
+from ovs_ros.encoders.clip.attention import embed_patches  # noqa: E402
+from ovs_ros.encoders.clip.grid_cache import resampled_positions  # noqa: E402
+from ovs_ros.zoo.cat_seg import ClipTokens, clip_tokens  # noqa: E402
 
 
 def tower() -> tuple[Any, Any]:
@@ -62,8 +59,8 @@ def test_the_last_block_is_the_value_path_on_the_cls_row() -> None:
 def test_positions_stay_on_their_own_grid_and_follow_another() -> None:
     ramp = torch.arange(4.0)
     table = torch.cat((torch.tensor([[9.0, 9.0]]), torch.cartesian_prod(ramp, ramp)))  # (17, 2) of (y, x)
-    assert torch.equal(resized_positions(table, (4, 4)), table)
-    resized = resized_positions(table, (8, 12))
+    assert resampled_positions(table, (4, 4), (4, 4), antialias=False) is table
+    resized = resampled_positions(table, (4, 4), (8, 12), antialias=False)
     assert resized.shape == (97, 2) and resized[0].tolist() == [9, 9]
     grid = resized[1:].reshape(8, 12, 2)
     assert (grid[1:-1].diff(dim=0)[..., 0] > 0).all() and (grid[:, 1:-1].diff(dim=1)[..., 1] > 0).all()

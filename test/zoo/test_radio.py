@@ -16,8 +16,8 @@ import torch  # noqa: E402
 from ovs_ros.encoders.clip.image_encoder import TorchImageEncoder  # noqa: E402
 from ovs_ros.encoders.clip.text_tower import build_text_tower, fill_text_tower  # noqa: E402
 from ovs_ros.encoders.model_file import ModelFile  # noqa: E402
-from ovs_ros.zoo.radio import Radio, build_radio, load_radio  # noqa: E402
-from ovs_ros.zoo.radio_checkpoint import RadioShape, read_radio  # noqa: E402
+from ovs_ros.zoo.radio import Radio, load_radio  # noqa: E402
+from ovs_ros.zoo.radio_checkpoint import read_radio  # noqa: E402
 
 TEXT = {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 4, "layers": 1}
 SIGLIP = {
@@ -41,7 +41,7 @@ def text() -> tuple[object, object]:
 def build(
     path: Path, text: tuple[object, object], attention: str = "naclip", adaptor: str = "siglip2"
 ) -> Radio:
-    return build_radio(read_radio(path, adaptor), *text, "words", attention)
+    return Radio(read_radio(path, adaptor), *text, "words", attention)
 
 
 # --- the plain formulas, token by token, in double precision, from the official keys ---
@@ -208,9 +208,9 @@ def test_the_average_over_the_training_goes_first(tmp_path):
 def test_files_of_half_precision_and_without_layer_scale(tmp_path, text):
     tensors = {key: t.half() for key, t in radio_tensors().items() if ".ls" not in key}
     radio = read_radio(write_pth(tmp_path / "radio.pth.tar", tensors), "siglip2")
-    shape = RadioShape.of(radio)
-    assert not shape.layer_scale and (shape.width, shape.depth, shape.heads, shape.prefix) == (128, 3, 2, 8)
-    model = build_radio(radio, *text, "words")
+    model = Radio(radio, *text, "words")
+    assert (len(model.vit.blocks), tuple(model.vit.prefix.shape)) == (3, (8, 128))
+    assert not any(".ls" in name for name, _ in model.vit.named_parameters())
     assert {parameter.dtype for parameter in model.vit.parameters()} == {torch.float32}
     unscaled = {**radio_tensors(), **{k: torch.ones(WIDTH) for k in radio_tensors() if ".ls" in k}}
     same = build(write_pth(tmp_path / "ones.pth.tar", unscaled), text)

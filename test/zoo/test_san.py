@@ -20,17 +20,19 @@ from torch.nn import functional as F  # noqa: E402
 from ovs_ros.encoders.clip.dense_model import TorchFeatures  # noqa: E402
 from ovs_ros.encoders.clip.image_encoder import TorchImageEncoder  # noqa: E402
 from ovs_ros.encoders.model_file import ModelFile  # noqa: E402
+from ovs_ros.zoo.official import fill  # noqa: E402
 from ovs_ros.zoo.san import (  # noqa: E402
     CONFIGS,
+    IGNORED,
     TEMPLATES,
     San,
     SanConfig,
     build_san,
-    fill_san,
     guided_block,
     load_san,
     pooling_windows,
     proposal_mask,
+    rules,
 )
 from ovs_ros.zoo.san_adapter import AdapterConfig  # noqa: E402
 
@@ -467,6 +469,10 @@ def save(path: Path, tensors: dict[str, Tensor]) -> Path:
     return path
 
 
+def fill_san(model: San, path: Path) -> None:
+    fill(model, path, rules(model), IGNORED)
+
+
 def random_checkpoint(seed: int = 5) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     return {key: 0.1 * torch.randn(shape, generator=generator) for key, shape in SMALL_SHAPES.items()}
@@ -536,12 +542,11 @@ def test_missing_foreign_and_misshapen_keys_are_all_named(tmp_path: Path) -> Non
 @pytest.mark.parametrize("name", sorted(CONFIGS))
 def test_the_published_networks_have_the_documented_shapes(name: str) -> None:
     from ovs_ros.encoders.checkpoint_keys import Checkpoint, map_keys
-    from ovs_ros.zoo.san import _IGNORED, _rules
 
     model = build_san(name)
     with torch.device("meta"):
         tensors = {key: torch.empty(shape) for key, shape in PUBLISHED_SHAPES[name].items()}
-    state = map_keys(Checkpoint(Path("san.pth"), "", tensors), model.state_dict(), _rules(model), _IGNORED)
+    state = map_keys(Checkpoint(Path("san.pth"), "", tensors), model.state_dict(), rules(model), IGNORED)
     assert state.keys() == model.state_dict().keys()
 
 

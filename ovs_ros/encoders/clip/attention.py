@@ -1,9 +1,9 @@
 """Variants of the last layer's attention in a CLIP ViT.
 
-CLIP trains the class token alone, so that the last layer's own attention scatters the patches' meaning; these
-variants replace it without training. With X the layer's input, Q, K, V its queries, keys and values, d a
-head's width and O the projection that joins the heads, a *reduced* layer gives O(A V), without the residual
-and without the MLP; a *whole* one gives Y + MLP(LN Y) with Y = X + O(A V).
+CLIP trains only its class token, and its last layer mixes the meaning of patches. These variants replace that
+layer's attention without training. With X the layer's input, Q, K, V its queries, keys and values, d a head's
+width and O the projection that joins the heads, a *reduced* layer gives O(A V), without the residual and
+without the MLP; a *whole* one gives Y + MLP(LN Y) with Y = X + O(A V).
 
 ==========  ===========================================================  =======  ==========================
 variant     A                                                            layer    paper
@@ -14,24 +14,29 @@ sclip       softmax(Q Q^T / sqrt d) + softmax(K K^T / sqrt d)            whole  
 clearclip   softmax(Q Q^T / sqrt d)                                      reduced  Lan et al. 2024, ClearCLIP
 naclip      softmax(K K^T / sqrt d + exp(-|p_i - p_j|^2 / 2 sigma^2))    reduced  Hajimiri et al. 2024
 proxyclip   softmax(gamma (S - beta mean S)), negative arguments out     reduced  Lan et al. 2024, ProxyCLIP
+radseg      softmax(10 cos of O(A V)) within each head, negatives out    reduced  RADSeg
 ==========  ===========================================================  =======  ==========================
 
-Where the patches see the class token as well (plain, sclip, clearclip, naclip) it is one more key, with no
-Gaussian added to it. A layer's learned scale, where a model has one, belongs to the branch that it scales and
-stays in a reduced layer.
+Where patches attend to the class token (plain, sclip, clearclip, naclip, radseg) it is one more key, with no
+Gaussian. A learned layer scale, where a model has one, stays in a reduced layer.
 """
 
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ovs_ros.encoders.clip.grid_cache import resampled_positions
+
 SIGMA = 5.0
 """The standard deviation of NACLIP's Gaussian in patches (Hajimiri et al. 2024, section 4.1)."""
 BETA, GAMMA = 1.2, 3.0
 """ProxyCLIP's beta (subtracted from affinities, in units of their mean) and gamma (their scale)."""
+SHARPNESS = 10.0
+"""What RADSeg multiplies cosines with."""
 _ALIGNED = 16
 """Fused kernels read masks whose rows begin at multiples of this many numbers, and copy others each time."""
 
@@ -47,109 +52,148 @@ def feed(block: Any, tokens: Tensor) -> Tensor:
     return tokens + block.ls_2(block.mlp(block.ln_2(tokens)))
 
 
-class LastLayer:
-    """The last block on one batch; every variant gives (B, N, C) for the N patches, before `ln_post`.
+def embed_patches(visual: Any, images: Tensor, positions: Tensor) -> Tensor:
+    """What goes into the first block of open_clip's ViT, the class token first.
 
     Args:
-        block: a ResidualAttentionBlock of open_clip.
-        tokens: (B, 1 + N, C), its input, the class token first.
+        visual: open_clip's `VisionTransformer`, with a class token.
+        images: (B, 3, H, W) normalised, H and W multiples of the patch's side.
+        positions: (1 + N, C).
+
+    Returns:
+        (B, 1 + N, C).
+    """
+    patches = visual.conv1(images).flatten(2).mT  # (B, N, C)
+    first = visual.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
+    return visual.ln_pre(torch.cat([first, patches], 1) + positions)
+
+
+def clip_positions(visual: Any, grid: tuple[int, int], like: Tensor, *, antialias: bool) -> Tensor:
+    """The position table (1 + N, C) of open_clip's ViT for any grid; see `resampled_positions`."""
+    table = visual.positional_embedding.float()
+    return resampled_positions(table, tuple(visual.grid_size), grid, antialias=antialias).to(like)
+
+
+class LastLayer:
+    """The last block on one batch; every variant gives (B, N, C) for the N patches, before the last norm.
+
+    Args:
+        block: a ResidualAttentionBlock of open_clip, or the parts of one (see `as_open_clip`).
+        tokens: (B, P + N, C), its input: P class tokens and registers, then the patches.
+        prefix: P.
 
     Attributes:
-        key, value: (B, heads, 1 + N, d).
+        key, value: (B, heads, P + N, d).
     """
 
-    def __init__(self, block: Any, tokens: Tensor) -> None:
+    def __init__(self, block: Any, tokens: Tensor, prefix: int = 1) -> None:
         self._block = block
         self._tokens = tokens
+        self._prefix, self._patches = slice(prefix), slice(prefix, None)
         self._normed = block.ln_1(tokens)
         self.key, self.value = _heads(block, self._normed, 1, 3)
 
+    def first_tokens(self) -> Tensor:
+        """The tokens before the patches (B, P, C) as the model itself has them."""
+        return self._own(self._prefix)
+
     def class_token(self) -> Tensor:
         """The class token (B, C) as CLIP itself has it."""
-        return self._whole(self._query(slice(1)), slice(1))[:, 0]
+        return self.first_tokens()[:, 0]
 
     def class_attention(self) -> Tensor:
         """Attention of the class token to each patch, as shares of all patches: (B, heads, N) float32."""
-        query = self._query(slice(1))  # (B, heads, 1, d)
-        scores = (query @ self.key[:, :, 1:].mT)[:, :, 0] / query.shape[-1] ** 0.5
+        query = self._query(self._prefix)  # (B, heads, 1, d)
+        scores = (query @ self.key[:, :, self._patches].mT)[:, :, 0] / query.shape[-1] ** 0.5
         return scores.float().softmax(-1)
 
     def plain(self) -> Tensor:
         """CLIP's own patches."""
-        return self._whole(self._query(slice(1, None)), slice(1, None))
+        return self._own(self._patches)
 
     def maskclip(self) -> Tensor:
         """Each patch attends only to itself (MaskCLIP)."""
-        return _join(self._block, self.value[:, :, 1:])
-
-    def maskclip_whole(self) -> Tensor:
-        """The same with residual and MLP, as CLIP-DINOiser takes it."""
-        return feed(self._block, self._tokens[:, 1:] + self.maskclip())
+        return _join(self._block, self.value[:, :, self._patches])
 
     def sclip(self) -> Tensor:
         """Query-query and key-key attention (SCLIP's correlative self-attention)."""
         query = self._query(slice(None))
-        by_query = F.scaled_dot_product_attention(query[:, :, 1:], query, self.value)
-        by_key = F.scaled_dot_product_attention(self.key[:, :, 1:], self.key, self.value)
-        return feed(self._block, self._tokens[:, 1:] + _join(self._block, by_query + by_key))
+        by_query = F.scaled_dot_product_attention(query[:, :, self._patches], query, self.value)
+        by_key = F.scaled_dot_product_attention(self.key[:, :, self._patches], self.key, self.value)
+        return self.whole(_join(self._block, by_query + by_key))
 
     def clearclip(self) -> Tensor:
         """Query-query attention (ClearCLIP)."""
         query = self._query(slice(None))
-        return _join(self._block, F.scaled_dot_product_attention(query[:, :, 1:], query, self.value))
+        seen = F.scaled_dot_product_attention(query[:, :, self._patches], query, self.value)
+        return _join(self._block, seen)
 
     def naclip(self, window: Tensor) -> Tensor:
         """Key-key attention with a Gaussian around each patch (NACLIP).
 
         Args:
-            window: (N, 1 + N), see `gaussian_window`; of the dtype of `key`, else it is cast in each frame.
+            window: (N, P + N), see `gaussian_window`; of the dtype of `key`, else it is cast in each frame.
         """
-        seen = F.scaled_dot_product_attention(self.key[:, :, 1:], self.key, self.value, attn_mask=window)
-        return _join(self._block, seen)
+        keys = self.key[:, :, self._patches]
+        return _join(self._block, F.scaled_dot_product_attention(keys, self.key, self.value, window))
 
     def given(self, weights: Tensor) -> Tensor:
         """Attention with given weights (B, N, N), the same in every head."""
-        value = self.value[:, :, 1:].transpose(1, 2).flatten(2)  # (B, N, C)
+        value = self.value[:, :, self._patches].transpose(1, 2).flatten(2)  # (B, N, C)
         return self._block.ls_1(self._block.attn.out_proj(weights @ value))
 
     def mixed(self, weights: Tensor) -> Tensor:
         """The mean of `given` and of key-key attention among patches alone (SC-CLIP)."""
-        key, value = self.key[:, :, 1:], self.value[:, :, 1:]
+        key, value = self.key[:, :, self._patches], self.value[:, :, self._patches]
         seen = F.scaled_dot_product_attention(key, key, value) + weights[:, None] @ value
         return _join(self._block, seen / 2)
+
+    def radseg(self) -> Tensor:
+        """Attention by how alike the layer's own attention left tokens, within each head (RADSeg's SCRA)."""
+        seen = F.scaled_dot_product_attention(self._query(slice(None)), self.key, self.value)
+        joined = self._block.attn.out_proj(seen.transpose(1, 2).flatten(2))  # (B, T, C)
+        heads = self.key.shape[1]
+        alike = F.normalize(joined.unflatten(-1, (heads, -1)).transpose(1, 2).float(), dim=-1)
+        # Products of three axes, as those of four leave views that ONNX lacks.
+        alike, value = (part.contiguous().flatten(0, 1) for part in (alike, self.value))  # (B heads, T, d)
+        cosines = torch.bmm(alike[:, self._patches], alike.mT)  # (B heads, N, T)
+        weights = (cosines * SHARPNESS).masked_fill(cosines < 0, -torch.inf).softmax(-1)
+        return _join(self._block, torch.bmm(weights.to(value.dtype), value).unflatten(0, (-1, heads)))
+
+    def whole(self, reduced: Tensor) -> Tensor:
+        """A reduced layer's patches with the residual and the MLP."""
+        return feed(self._block, self._tokens[:, self._patches] + reduced)
 
     def _query(self, rows: slice) -> Tensor:
         return _heads(self._block, self._normed[:, rows], 0, 1)[0]
 
-    def _whole(self, query: Tensor, rows: slice) -> Tensor:
-        seen = F.scaled_dot_product_attention(query, self.key, self.value)
+    def _own(self, rows: slice) -> Tensor:
+        seen = F.scaled_dot_product_attention(self._query(rows), self.key, self.value)
         return feed(self._block, self._tokens[:, rows] + _join(self._block, seen))
 
 
-def gaussian_window(
-    grid: tuple[int, int], device: torch.device, dtype: torch.dtype, *, sigma: float = SIGMA
-) -> Tensor:
+def gaussian_window(grid: tuple[int, int], like: Tensor, *, sigma: float = SIGMA, prefix: int = 1) -> Tensor:
     """What NACLIP adds to the arguments of the softmax.
 
     Args:
         grid: (rows, columns) of N patches.
-        device, dtype: where and how it is kept.
+        like: has the device and the dtype that are wanted.
         sigma: in patches.
+        prefix: P, how many tokens come before the patches.
 
     Returns:
-        (N, 1 + N): exp(-|p_i - p_j|^2 / 2 sigma^2) of patches i and j, zero for the class token, which comes
-        first.
+        (N, P + N): exp(-|p_i - p_j|^2 / 2 sigma^2) of patches i and j, zero for the tokens before them.
     """
-    rows, columns = (torch.arange(side, dtype=torch.float32, device=device) for side in grid)
+    rows, columns = (torch.arange(side, dtype=torch.float32, device=like.device) for side in grid)
     along_rows, along_columns = (
         torch.exp(-((side[:, None] - side) ** 2) / (2 * sigma**2)) for side in (rows, columns)
     )
     count = len(rows) * len(columns)
-    stored = torch.zeros(
-        count, math.ceil((1 + count) / _ALIGNED) * _ALIGNED, dtype=dtype, device=device
-    )  # longer rows than are used, so that each begins where a fused kernel can read it
-    stored[:, 1 : 1 + count] = torch.kron(along_rows, along_columns)
-    return stored[:, : 1 + count]
+    # Longer rows than are used, so that each begins where a fused kernel can read it.
+    width = math.ceil((prefix + count) / _ALIGNED) * _ALIGNED
+    stored = torch.zeros(count, width, dtype=like.dtype, device=like.device)
+    stored[:, prefix : prefix + count] = torch.kron(along_rows, along_columns)
+    return stored[:, : prefix + count]
 
 
 def cosines_within(features: Tensor) -> Tensor:
@@ -163,12 +207,11 @@ def affinity_weights(cosines: Tensor, *, beta: float, gamma: float) -> Tensor:
     """Attention from affinities: softmax over gamma (s - beta mean s), where that is not negative.
 
     ProxyCLIP's equations 4 and 5 (Lan et al. 2024). The mean is over all pairs of one image. Where an image
-    is so uniform that not even a patch's affinity with itself is above beta times the mean, the formula
-    leaves nothing to see; a patch then attends to itself.
+    is so uniform that the formula leaves a patch no key, the patch attends to itself.
 
     Args:
-        cosines: (B, N, N).
-        beta, gamma: see there.
+        cosines: s, (B, N, N).
+        beta, gamma: of the formula.
 
     Returns:
         (B, N, N), rows that sum to 1, in the dtype of `cosines`.
@@ -179,16 +222,28 @@ def affinity_weights(cosines: Tensor, *, beta: float, gamma: float) -> Tensor:
 
 
 def pool(features: Tensor, cosines: Tensor, *, least: float) -> Tensor:
-    """Features (B, N, C) averaged over similar patches, weighted by similarity.
-
-    Args:
-        features: in any dtype.
-        cosines: (B, N, N); those below `least` count as 0.
-        least: see there.
-    """
+    """Features (B, N, C) averaged over similar patches, weighted by cosines (B, N, N) of at least `least`."""
     weights = cosines.masked_fill(cosines < least, 0)
     weights = weights / (weights.sum(-1, keepdim=True) + 1e-6)
     return weights.to(features.dtype) @ features
+
+
+def as_open_clip(block: Any) -> SimpleNamespace:
+    """A block of timm's VisionTransformer under the names that open_clip gives the same parts."""
+    attention = block.attn
+    return SimpleNamespace(
+        ln_1=block.norm1,
+        ls_1=block.ls1,
+        ln_2=block.norm2,
+        ls_2=block.ls2,
+        mlp=block.mlp,
+        attn=SimpleNamespace(
+            num_heads=attention.num_heads,
+            in_proj_weight=attention.qkv.weight,
+            in_proj_bias=attention.qkv.bias,
+            out_proj=attention.proj,
+        ),
+    )
 
 
 def _heads(block: Any, normed: Tensor, first: int, last: int) -> tuple[Tensor, ...]:

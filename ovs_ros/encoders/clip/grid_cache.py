@@ -5,10 +5,10 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 KEPT = 8
 """Grids kept at once: a robot's cameras have few sizes, a data set many."""
-
 Key = tuple[tuple[int, int], torch.device, torch.dtype]
 
 
@@ -20,10 +20,10 @@ class GridCache:
     nor is one that is made while `torch.export` or `torch.compile` traces, which holds nothing at all.
 
     Args:
-        make: gives the tensor of a grid (rows, columns) for a device and a dtype.
+        make: gives the tensor of a grid (rows, columns) on the device and in the dtype of another tensor.
     """
 
-    def __init__(self, make: Callable[[tuple[int, int], torch.device, torch.dtype], Tensor]) -> None:
+    def __init__(self, make: Callable[[tuple[int, int], Tensor], Tensor]) -> None:
         self._make = make
         self._entries: OrderedDict[Key, Tensor] = OrderedDict()
         self._captured: dict[Key, Tensor] = {}
@@ -34,7 +34,7 @@ class GridCache:
         capturing = like.is_cuda and torch.cuda.is_current_stream_capturing()
         entry = self._entries.get(key, self._captured.get(key))
         if entry is None:
-            entry = self._make(*key)
+            entry = self._make(grid, like)
             if capturing or torch.compiler.is_compiling():
                 return entry
         if capturing:
@@ -44,3 +44,25 @@ class GridCache:
         if len(self._entries) > KEPT:
             self._entries.popitem(last=False)
         return entry
+
+
+def resampled_positions(
+    table: Tensor, square: tuple[int, int], grid: tuple[int, int], *, antialias: bool
+) -> Tensor:
+    """Position embeddings for another grid, bicubic.
+
+    Args:
+        table: (T, C): those of tokens that have no place, which stay as they are, then of the grid's patches.
+        square: (rows, columns) that the table was made for.
+        grid: (rows, columns) that is wanted.
+        antialias: as the model was trained or is usually run; matters where the grid shrinks.
+
+    Returns:
+        (T - rows*columns of `square` + rows*columns of `grid`, C).
+    """
+    if grid == square:
+        return table
+    extra = len(table) - square[0] * square[1]
+    laid = table[extra:].float().T.unflatten(1, square)[None]  # (1, C, rows, columns)
+    laid = F.interpolate(laid, grid, mode="bicubic", antialias=antialias, align_corners=False)
+    return torch.cat([table[:extra], laid[0].flatten(1).T.to(table.dtype)])

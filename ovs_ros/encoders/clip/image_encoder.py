@@ -18,6 +18,7 @@ from ovs_ros.encoders.clip.dense_model import DenseModel, TorchFeatures
 from ovs_ros.encoders.clip.sliding_windows import Windows, crops, lay_windows, merge
 from ovs_ros.encoders.features import Features
 from ovs_ros.encoders.heads import CosineHead, Head
+from ovs_ros.encoders.model_file import ModelFile
 from ovs_ros.encoders.patches import PatchGrid, fit_grid, place
 from ovs_ros.runtime.stage_clock import StageClock
 from ovs_ros.runtime.torch_device import (
@@ -160,6 +161,19 @@ class TorchImageEncoder:
         self._shapes: OrderedDict[tuple[int, int], ShapeBuffers] = OrderedDict()
         self.footprint = Footprint(resolve_device(device), patches)
         self._settle()
+
+    @classmethod
+    def of(cls, model: DenseModel, file: ModelFile) -> "TorchImageEncoder":
+        """A model's encoder with the settings of its model file."""
+        window, stride = (0, 0) if model.cuts_windows else (file.window, file.stride)
+        return cls(
+            model,
+            patches=file.patches,
+            device=file.device,
+            precision=file.precision,
+            window=window,
+            stride=stride,
+        )
 
     def encode(self, image: NDArray[np.uint8]) -> Features:
         """Encode an RGB image (H, W, 3) uint8, scaled into its grid without distortion.

@@ -12,11 +12,12 @@ from torch.nn import functional as F
 from ovs_ros.encoders.dino import DinoEncoder
 from ovs_ros.encoders.embedded import MODELS
 from ovs_ros.encoders.feature_map import FeatureMapEncoder
+from ovs_ros.geometry.resample import resample_bilinear
 
 EMBEDDED = "embedded"
-"""What a model file calls the DINOv2 that comes with the package."""
+"""What a model file calls the encoder of the embedded model."""
 _LAYER = 384
-"""Numbers of one layer in the embedded DINOv2's tokens."""
+"""Numbers of one layer in its tokens."""
 
 
 class Proxy(Protocol):
@@ -40,23 +41,21 @@ class Proxy(Protocol):
 
 
 class EmbeddedProxy:
-    """The embedded DINOv2 ViT-S/14, its last layer.
+    """The embedded model's ViT-S/14, its last layer.
 
-    The image is scaled so that DINOv2's patches of 14 pixels lie exactly on CLIP's; ProxyCLIP brings CLIP's
-    values to the proxy's grid in place of that.
+    The image is scaled so that the ViT's patches of 14 pixels lie exactly on CLIP's; ProxyCLIP brings CLIP's
+    values to the proxy's grid instead.
+
+    Args:
+        models: the folder with the embedded model's files.
+
+    Raises:
+        FileNotFoundError: a file is missing.
     """
 
     name = "dinov2-vits14"
 
     def __init__(self, models: Path = MODELS) -> None:
-        """Open it.
-
-        Args:
-            models: the folder with the embedded model's files.
-
-        Raises:
-            FileNotFoundError: a file is missing.
-        """
         positions = np.load(models / "position_table.npy", allow_pickle=False)
         self._dino = DinoEncoder(models / "image_encoder.onnx", positions)
 
@@ -72,33 +71,14 @@ class FileProxy:
     """Any image encoder in an ONNX file (see `FeatureMapEncoder`); its map is resampled to CLIP's grid."""
 
     def __init__(self, model: Path) -> None:
-        """Open it.
-
-        Args:
-            model: the ONNX file.
-
-        Raises:
-            FileNotFoundError: there is no such file.
-            ValueError: it is no encoder of the kind that `FeatureMapEncoder` takes.
-        """
         self._encoder = FeatureMapEncoder(model)
         self.name = f"{self._encoder.name}-{self._encoder.digest[:12]}"
 
     def features(self, images: Tensor, grid: tuple[int, int]) -> Tensor:
         """See `Proxy`."""
-        return torch.cat([self._on_grid(pixels, grid) for pixels in _pixels(images)]).to(images.device)
-
-    def _on_grid(self, pixels: NDArray[np.uint8], grid: tuple[int, int]) -> Tensor:
-        """One image (H, W, 3) to (1, N, C)."""
-        found = self._encoder.encode(pixels)
-        height, width = found.values.shape[:2]
-        # Part of the map is padding; positions of the wanted grid are taken in what the image covers of it.
-        ys = _centres(grid[0], found.valid[0], height)
-        xs = _centres(grid[1], found.valid[1], width)
-        where = torch.stack(torch.meshgrid(xs, ys, indexing="xy"), -1)[None]  # (1, rows, columns, 2), x first
-        values = torch.from_numpy(found.values).permute(2, 0, 1)[None]  # (1, C, h, w)
-        sampled = F.grid_sample(values, where, padding_mode="border", align_corners=False)
-        return sampled.flatten(2).mT
+        found = [self._encoder.encode(pixels) for pixels in _pixels(images)]
+        maps = [resample_bilinear(one.values, grid, one.valid, (1.0, 1.0)) for one in found]
+        return torch.from_numpy(np.stack(maps)).flatten(1, 2).to(images.device)
 
 
 def open_proxy(proxy: str) -> Proxy:
@@ -122,15 +102,3 @@ def _pixels(images: Tensor) -> NDArray[np.uint8]:
         raise RuntimeError("proxyclip's second encoder runs outside of torch and cannot be part of a graph")
     scaled = (images.float() * 255).round_().clamp_(0, 255).to(torch.uint8)
     return scaled.permute(0, 2, 3, 1).contiguous().cpu().numpy()
-
-
-def _centres(count: int, valid: float, cells: int) -> Tensor:
-    """Centres of `count` cells over the share of an axis that the image covers, in -1 to 1 (`grid_sample`).
-
-    Args:
-        count: of the wanted grid.
-        valid: the share.
-        cells: of the map; beyond the last whole one that the image covers lies padding.
-    """
-    at = (torch.arange(count, dtype=torch.float32) + 0.5) / count * valid * cells  # in cells of the map
-    return at.clamp(max=max(0.5, valid * cells - 0.5)) / cells * 2 - 1

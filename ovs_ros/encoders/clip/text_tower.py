@@ -1,10 +1,12 @@
 """Text towers alone, from open_clip's files or from those of SigLIP in transformers' layout."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ovs_ros.encoders.checkpoint_keys import Rule, map_keys, read_checkpoint
 from ovs_ros.encoders.clip.imports import import_open_clip
+from ovs_ros.encoders.clip.open_clip_models import make_clip
 from ovs_ros.encoders.clip.tokenizer import open_tokenizer
 from ovs_ros.encoders.clip.weights import architecture, find_files
 
@@ -47,11 +49,8 @@ def load_text_tower(wanted: str, cache: str = "") -> tuple[Any, Any, str]:
         ValueError: no such architecture, or the weights are another's.
     """
     model, weights = split_text_tower(wanted)
-    config = architecture(model)
     files = find_files(model, weights, cache)
-    if "quick_gelu" in files.trained:
-        config["quick_gelu"] = files.trained["quick_gelu"]
-    clip = build_text_tower(config)
+    clip = build_text_tower(architecture(model), files.trained)
     digest = fill_text_tower(clip, files.weights)
     return clip, open_tokenizer(model, files.tokenizer), f"{model} {digest[:12]}"
 
@@ -63,18 +62,9 @@ def split_text_tower(wanted: str) -> tuple[str, str]:
     return model, weights or (tags[0] if len(tags) == 1 else "")
 
 
-def build_text_tower(config: dict[str, Any]) -> Any:
-    """A model of open_clip with random weights in its text tower and a small image tower.
-
-    Args:
-        config: open_clip's configuration of the architecture.
-    """
-    open_clip = import_open_clip()
-    config = {**config, "vision_cfg": dict(_SMALL)}
-    kind = open_clip.CustomTextCLIP if config.pop("custom_text", False) else open_clip.CLIP
-    clip = kind(**config).requires_grad_(False).eval()
-    open_clip.model.set_model_preprocess_cfg(clip, {"size": 16, "mean": (0.5,) * 3, "std": (0.5,) * 3})
-    return clip
+def build_text_tower(config: dict[str, Any], trained: Mapping[str, Any] | None = None) -> Any:
+    """A model of open_clip with random weights in its text tower and a small image tower; see `make_clip`."""
+    return make_clip({**config, "vision_cfg": dict(_SMALL)}, trained or {})
 
 
 def fill_text_tower(clip: Any, weights: Path) -> str:

@@ -1,11 +1,9 @@
 """open_clip's ViTs with a choice of the last layer's attention."""
 
-from collections.abc import Callable, Sequence
 from typing import Any, get_args
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from ovs_ros.encoders.clip.attention import (
     BETA,
@@ -13,7 +11,9 @@ from ovs_ros.encoders.clip.attention import (
     LastLayer,
     affinity_weights,
     attend,
+    clip_positions,
     cosines_within,
+    embed_patches,
     feed,
     gaussian_window,
 )
@@ -22,7 +22,6 @@ from ovs_ros.encoders.clip.dense_model import TorchFeatures
 from ovs_ros.encoders.clip.dinoiser import LAYER, DinoiserHead
 from ovs_ros.encoders.clip.grid_cache import GridCache
 from ovs_ros.encoders.clip.imports import import_open_clip
-from ovs_ros.encoders.clip.outliers import find_outliers, repair
 from ovs_ros.encoders.clip.proxy import Proxy
 from ovs_ros.encoders.clip.self_calibration import Levels, Recorder, calibrate
 from ovs_ros.encoders.model_file import Attention
@@ -32,17 +31,16 @@ class OpenClipViT(ClipModel):
     """An open_clip model whose image tower is open_clip's own VisionTransformer, as OpenAI's, LAION's,
     DataComp's, DFN's and MetaCLIP's ViTs are.
 
-    The image embedding is CLIP's own whatever the patches' attention: `encode_image` of the same pixels.
-    Position tables are resampled to any grid.
+    The image embedding is CLIP's own in all variants: `encode_image` of the same pixels. Position tables are
+    resampled to any grid.
 
     Args:
         clip: a CLIP or CustomTextCLIP with its weights.
         name: identifies architecture and weights; the variant is added.
         attention: the last layer's attention between patches (see attention.py).
-        outliers: repair outlier patches before the last layer (see outliers.py); 'scclip' always does.
         proxy: for 'proxyclip'.
         heads: for 'dinoiser'.
-        tokenizer: gives token ids (T, context length) for a list of T texts; None for CLIP's own.
+        tokenizer: see `ClipModel`.
 
     Raises:
         ValueError: the image tower is of another kind, or a variant lacks what it needs.
@@ -54,17 +52,14 @@ class OpenClipViT(ClipModel):
         *,
         name: str,
         attention: Attention = "naclip",
-        outliers: bool = False,
         proxy: Proxy | None = None,
         heads: DinoiserHead | None = None,
-        tokenizer: Callable[[Sequence[str]], Tensor] | None = None,
+        tokenizer: Any = None,
     ) -> None:
         visual = clip.visual
         _check_tower(visual)
         _check_variant(attention, proxy, heads, visual.conv1.out_channels)
-        variant = attention + ("-repaired" if outliers and attention != "scclip" else "")
-        if attention == "proxyclip" and proxy is not None:
-            variant += f"-{proxy.name}"
+        variant = f"{attention}-{proxy.name}" if attention == "proxyclip" and proxy else attention
         super().__init__(
             clip,
             name=f"{name} {variant}",
@@ -74,20 +69,17 @@ class OpenClipViT(ClipModel):
         )
         self.heads = heads if attention == "dinoiser" else None
         self._attention = attention
-        self._outliers = outliers
         self._proxy = proxy
         self.capturable = proxy is None  # It runs beside torch.
         self._windows = GridCache(gaussian_window)
-        self._positions = GridCache(self._resampled_positions)
+        self._positions = GridCache(self._table)
 
     def dense(self, images: Tensor) -> TorchFeatures:
         """See `DenseModel.dense`."""
-        visual = self.clip.visual
         grid = images.shape[2] // self.stride, images.shape[3] // self.stride
-        *blocks, last = visual.transformer.resblocks
+        *blocks, last = self.clip.visual.transformer.resblocks
         recorded = Recorder(Levels.of(len(blocks) + 1)) if self._attention == "scclip" else None
         hidden: Tensor | None = None
-
         tokens = self.embed(images, grid)  # (B, 1 + N, C)
         for index, block in enumerate(blocks):
             tokens = attend(block, tokens)
@@ -96,38 +88,22 @@ class OpenClipViT(ClipModel):
             tokens = feed(block, tokens)
             if recorded is not None:
                 recorded.tell(index, tokens)
-
         layer = LastLayer(last, tokens)
-        image = self.pooled(layer)
         if recorded is not None:
-            patches = self.project(calibrate(last, tokens, recorded, grid))
+            patches = calibrate(last, tokens, recorded, grid)
         else:
-            if self._outliers:
-                repaired = repair(tokens[:, 1:], find_outliers(tokens[:, 1:]), grid)
-                layer = LastLayer(last, torch.cat([tokens[:, :1], repaired], 1))
-            patches = self.project(self._patches(layer, images, grid))
-        if self.heads is None or hidden is None:
-            return TorchFeatures(unit(patches).unflatten(1, grid), image)
-        pooled = self.heads.pooled(hidden, patches)
-        return TorchFeatures(unit(pooled).unflatten(1, grid), image)
+            patches = self._patches(layer, images, grid)
+        embeddings = self.project(patches)
+        if self.heads is not None and hidden is not None:
+            embeddings = self.heads.pooled(hidden, embeddings)
+        return TorchFeatures(unit(embeddings).unflatten(1, grid), self.pooled(layer))
 
     def embed(self, images: Tensor, grid: tuple[int, int]) -> Tensor:
         """What goes into the first block: (B, 3, H, W) normalised to (B, 1 + N, C), the class token first."""
-        visual = self.clip.visual
-        patches = visual.conv1(images).flatten(2).mT  # (B, N, C)
-        first = visual.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
-        tokens = torch.cat([first, patches], 1)
-        return visual.ln_pre(tokens + self._positions(grid, tokens))
+        return embed_patches(self.clip.visual, images, self._positions(grid, images))
 
-    def _resampled_positions(self, grid: tuple[int, int], device: torch.device, dtype: torch.dtype) -> Tensor:
-        """The table (1 + N, C) for a grid, the class token's row first."""
-        visual = self.clip.visual
-        table = visual.positional_embedding
-        if grid != tuple(visual.grid_size):
-            laid = table[1:].float().T.unflatten(1, visual.grid_size)[None]  # (1, C, rows, columns)
-            laid = F.interpolate(laid, grid, mode="bicubic", antialias=True, align_corners=False)
-            table = torch.cat([table[:1], laid[0].flatten(1).T.to(table.dtype)])
-        return table.to(device, dtype)
+    def _table(self, grid: tuple[int, int], like: Tensor) -> Tensor:
+        return clip_positions(self.clip.visual, grid, like, antialias=True)
 
     def pooled(self, layer: LastLayer) -> Tensor:
         """(B, D), as open_clip pools it: the class token, or the mean of the plain patches."""
@@ -142,20 +118,15 @@ class OpenClipViT(ClipModel):
     def _patches(self, layer: LastLayer, images: Tensor, grid: tuple[int, int]) -> Tensor:
         """(B, N, C), before `ln_post`."""
         match self._attention:
-            case "plain":
-                return layer.plain()
-            case "maskclip":
-                return layer.maskclip()
-            case "sclip":
-                return layer.sclip()
-            case "clearclip":
-                return layer.clearclip()
+            case "naclip":
+                return layer.naclip(self._windows(grid, layer.key))
             case "proxyclip":
                 return layer.given(self._affinities(images, grid))
             case "dinoiser":
-                return layer.maskclip_whole()
-            case _:
-                return layer.naclip(self._windows(grid, layer.key))
+                return layer.whole(layer.maskclip())
+            case variant:
+                patches: Tensor = getattr(layer, variant)()
+                return patches
 
     def _affinities(self, images: Tensor, grid: tuple[int, int]) -> Tensor:
         """ProxyCLIP's attention (B, N, N). The proxy gets the image before normalisation."""
@@ -195,13 +166,9 @@ def _check_variant(attention: str, proxy: Proxy | None, heads: DinoiserHead | No
         raise ValueError(f"expected attention to be one of {', '.join(known)}, got {attention!r}")
     if attention == "proxyclip" and proxy is None:
         raise ValueError("expected a proxy encoder for proxyclip, got none; see proxy in the model file")
-    if attention == "dinoiser" and heads is None:
+    if attention == "dinoiser" and (heads is None or heads.obj_proj.in_channels != width):
+        got = "none" if heads is None else f"some for {heads.obj_proj.in_channels}"
         raise ValueError(
-            "expected CLIP-DINOiser's heads for dinoiser, got none; give the file with them as heads in the"
-            " model file"
-        )
-    if attention == "dinoiser" and heads is not None and heads.obj_proj.in_channels != width:
-        raise ValueError(
-            f"expected heads for a ViT of width {width}, got some for {heads.obj_proj.in_channels}; the"
-            " published ones belong to ViT-B-16 with the weights laion2b_s34b_b88k"
+            f"expected CLIP-DINOiser's heads for a ViT of width {width}, got {got}; name their file as heads"
+            " in the model file; the published ones belong to ViT-B-16 with the weights laion2b_s34b_b88k"
         )

@@ -111,10 +111,10 @@ def load_vit(file: ModelFile) -> OpenClipViT:
         raise ValueError(
             f"expected a plain ViT of open_clip for a network, got {file.model}; take one such as ViT-B-16"
         )
-    if file.attention != "maskclip" or file.outliers:
+    if file.attention != "maskclip":
         raise ValueError(
-            "expected attention: maskclip without outliers beside network, as networks are trained over, got"
-            f" {file.attention!r} and outliers: {str(file.outliers).lower()}"
+            "expected attention: maskclip beside network, as networks are trained over, got"
+            f" {file.attention!r}"
         )
     return vit
 

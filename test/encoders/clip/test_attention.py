@@ -17,7 +17,7 @@ from ovs_ros.encoders.clip.attention import (  # noqa: E402
 )
 
 GRIDS = [(4, 4), (2, 5), (6, 1)]
-CPU, FLOAT = torch.device("cpu"), torch.float32
+LIKE = torch.zeros(0)
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +37,8 @@ def tokens_of(grid, batch, seed=0):
 def patches(block, tokens, variant, grid):
     layer = LastLayer(block, tokens)
     if variant == "naclip":
-        return layer.naclip(gaussian_window(grid, CPU, FLOAT))
-    return layer.maskclip_whole() if variant == "dinoiser" else getattr(layer, variant)()
+        return layer.naclip(gaussian_window(grid, LIKE))
+    return layer.whole(layer.maskclip()) if variant == "dinoiser" else getattr(layer, variant)()
 
 
 @pytest.mark.parametrize("grid", GRIDS)
@@ -64,7 +64,7 @@ def test_class_token_is_that_of_the_whole_block(block):
 
 def test_naclip_with_a_wide_gaussian_is_key_key_attention_among_patches(block):
     tokens = tokens_of((3, 4), 1)
-    wide = gaussian_window((3, 4), CPU, FLOAT, sigma=1e4)
+    wide = gaussian_window((3, 4), LIKE, sigma=1e4)
     # So wide a Gaussian adds 1 to every patch and nothing to the class token.
     assert torch.allclose(wide[:, 1:], torch.ones(12, 12)) and not wide[:, 0].any()
     keys = LastLayer(block, tokens).key[0].double()  # (heads, 13, d)
@@ -77,12 +77,12 @@ def test_naclip_with_a_wide_gaussian_is_key_key_attention_among_patches(block):
 
 
 def test_naclip_with_a_narrow_gaussian_favours_the_patch_itself(block):
-    window = gaussian_window((3, 4), CPU, FLOAT, sigma=1e-3)
+    window = gaussian_window((3, 4), LIKE, sigma=1e-3)
     assert torch.equal(window[:, 1:], torch.eye(12)) and not window[:, 0].any()
 
 
 def test_gaussian_depends_on_the_distance_alone():
-    window = gaussian_window((5, 7), CPU, FLOAT)[:, 1:].view(5, 7, 5, 7)
+    window = gaussian_window((5, 7), LIKE)[:, 1:].view(5, 7, 5, 7)
     assert torch.equal(window.permute(2, 3, 0, 1), window)
     torch.testing.assert_close(window[:-1, :-1, :-1, :-1], window[1:, 1:, 1:, 1:])
     assert torch.equal(window, window.flip(0, 1, 2, 3))
@@ -90,7 +90,7 @@ def test_gaussian_depends_on_the_distance_alone():
 
 def test_rows_of_the_window_begin_where_fused_kernels_read_them():
     for grid in GRIDS:
-        assert gaussian_window(grid, CPU, FLOAT).stride(0) % 16 == 0
+        assert gaussian_window(grid, LIKE).stride(0) % 16 == 0
 
 
 @pytest.mark.parametrize("variant", ["plain", "maskclip", "dinoiser", "sclip", "clearclip"])

@@ -6,9 +6,9 @@ from ovs_ros.encoders.clip.grid_cache import KEPT, GridCache  # noqa: E402
 
 
 def make(calls):
-    def of(grid, device, dtype):
-        calls.append((grid, dtype))
-        return torch.full(grid, 1.0, dtype=dtype, device=device)
+    def of(grid, like):
+        calls.append((grid, like.dtype))
+        return torch.full(grid, 1.0, dtype=like.dtype, device=like.device)
 
     return of
 

@@ -10,7 +10,7 @@ import torch  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
 from ovs_ros.encoders.clip.dinoiser import DinoiserHead  # noqa: E402
-from ovs_ros.encoders.clip.outliers import find_outliers, repair  # noqa: E402
+from ovs_ros.encoders.clip.grid_cache import resampled_positions  # noqa: E402
 from ovs_ros.encoders.clip.self_calibration import Levels, Recorder, calibrate  # noqa: E402
 from ovs_ros.encoders.clip.vit import OpenClipViT  # noqa: E402
 
@@ -53,16 +53,14 @@ def drawn(visual):
     return clip, tokenizer
 
 
-def make_model(attention="naclip", outliers=False, visual=None, **others):
+def make_model(attention="naclip", visual=None, **others):
     clip, tokenizer = drawn(tuple((visual or {}).items()))
     clip = deepcopy(clip)
     if attention == "proxyclip":
         others.setdefault("proxy", ColourProxy())
     if attention == "dinoiser":
         others.setdefault("heads", make_heads())
-    return OpenClipViT(
-        clip, name="small", attention=attention, outliers=outliers, tokenizer=tokenizer, **others
-    )
+    return OpenClipViT(clip, name="small", attention=attention, tokenizer=tokenizer, **others)
 
 
 def images_of(grid, batch=1, seed=0):
@@ -100,9 +98,8 @@ def test_plain_is_open_clips_own_where_blocks_take_tokens_first_and_gelu_is_quic
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("outliers", [False, True])
-def test_image_embedding_is_clips_own_whatever_the_patches_see(variant, outliers):
-    model = make_model(variant, outliers)
+def test_image_embedding_is_clips_own_whatever_the_patches_see(variant):
+    model = make_model(variant)
     images = images_of((4, 4), 2)
     expected = model.clip.encode_image(images, normalize=True)
     torch.testing.assert_close(model.dense(images).image, expected, atol=1e-5, rtol=0)
@@ -121,7 +118,8 @@ def test_patches_follow_the_variants_formula_on_any_grid(variant, grid, batch):
 
 @pytest.mark.parametrize("grid", GRIDS)
 def test_proxyclip_sees_the_image_before_it_was_normalised(grid):
-    model = make_model("proxyclip")
+    proxy = ColourProxy()
+    model = make_model("proxyclip", proxy=proxy)
     colours = torch.rand(2, 3, grid[0] * 16, grid[1] * 16, generator=torch.Generator().manual_seed(0))
     colours[:, :, 0, 0], colours[:, :, 0, 1] = 0, 1
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (model.mean, model.std))
@@ -134,8 +132,8 @@ def test_proxyclip_sees_the_image_before_it_was_normalised(grid):
         for token, one in zip(tokens, proxied, strict=True)
     ]
     assert_patches(model, images, grid, torch.stack(expected))
-    assert model._proxy.least == pytest.approx(0, abs=1e-6)
-    assert model._proxy.most == pytest.approx(1, abs=1e-6)
+    assert proxy.least == pytest.approx(0, abs=1e-6)
+    assert proxy.most == pytest.approx(1, abs=1e-6)
 
 
 @pytest.mark.parametrize("grid", GRIDS)
@@ -172,32 +170,18 @@ def test_scclip_is_told_every_block(grid):
     assert_patches(model, images, grid, calibrate(block, outputs[-1], recorded, grid))
 
 
-@pytest.mark.parametrize("variant", ["plain", "naclip", "maskclip"])
-def test_outliers_are_repaired_before_the_last_layer(variant):
-    grid = (5, 8)
-    model = make_model(variant, outliers=True)
-    images = images_of(grid, 1)
-    tokens = through_blocks(model, images, grid)[-1]
-    repaired = repair(tokens[:, 1:], find_outliers(tokens[:, 1:]), grid)
-    changed = torch.cat([tokens[:, :1], repaired], 1)[0]
-    assert not torch.equal(changed, tokens[0])
-    expected = slow_patches(model.clip.visual.transformer.resblocks[-1], changed, variant, grid)
-    assert_patches(model, images, grid, expected[None])
-
-
 def test_positions_of_the_native_grid_are_the_table():
-    model = make_model()
-    like = torch.zeros(1)
-    assert torch.equal(model._positions((4, 4), like), model.clip.visual.positional_embedding)
+    table = make_model().clip.visual.positional_embedding
+    assert resampled_positions(table, (4, 4), (4, 4), antialias=True) is table
 
 
 def test_positions_are_resampled_row_by_row():
     """A table that grows from left to right alone still does so on another grid."""
-    model = make_model()
-    table = model.clip.visual.positional_embedding
+    table = torch.randn(17, 8)
     table[1:] = torch.arange(4.0).repeat(4)[:, None]
-    laid = model._positions((3, 8), torch.zeros(1))[1:, 0].view(3, 8)
-    assert torch.equal(model._positions((3, 8), torch.zeros(1))[0], table[0])
+    resampled = resampled_positions(table, (4, 4), (3, 8), antialias=True)
+    laid = resampled[1:, 0].view(3, 8)
+    assert torch.equal(resampled[0], table[0])
     assert (laid.diff(dim=1) > 0).all()
     torch.testing.assert_close(laid[0], laid[2])
     expected = F.interpolate(
@@ -209,7 +193,7 @@ def test_positions_are_resampled_row_by_row():
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_embeddings_are_finite_and_of_unit_norm(variant, dtype):
-    model = make_model(variant, outliers=True).to(dtype)
+    model = make_model(variant).to(dtype)
     with torch.inference_mode():
         features = model.dense(images_of((5, 7), 2).to(dtype))
     tolerance = 1e-5 if dtype == torch.float32 else 2e-2
@@ -223,7 +207,7 @@ def test_embeddings_are_finite_and_of_unit_norm(variant, dtype):
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_mixed_precision_gives_nearly_the_same(variant):
-    model = make_model(variant, outliers=variant == "plain")
+    model = make_model(variant)
     images = images_of((5, 7), 2)
     exact = model.dense(images)
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
@@ -234,7 +218,7 @@ def test_mixed_precision_gives_nearly_the_same(variant):
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_an_image_does_not_see_the_others_of_its_batch(variant):
-    model = make_model(variant, outliers=True)
+    model = make_model(variant)
     images = images_of((3, 7), 2)
     both, alone = model.dense(images), model.dense(images[1:])
     torch.testing.assert_close(both.patches[1:], alone.patches, atol=1e-5, rtol=0)
@@ -250,9 +234,7 @@ def test_texts_are_open_clips_own():
 
 def test_name_tells_the_variant():
     assert make_model("naclip").name == "small naclip"
-    assert make_model("naclip", outliers=True).name == "small naclip-repaired"
     assert make_model("proxyclip").name == "small proxyclip-colours"
-    assert make_model("scclip", outliers=True).name == "small scclip"
 
 
 def test_refuses_what_it_cannot_serve():

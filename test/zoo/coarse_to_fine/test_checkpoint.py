@@ -37,7 +37,7 @@ def test_missing_and_foreign_weights_are_listed_together(stored: Path) -> None:
     change(stored, "state", "head.weight", "head.heavy")
     change(stored, "state", "norm.bias", "norm.bios")
     with pytest.raises(
-        ValueError, match=r"missing: head\.weight, norm\.bias; foreign: head\.heavy, norm\.bios"
+        ValueError, match=r"missing: norm\.bias, head\.weight; foreign: head\.heavy, norm\.bios"
     ):
         load(stored)
 
