@@ -240,7 +240,7 @@ def test_stages_take_turns_as_published() -> None:
     torch.testing.assert_close(got, expected, atol=1e-4, rtol=1e-4)
 
 
-# What the authors' checkpoints hold beside CLIP and the heads of early rejection, with the widths of SED-B: head and decoder of ConvNeXt-B.
+# What the authors' checkpoints hold beside CLIP and the heads of early rejection, with SED-B's widths.
 DECODER_KEYS: dict[str, tuple[int, ...]] = {
     "conv1.weight": (128, 80, 7, 7),
     "conv1.bias": (128,),
