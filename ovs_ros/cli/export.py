@@ -67,8 +67,6 @@ def _times(
 ) -> dict[str, list[float]]:
     """Milliseconds of each frame, torch and ONNX Runtime in turn.
 
-    The first is open_clip's own forward pass of the image tower where the model has one.
-
     Args:
         model: in torch, in float32 on the CPU.
         folder: that it was exported to.
@@ -79,17 +77,14 @@ def _times(
     """
     import torch
 
-    from ovs_ros.encoders.clip.export import ImageGraph, eager_tower
+    from ovs_ros.encoders.clip.export import ImageGraph
     from ovs_ros.encoders.manifest import image_file
     from ovs_ros.runtime.onnx import open_session
 
     torch.set_num_threads(threads)
     picture = fixed_picture(grid.rows * grid.patch, grid.columns * grid.patch)[None]
     image, graph = torch.from_numpy(picture), ImageGraph(model)
-    ways: dict[str, Callable[[], Any]] = {}
-    if (tower := eager_tower(model, grid)) is not None:
-        ways["open_clip in eager torch"] = lambda: tower(image)
-    ways["dense features in eager torch"] = lambda: graph(image)
+    ways: dict[str, Callable[[], Any]] = {"torch, fp32": lambda: graph(image)}
     for precision in precisions:
         session = open_session(folder / image_file(precision), threads=threads)
         ways[f"ONNX Runtime, {precision}"] = partial(session.run, None, {"image": picture})

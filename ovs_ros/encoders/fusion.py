@@ -1,8 +1,8 @@
 """Weighted fusion with a second image encoder that keeps details, after LMSeg (arXiv 2412.00364).
 
-F = w F_1 + (1 - w) Proj(Resize(F_2)): F_1 lies in the space shared with words, F_2 is any encoder's map. That
-w is learned is given; that it is one sigmoid for all channels or one for each, that Proj is one linear layer,
-and that F is brought back to unit norm are readings. `training/recipes/fusion.py` trains it.
+F = w F_1 + (1 - w) Proj(Resize(F_2)): F_1 lies in the space shared with words, F_2 is any encoder's map. The
+paper says that w is learned; that it is one number, that Proj is one linear layer, and that F is brought back
+to unit norm are readings. `training/recipes/fusion.py` trains it.
 """
 
 from dataclasses import dataclass, replace
@@ -19,7 +19,6 @@ from ovs_ros.runtime.stage_clock import StageClock
 
 Array = NDArray[np.float32]
 OFF = "off"
-_ARRAYS = ("weight", "projection", "bias", "size", "mean", "std", "output", "digest")
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +26,7 @@ class FusionWeights:
     """What fusion learned, and the second encoder that it was learned with.
 
     Attributes:
-        weight: () or (D,) float32 in [0, 1], w: how much of the first encoder stays.
+        weight: w in [0, 1]: how much of the first encoder stays.
         projection: (C, D) float32; bias: (D,) float32: Proj.
         wanted: how images were prepared for the second encoder.
         digest: of the second encoder's file.
@@ -36,22 +35,20 @@ class FusionWeights:
         ValueError: shapes that do not fit together, or values out of range.
     """
 
-    weight: Array
+    weight: float
     projection: Array
     bias: Array
     wanted: MapInput
     digest: str
 
     def __post_init__(self) -> None:
-        shapes = self.weight.shape, self.projection.shape, self.bias.shape
-        fits = self.projection.ndim == 2 and self.bias.shape == self.projection.shape[1:]
-        if not fits or self.weight.shape not in ((), self.bias.shape):
+        if self.projection.ndim != 2 or self.bias.shape != self.projection.shape[1:]:
             raise ValueError(
-                "expected shapes () or (D,), (C, D) and (D,) for the fusion's weight, projection and bias, "
-                f"got {shapes[0]}, {shapes[1]} and {shapes[2]}; train them with 'ovs train fusion'"
+                "expected shapes (C, D) and (D,) for the fusion's projection and bias, got "
+                f"{self.projection.shape} and {self.bias.shape}; train them with 'ovs train fusion'"
             )
-        finite = all(np.isfinite(array).all() for array in (self.weight, self.projection, self.bias))
-        if not finite or self.weight.min() < 0 or self.weight.max() > 1:
+        finite = np.isfinite(self.projection).all() and np.isfinite(self.bias).all()
+        if not finite or not 0 <= self.weight <= 1:
             raise ValueError(
                 "expected finite fusion weights with w from 0 to 1, got others; train them again"
             )
@@ -61,7 +58,7 @@ class FusionWeights:
         with path.open("wb") as file:  # np.savez would change the name of a path without its ending.
             np.savez(
                 file,
-                weight=self.weight,
+                weight=np.float32(self.weight),
                 projection=self.projection,
                 bias=self.bias,
                 size=np.array(self.wanted.size or (0, 0)),
@@ -77,7 +74,7 @@ class FusionWeights:
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: it is no such file, or arrays are missing or of other shapes.
+            ValueError: it is no such file.
         """
         if not path.is_file():
             raise FileNotFoundError(
@@ -85,26 +82,16 @@ class FusionWeights:
             )
         try:
             with np.load(path, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
-        except (BadZipFile, ValueError, EOFError, AttributeError) as error:
+                size, mean, std = (tuple(file[name].tolist()) for name in ("size", "mean", "std"))
+                wanted = MapInput(size if all(size) else None, mean, std, str(file["output"]) or None)
+                projection, bias = (file[name].astype(np.float32) for name in ("projection", "bias"))
+                return cls(float(file["weight"]), projection, bias, wanted, str(file["digest"]))
+        except (BadZipFile, EOFError, AttributeError, KeyError, TypeError) as error:
             raise ValueError(
-                f"expected an npz file of fusion weights in {path}, got something else"
+                f"expected a file of 'ovs train fusion' in {path}, got something else: {error}"
             ) from error
-        if set(arrays) != set(_ARRAYS):
-            missing, foreign = sorted(set(_ARRAYS) - set(arrays)), sorted(set(arrays) - set(_ARRAYS))
-            raise ValueError(
-                f"expected the arrays {', '.join(_ARRAYS)} in {path}, got a file without {missing} and "
-                f"with {foreign} beside; train the weights with 'ovs train fusion'"
-            )
-        size = tuple(int(side) for side in arrays["size"])
-        wanted = MapInput(
-            (size[0], size[1]) if all(size) else None,
-            _rgb(arrays["mean"]),
-            _rgb(arrays["std"]),
-            str(arrays["output"]) or None,
-        )
-        weight, projection, bias = (arrays[n].astype(np.float32) for n in ("weight", "projection", "bias"))
-        return cls(weight, projection, bias, wanted, str(arrays["digest"]))
+        except ValueError as error:
+            raise ValueError(f"expected fusion weights in {path}, got others: {error}") from error
 
 
 class FusedImageEncoder:
@@ -185,11 +172,5 @@ def with_second(first: ImageEncoder, second: str | Path, weights: str | Path) ->
             "expected a second encoder and its fusion weights, got the "
             f"{'weights' if named[1] else 'encoder'} alone; name both or neither"
         )
-    second, weights = Path(second).expanduser(), Path(weights).expanduser()
-    learned = FusionWeights.load(weights)
-    return FusedImageEncoder(first, FeatureMapEncoder(second, learned.wanted), learned)
-
-
-def _rgb(values: NDArray[np.generic]) -> tuple[float, float, float]:
-    red, green, blue = (float(value) for value in values)
-    return red, green, blue
+    learned = FusionWeights.load(Path(weights).expanduser())
+    return FusedImageEncoder(first, FeatureMapEncoder(Path(second).expanduser(), learned.wanted), learned)

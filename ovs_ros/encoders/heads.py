@@ -178,3 +178,38 @@ class MeanHead:
         """See `Head`; every scale has its own valid share."""
         scales = zip(self.scales, self.valid, strict=True)
         return MeanHead(tuple(scale.changed(change, own) for scale, own in scales), self.valid)
+
+
+class DecoderHead:
+    """Decodes the words that a frame is decided among with the model's own decoder; see `Head`.
+
+    Args:
+        name: of the model, for errors.
+        grid: see `Head`.
+        decode: gives logits (rows, columns, M) for (M, P, D) unit embeddings.
+    """
+
+    def __init__(self, name: str, grid: tuple[int, int], decode: Callable[[Words], Array]) -> None:
+        self.name = name
+        self.grid = grid
+        self._decode = decode
+
+    def logits(self, words: Words, added: Array | None = None) -> Array:
+        """See `Head`; what is added is spread bilinearly."""
+        logits = self._decode(words[:, None] if words.ndim == 2 else words)
+        if logits.shape[:2] != self.grid:
+            logits = spread(logits, self.grid)
+        if added is not None:
+            logits += spread(added, self.grid)
+        return logits
+
+    def changed(self, change: Change, valid: Valid) -> "DecoderHead":
+        """Refused: the decoder reads the model's own features, which another encoder cannot replace.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError(
+            f"expected a model without a decoder of its own beside a second encoder, got {self.name}; leave "
+            "the second encoder out, or take a plain CLIP"
+        )

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -10,7 +9,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from ovs_ros.encoders.features import Features
-from ovs_ros.encoders.heads import Array, Change, CosineHead, Head, Valid, Words, spread
+from ovs_ros.encoders.heads import Array, CosineHead, DecoderHead, Head, Words
 from ovs_ros.encoders.manifest import (
     TOKENIZER,
     Manifest,
@@ -34,7 +33,6 @@ def load_exported(
     folder: Path,
     *,
     device: str = "auto",
-    threads: int = 0,
     precision: str = "auto",
     templates: Sequence[str] = (),
 ) -> tuple["ExportedImageEncoder", "ExportedTextEncoder"]:
@@ -43,7 +41,6 @@ def load_exported(
     Args:
         folder: its folder.
         device: 'auto', 'cpu', 'cuda' or 'cuda:N'.
-        threads: of the CPU for one call; 0 means one for each core.
         precision: 'fp32', 'fp16', 'int8', or 'auto': on a CPU int8, on a GPU fp16, where it was exported,
             else fp32. On a CPU 'fp16' means the same as 'auto', so that one model file serves both.
         templates: prompt templates, each with one '{}'; empty: those that were exported.
@@ -55,12 +52,12 @@ def load_exported(
     """
     manifest = read_manifest(folder)
     chosen = _choose(manifest, device, precision)
-    image = ExportedImageEncoder(folder, manifest, device=device, threads=threads, precision=chosen)
+    image = ExportedImageEncoder(folder, manifest, device=device, precision=chosen)
     on_cpu = _choose(manifest, "cpu", precision)
     if image.device == "cpu" and image.precision != on_cpu:
         # ONNX Runtime knows GPUs and found none that works.
-        image = ExportedImageEncoder(folder, manifest, device="cpu", threads=threads, precision=on_cpu)
-    return image, ExportedTextEncoder(folder, manifest, threads=threads, templates=templates)
+        image = ExportedImageEncoder(folder, manifest, device="cpu", precision=on_cpu)
+    return image, ExportedTextEncoder(folder, manifest, templates)
 
 
 class ExportedImageEncoder:
@@ -76,20 +73,13 @@ class ExportedImageEncoder:
         folder: with the networks.
         manifest: what was read from it.
         device: 'auto', 'cpu', 'cuda' or 'cuda:N'.
-        threads: of the CPU for one call; 0 means one for each core.
         precision: one that was exported.
     """
 
-    def __init__(
-        self, folder: Path, manifest: Manifest, *, device: str, threads: int, precision: str
-    ) -> None:
+    def __init__(self, folder: Path, manifest: Manifest, *, device: str, precision: str) -> None:
         def open_file(name: str, reference: str) -> BoundSession:
             session = open_session(
-                folder / name,
-                threads=threads,
-                device=device,
-                precision=precision,
-                reference=folder / reference,
+                folder / name, device=device, precision=precision, reference=folder / reference
             )
             return BoundSession(session)
 
@@ -121,7 +111,12 @@ class ExportedImageEncoder:
         patch_tokens = outputs["patches"].numpy()[0]  # (h, w, D)
         head: Head = CosineHead(patch_tokens, self.logit_scale)
         if self._decoders:
-            head = OnnxDecoderHead(manifest, self._decoders, outputs)
+            scale = manifest.decode_scale
+            head = DecoderHead(
+                manifest.name,
+                (manifest.rows * scale, manifest.columns * scale),
+                lambda words: self._decode(words, outputs),
+            )
         clock.stage("encode")
         return Features(
             class_token=outputs["pooled"].numpy()[0],
@@ -132,77 +127,30 @@ class ExportedImageEncoder:
             stages_ms=clock.stages_ms,
         )
 
+    def _decode(self, prompts: Words, features: Mapping[str, ort.OrtValue]) -> Array:
+        """Logits (h', w', M) of words (M, P, D).
 
-class OnnxDecoderHead:
-    """Decodes the words that a frame is decided among with the model's own decoder; see `Head`.
-
-    Words fill the smallest bucket that holds them; what is left of it are zeros, which the decoder leaves out
-    of account. More words than the largest bucket holds are decoded one bucket after the other.
-
-    Args:
-        manifest: of the model.
-        decoders: by how many words they take.
-        features: outputs of the image encoder, on its device.
-    """
-
-    def __init__(
-        self,
-        manifest: Manifest,
-        decoders: Mapping[int, BoundSession],
-        features: Mapping[str, ort.OrtValue],
-    ) -> None:
-        self._manifest = manifest
-        self._decoders = decoders
-        self._features = features
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """See `Head`."""
-        manifest = self._manifest
-        return manifest.rows * manifest.decode_scale, manifest.columns * manifest.decode_scale
-
-    def logits(self, words: Words, added: Array | None = None) -> Array:
-        """See `Head`.
+        Words fill the smallest decoder that holds them; zeros fill the rest, which the decoder leaves out of
+        account. More words than the largest holds are decoded in parts.
 
         Raises:
             ValueError: words have another number of prompts than the decoder takes.
         """
-        prompts = words[:, None] if words.ndim == 2 else words  # (M, P, D)
         if prompts.shape[1] != self._manifest.prompts:
             raise ValueError(
                 f"expected {self._manifest.prompts} prompts for each word, got {prompts.shape[1]}; embed the "
                 "words with the text encoder that was exported"
             )
-        largest = max(self._decoders)
-        parts = [self._decode(prompts[start : start + largest]) for start in range(0, len(words), largest)]
-        logits = np.ascontiguousarray(np.concatenate(parts).transpose(1, 2, 0))  # (h', w', M)
-        if logits.shape[:2] != self.grid:
-            logits = spread(logits, self.grid)
-        if added is not None:
-            logits += spread(added, self.grid)
-        return logits
-
-    def changed(self, change: Change, valid: Valid) -> "OnnxDecoderHead":
-        """Refused: the decoder reads the model's own features, which another encoder cannot stand in for.
-
-        Raises:
-            ValueError: always.
-        """
-        raise ValueError(
-            f"expected a model without a decoder of its own beside a second encoder, got "
-            f"{self._manifest.name}; leave the second encoder out, or take a plain CLIP"
-        )
-
-    def _decode(self, words: Words) -> NDArray[np.float32]:
-        """Logits (M, h', w') of at most as many words as the largest bucket holds."""
-        bucket = min(size for size in self._decoders if size >= len(words))
-        padded = np.zeros((bucket, *words.shape[1:]), np.float32)
-        padded[: len(words)] = words
-        decoder = self._decoders[bucket]
-        given: dict[str, Any] = {
-            name: padded if name == "words" else self._features[name] for name in decoder.inputs
-        }
-        return decoder.run(given)["logits"].numpy()[: len(words)]
+        parts, largest = [], max(self._decoders)
+        for start in range(0, len(prompts), largest):
+            words = prompts[start : start + largest]
+            bucket = min(size for size in self._decoders if size >= len(words))
+            padded = np.zeros((bucket, *words.shape[1:]), np.float32)
+            padded[: len(words)] = words
+            decoder = self._decoders[bucket]
+            given = {name: padded if name == "words" else features[name] for name in decoder.inputs}
+            parts.append(decoder.run(given)["logits"].numpy()[: len(words)])
+        return np.ascontiguousarray(np.concatenate(parts).transpose(1, 2, 0))
 
 
 class ExportedTextEncoder:
@@ -211,22 +159,19 @@ class ExportedTextEncoder:
     Args:
         folder: with the tower and the tokenizer.
         manifest: what was read from it.
-        threads: for one call; 0 means one for each core.
         templates: in place of the manifest's; empty: those.
 
     Raises:
         ValueError: the decoder wants as many prompts of each word as it was exported with.
     """
 
-    def __init__(
-        self, folder: Path, manifest: Manifest, *, threads: int, templates: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, folder: Path, manifest: Manifest, templates: Sequence[str] = ()) -> None:
         if manifest.keeps_prompts and templates and len(templates) != manifest.prompts:
             raise ValueError(
                 f"expected {manifest.prompts} templates, with which {manifest.name} was exported, got "
                 f"{len(templates)}; leave them out, or export the model with them"
             )
-        self._session = open_session(folder / text_file(), threads=threads)
+        self._session = open_session(folder / text_file())
         self._tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
         self._clean = CLEANERS[manifest.cleaning]
         self.dim = manifest.dim

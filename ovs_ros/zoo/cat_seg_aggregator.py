@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ovs_ros.zoo.coarse_to_fine.window_partition import cut, join
 from ovs_ros.zoo.official import DoubleConv
 
 _LEAST = 1e-6 / 256
@@ -165,55 +166,32 @@ class SwinBlock(nn.Module):
         """(M, h, w, C), guided by (h, w, G), to (M, h, w, C)."""
         h, w = seen.shape[:2]
         side = self.window
-        below, right = -h % side, -w % side
+        height, width = h + -h % side, w + -w % side
         shift = side // 2 if self.shifted and min(h, w) > side else 0
-        y = self._windows(self.norm1(x), below, right, shift)  # (M, n, window**2, C)
-        guide = self._windows(seen[None], below, right, shift)[0]  # (n, window**2, G)
-        mask = self._mask(h, w, shift, y) if below or right or shift else None
-        y = self.attn(y, guide, mask)
-        rows, columns = (h + below) // side, (w + right) // side
-        y = y.reshape(-1, rows, columns, side, side, y.shape[3]).transpose(2, 3)
-        y = y.reshape(len(x), h + below, w + right, -1)
+
+        def laid(maps: Tensor) -> Tensor:
+            """(M, h, w, .) padded and shifted: (M, height, width, .)."""
+            if (height, width) != (h, w):
+                maps = F.pad(maps, (0, 0, 0, width - w, 0, height - h))
+            return torch.roll(maps, (-shift, -shift), (1, 2)) if shift else maps
+
+        mask: Tensor | None = None
+        if shift or (height, width) != (h, w):
+            # Shifting brings what was at the top and the left edge beside what was at the bottom and the right
+            # one: patches of separate regions do not see each other, and none sees the padding, region 0.
+            rows, columns = (torch.arange(n, device=x.device) >= n - shift for n in (height, width))
+            regions = (1 + 2 * rows.long()[:, None] + columns.long())[None, :, :, None]
+            regions = regions * laid(torch.ones((1, h, w, 1), dtype=torch.long, device=x.device))
+            regions = cut(regions, side, 0)[0, :, :, 0]  # (n, window**2)
+            apart = regions[:, :, None] != regions[:, None, :]
+            mask = torch.zeros_like(apart, dtype=x.dtype).masked_fill_(apart, _CROSS_REGION)
+        y = cut(laid(self.norm1(x)), side, 0)  # (M, n, window**2, C)
+        y = self.attn(y, cut(laid(seen[None]), side, 0)[0], mask)
+        y = join(y, height, width, side, 0)
         if shift:
             y = torch.roll(y, (shift, shift), (1, 2))
         x = x + y[:, :h, :w]
         return x + self.mlp(self.norm2(x))
-
-    def _windows(self, x: Tensor, below: int, right: int, shift: int) -> Tensor:
-        """(M, h, w, C) padded, shifted and cut: (M, n, window**2, C)."""
-        if below or right:
-            x = F.pad(x, (0, 0, 0, right, 0, below))
-        if shift:
-            x = torch.roll(x, (-shift, -shift), (1, 2))
-        m, h, w, channels = x.shape
-        side = self.window
-        x = x.reshape(m, h // side, side, w // side, side, channels).transpose(2, 3)
-        return x.reshape(m, -1, side * side, channels)
-
-    def _mask(self, h: int, w: int, shift: int, like: Tensor) -> Tensor:
-        """What is added to attention logits, (n, window**2, window**2): patches of one region see each other.
-
-        Shifting brings what was at the top and the left edge beside what was at the bottom and the right one:
-        those are separate regions, and so is the padding.
-        """
-        below, right = -h % self.window, -w % self.window
-        rows = self._regions(h, below, shift, like.device)
-        columns = self._regions(w, right, shift, like.device)
-        regions = torch.where(
-            (rows[:, None] < 0) | (columns[None] < 0), -1, 3 * rows[:, None] + columns[None]
-        )
-        regions = self._windows(regions[None, :, :, None], 0, 0, 0)[0, :, :, 0]  # (n, window**2)
-        apart = regions[:, :, None] != regions[:, None, :]
-        return torch.zeros_like(apart, dtype=like.dtype).masked_fill_(apart, _CROSS_REGION)
-
-    def _regions(self, length: int, padding: int, shift: int, device: torch.device) -> Tensor:
-        """Of each place along one axis after the shift: 0, 1 or 2, and -1 for padding."""
-        total = length + padding
-        places = torch.arange(total, device=device)
-        regions = (places >= total - self.window).long() + (places >= total - shift).long()
-        if not shift:
-            regions = torch.zeros_like(places)
-        return torch.where((places + shift) % total < length, regions, -1)
 
 
 class _WindowAttention(nn.Module):

@@ -24,10 +24,10 @@ def second(tmp_path: Path) -> FeatureMapEncoder:
     return FeatureMapEncoder(tmp_path / "e.onnx")
 
 
-def weights(second: FeatureMapEncoder, w: float | np.ndarray, seed: int = 0) -> FusionWeights:
+def weights(second: FeatureMapEncoder, w: float, seed: int = 0) -> FusionWeights:
     rng = np.random.default_rng(seed)
     return FusionWeights(
-        np.array(w, np.float32),
+        w,
         rng.standard_normal((CHANNELS, DIM)).astype(np.float32),
         rng.standard_normal(DIM).astype(np.float32),
         MapInput(),
@@ -50,9 +50,9 @@ def test_all_weight_on_the_first_changes_nothing(second: FeatureMapEncoder) -> N
     np.testing.assert_array_equal(fused.class_token, plain.class_token)
 
 
-@pytest.mark.parametrize("w", [0.0, 0.3, np.linspace(0, 1, DIM)], ids=["second", "scalar", "vector"])
+@pytest.mark.parametrize("w", [0.0, 0.3])
 def test_patches_and_pixels_are_mixed_and_brought_to_unit_norm(
-    second: FeatureMapEncoder, w: float | np.ndarray, monkeypatch: pytest.MonkeyPatch
+    second: FeatureMapEncoder, w: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A map that is the same everywhere: resizing it changes nothing.
     vector = np.arange(CHANNELS, dtype=np.float32)
@@ -86,7 +86,7 @@ def test_maps_are_laid_over_the_same_part_of_the_image(
     projection[0, 0] = projection[1, 1] = 1
     bias = np.zeros(DIM, np.float32)
     bias[2] = 1
-    learned = FusionWeights(np.float32(0.0), projection, bias, MapInput(), second.digest)
+    learned = FusionWeights(0.0, projection, bias, MapInput(), second.digest)
     patches = run(FusedImageEncoder(ColorImageEncoder(), second, learned)).patch_tokens
     y, x = patches[..., 0] / patches[..., 2], patches[..., 1] / patches[..., 2]
     np.testing.assert_allclose(y[:, 0], [8 / 48, 24 / 48, 40 / 48], atol=1e-4)
@@ -114,7 +114,7 @@ def test_a_segmenter_takes_the_fused_encoder(tmp_path: Path, second: FeatureMapE
 
 def test_weights_come_back_as_they_were_saved(tmp_path: Path, second: FeatureMapEncoder) -> None:
     wanted = MapInput((32, 64), (1.0, 2.0, 3.0), (4.0, 5.0, 6.0), "map")
-    first = weights(second, np.full(DIM, 0.25))
+    first = weights(second, 0.25)
     saved = FusionWeights(first.weight, first.projection, first.bias, wanted, "digest")
     saved.save(tmp_path / "f.npz")
     read = FusionWeights.load(tmp_path / "f.npz")
@@ -133,10 +133,10 @@ def test_files_that_do_not_belong_together_are_refused(tmp_path: Path, second: F
     with pytest.raises(FileNotFoundError, match="expected fusion weights at .* found none"):
         with_second(first, "e.onnx", str(file))
     file.write_text("no weights")
-    with pytest.raises(ValueError, match="expected an npz file of fusion weights"):
+    with pytest.raises(ValueError, match="expected (a file of 'ovs train fusion'|fusion weights) in"):
         with_second(first, "e.onnx", str(file))
     np.savez(file, weight=1, other=2)
-    with pytest.raises(ValueError, match=r"without \['bias', .*\] and with \['other'\] beside"):
+    with pytest.raises(ValueError, match="expected a file of 'ovs train fusion' in .*size"):
         with_second(first, "e.onnx", str(file))
     save_encoder(tmp_path / "other.onnx", channels=CHANNELS, stride=8)
     weights(second, 0.5).save(file)
@@ -150,12 +150,11 @@ def test_files_that_do_not_belong_together_are_refused(tmp_path: Path, second: F
 @pytest.mark.parametrize(
     ("w", "bias", "message"),
     [
-        (np.float32([0.5, 0.5]), np.zeros(DIM, np.float32), "expected shapes"),
-        (np.float32(0.5), np.zeros(DIM + 1, np.float32), "expected shapes"),
-        (np.float32(1.5), np.zeros(DIM, np.float32), "w from 0 to 1"),
-        (np.float32(0.5), np.full(DIM, np.nan, np.float32), "expected finite"),
+        (0.5, np.zeros(DIM + 1, np.float32), "expected shapes"),
+        (1.5, np.zeros(DIM, np.float32), "w from 0 to 1"),
+        (0.5, np.full(DIM, np.nan, np.float32), "expected finite"),
     ],
 )
-def test_impossible_weights_are_refused(w: np.ndarray, bias: np.ndarray, message: str) -> None:
+def test_impossible_weights_are_refused(w: float, bias: np.ndarray, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        FusionWeights(np.asarray(w), np.zeros((CHANNELS, DIM), np.float32), bias, MapInput(), "")
+        FusionWeights(w, np.zeros((CHANNELS, DIM), np.float32), bias, MapInput(), "")

@@ -15,8 +15,8 @@ from ovs_ros.zoo.cat_seg_aggregator import (  # noqa: E402
     AggregatorSizes,
     ClassAttention,
     SwinBlock,
-    _DoubleConv,
 )
+from ovs_ros.zoo.official import DoubleConv  # noqa: E402
 
 SIZES = SMALL.aggregator
 
@@ -98,7 +98,7 @@ def test_words_attend_to_each_other_and_to_padding(count: int) -> None:
 
 
 def test_the_skip_of_a_convolution_is_as_if_joined() -> None:
-    convolution = random_module(_DoubleConv(12, 16))
+    convolution = random_module(DoubleConv(12, 16))
     x, skip = random(3, 8, 5, 4), random(1, 4, 5, 4)
     joined = convolution.double_conv(torch.cat((x, skip.expand(3, -1, -1, -1)), dim=1))
     torch.testing.assert_close(convolution(x, skip), joined, atol=1e-4, rtol=1e-4)

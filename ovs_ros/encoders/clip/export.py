@@ -1,20 +1,20 @@
 """A torch model as a folder that runs without torch: ONNX files, a tokenizer and a manifest."""
 
 from collections.abc import Callable, Mapping, Sequence
-from copy import copy
 from pathlib import Path
 from typing import Any
 
 import onnx
 import onnxruntime as ort
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ovs_ros.encoders.clip.clip_model import ClipModel
 from ovs_ros.encoders.clip.dense_model import DenseModel, TorchFeatures
-from ovs_ros.encoders.clip.imports import import_open_clip
 from ovs_ros.encoders.clip.text_encoder import imagenet_templates
-from ovs_ros.encoders.clip.tokenizer_export import export_tokenizer
+from ovs_ros.encoders.clip.tokenizer import export_tokenizer
 from ovs_ros.encoders.manifest import (
     TOKENIZER,
     Manifest,
@@ -37,8 +37,6 @@ _TEXTS = (
     "a photo of a dog", "chair", "it's 3 o'clock!", "a bad photo of the traffic light.", "Kühlschrank",
     "an old man rides a bicycle in the rain, past a row of parked cars",
 )  # fmt: skip
-_PREFIX = "decoding"
-"""Names of image encoder outputs that only the decoder needs, with a number."""
 
 Report = Callable[[str, Mapping[str, Parity]], None]
 """Called with each file that passed, and its parities."""
@@ -75,7 +73,7 @@ class DecoderGraph(nn.Module):
 class TextGraph(nn.Module):
     """The text tower: `tokens` (T, L) int64 to unit embeddings (T, D)."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: ClipModel) -> None:
         super().__init__()
         self.clip = model.clip
 
@@ -113,14 +111,14 @@ def export_model(
         ModuleNotFoundError: the package onnx is missing.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    writer = _Writer(model.eval().requires_grad_(False), folder, grid, report)
     precisions = ["fp32", *(["fp16"] if half else []), *(["int8"] if int8 else [])]
-    features = writer.image(precisions)
+    writer = _Writer(model.eval().requires_grad_(False), folder, precisions, report)
+    features = writer.image(grid)
     asked = tuple(templates) or model.templates or imagenet_templates()
     prompts = len(asked) if model.keeps_prompts else 1
     sizes = sorted(set(buckets)) if model.decodes else []
     for words in sizes:
-        writer.decoder(words, prompts, features, precisions)
+        writer.decoder(words, prompts, features)
     cleaning = writer.text()
     manifest = Manifest(
         name=model.name,
@@ -130,7 +128,6 @@ def export_model(
         columns=grid.columns,
         logit_scale=float(model.logit_scale),
         mean=[float(value) for value in model.mean],
-        std=[float(value) for value in model.std],
         templates=list(asked),
         keeps_prompts=model.keeps_prompts,
         prompts=prompts,
@@ -138,7 +135,7 @@ def export_model(
         buckets=sizes,
         precisions=precisions,
         cleaning=cleaning,
-        digests={name: file_digest(folder / name) for name in writer.written},
+        digests={name: file_digest(folder / name) for name in (*writer.parities, TOKENIZER)},
         parity={
             file: {output: {"least": p.least, "mean": p.mean} for output, p in parities.items()}
             for file, parities in writer.parities.items()
@@ -148,110 +145,52 @@ def export_model(
     return manifest
 
 
-def eager_tower(model: DenseModel, grid: PatchGrid) -> nn.Module | None:
-    """open_clip's own image tower for images of this grid, from bytes to its image embedding.
-
-    What an export's speed is compared with. None: the model has no VisionTransformer of open_clip.
-    """
-    visual = getattr(getattr(model, "clip", None), "visual", None)
-    if not isinstance(visual, import_open_clip().transformer.VisionTransformer):
-        return None
-    tower = copy(visual)
-    tower._parameters = dict(visual._parameters)
-    side = visual.grid_size
-    table = visual.positional_embedding.detach()
-    laid = table[1:].T.unflatten(1, side)[None]
-    laid = F.interpolate(laid, (grid.rows, grid.columns), mode="bicubic", antialias=True, align_corners=False)
-    tower.positional_embedding = nn.Parameter(
-        torch.cat([table[:1], laid[0].flatten(1).T]), requires_grad=False
-    )
-    return nn.Sequential(_Normalised(model), tower).eval()
-
-
-class _Normalised(nn.Module):
-    def __init__(self, model: DenseModel) -> None:
-        super().__init__()
-        self.mean, self.std = (
-            255 * torch.tensor(values).reshape(1, 3, 1, 1) for values in (model.mean, model.std)
-        )
-
-    def forward(self, image: Tensor) -> Tensor:
-        return (image.permute(0, 3, 1, 2).float() - self.mean) / self.std
-
-
 class _Writer:
     """Writes the files of one model and keeps their parities."""
 
-    def __init__(self, model: DenseModel, folder: Path, grid: PatchGrid, report: Report) -> None:
+    def __init__(self, model: DenseModel, folder: Path, precisions: Sequence[str], report: Report) -> None:
         self.model = model
         self.folder = folder
-        self.grid = grid
+        self.precisions = precisions
         self.report = report
-        self.written: list[str] = []
         self.parities: dict[str, Mapping[str, Parity]] = {}
 
-    def image(self, precisions: Sequence[str]) -> tuple[Tensor, ...]:
+    def image(self, grid: PatchGrid) -> TorchFeatures:
         """Write the image encoder; returns what torch gives of the fixed picture."""
-        height, width = self.grid.rows * self.grid.patch, self.grid.columns * self.grid.patch
-        image = torch.from_numpy(fixed_picture(height, width))[None]
+        picture = fixed_picture(grid.rows * grid.patch, grid.columns * grid.patch)
+        given = {"image": torch.from_numpy(picture)[None]}
         graph = ImageGraph(self.model).eval()
         with torch.no_grad():
-            expected = graph(image)
-        names = ["patches", "pooled", *(f"{_PREFIX}{i}" for i in range(len(expected) - 2))]
-        path = self.folder / image_file("fp32")
-        write_static(graph, (image,), path, ["image"], names)
-        self._check(path.name, "fp32", {"image": image}, dict(zip(names, expected, strict=True)))
-        self._lower(path, image_file, precisions, {"image": image}, dict(zip(names, expected, strict=True)))
-        return expected
+            patches, pooled, *decoding = graph(given["image"])
+        expected = {"patches": patches, "pooled": pooled, **_numbered(decoding)}
+        self._write(graph, given, expected, image_file)
+        return TorchFeatures(patches, pooled, tuple(decoding))
 
-    def decoder(
-        self, words: int, prompts: int, features: tuple[Tensor, ...], precisions: Sequence[str]
-    ) -> None:
+    def decoder(self, words: int, prompts: int, features: TorchFeatures) -> None:
         """Write the decoder for so many words."""
         generator = torch.Generator().manual_seed(words)
-        drawn = torch.randn((words, prompts, self.model.dim), generator=generator)
-        given = {"words": F.normalize(drawn, dim=-1), "patches": features[0], "pooled": features[1]}
-        given.update({f"{_PREFIX}{i}": tensor for i, tensor in enumerate(features[2:])})
-        graph = DecoderGraph(self.model).eval()
-        self._features = TorchFeatures(features[0], features[1], features[2:])
+        drawn = F.normalize(torch.randn((words, prompts, self.model.dim), generator=generator), dim=-1)
+        given = {"words": drawn, "patches": features.patches, "pooled": features.image}
+        given |= _numbered(features.decoding)
         with torch.no_grad():
-            expected = {"logits": graph(*given.values())}
+            expected = {"logits": self.model.decode(features, drawn)}
+            alone = self.model.decode(features, drawn[: words // 2])
+        self._write(DecoderGraph(self.model).eval(), given, expected, lambda kind: decoder_file(words, kind))
+        # Refuse a decoder whose results depend on the zero words that fill a bucket.
+        padded = drawn.clone()
+        padded[words // 2 :] = 0
         path = self.folder / decoder_file(words, "fp32")
-        write_static(graph, tuple(given.values()), path, list(given), ["logits"])
-        # The graph has only the inputs that the decoder reads.
-        known = {one.name for one in _session(path).get_inputs()}
-        given = {name: tensor for name, tensor in given.items() if name in known}
-        self._check(path.name, "fp32", given, expected)
-        self._check_padding(path, given, expected["logits"])
-        self._lower(path, lambda kind: decoder_file(words, kind), precisions, given, expected)
-
-    def _check_padding(self, path: Path, given: Mapping[str, Tensor], logits: Tensor) -> None:
-        """Refuse a decoder whose results depend on the zero words that fill a bucket."""
-        count = len(logits) // 2
-        words = given["words"].clone()
-        words[count:] = 0
-        with torch.no_grad():
-            alone = self.model.decode(self._features, given["words"][:count]).numpy()
-        feed = {name: tensor.numpy() for name, tensor in given.items()} | {"words": words.numpy()}
-        (found,) = _session(path).run(["logits"], feed)
-        parity = compare(rows_of("logits", found[:count]), rows_of("logits", alone))
-        try:
-            require({"logits": parity}, LEAST["fp32"], f"{path.name} with {count} words and zeros")
-        except ValueError:
-            path.unlink()
-            raise
+        found = _run(path, given | {"words": padded}, ["logits"])["logits"][: words // 2]
+        parities = _compare({"logits": found}, {"logits": alone})
+        self._require(parities, "fp32", path, f"{path.name} with {words // 2} words and zeros")
 
     def text(self) -> str:
         """Write text tower and tokenizer; returns how texts are cleaned."""
-        clip = getattr(self.model, "clip", None)
-        if clip is None:
+        if not isinstance(self.model, ClipModel):
             raise ValueError(
                 f"expected a model with a text tower of open_clip, got {self.model.name}; run it with torch"
             )
-        simple = import_open_clip().SimpleTokenizer
-        tokenizer, cleaning = export_tokenizer(
-            getattr(self.model, "tokenizer", None) or simple(context_length=clip.context_length)
-        )
+        tokenizer, cleaning = export_tokenizer(self.model.tokenizer)
         tokenizer.save(str(self.folder / TOKENIZER))
         encoded = tokenizer.encode_batch([CLEANERS[cleaning](text) for text in _TEXTS])
         tokens = torch.tensor([one.ids for one in encoded])
@@ -264,24 +203,25 @@ class _Writer:
             {"tokens": {0: "count"}, "embeddings": {0: "count"}},
         )
         with torch.no_grad():
-            expected = self.model.embed_texts(_TEXTS)
-        self._check(text_file(), "fp32", {"tokens": tokens}, {"embeddings": expected})
-        self.written.append(TOKENIZER)
+            expected = {"embeddings": self.model.embed_texts(_TEXTS)}
+        self._check(text_file(), "fp32", {"tokens": tokens}, expected)
         return cleaning
 
-    def _lower(
+    def _write(
         self,
-        path: Path,
-        name: Callable[[str], str],
-        precisions: Sequence[str],
+        graph: nn.Module,
         given: Mapping[str, Tensor],
         expected: Mapping[str, Tensor],
+        name: Callable[[str], str],
     ) -> None:
-        """Write a file's variants in lower precision."""
-        if "fp16" in precisions:
-            _write_half(path, self.folder / name("fp16"))
+        """Write a network in every precision."""
+        path = self.folder / name("fp32")
+        write_static(graph, tuple(given.values()), path, list(given), list(expected))
+        self._check(path.name, "fp32", given, expected)
+        if "fp16" in self.precisions:
+            write_half(path, self.folder / name("fp16"))
             self._check(name("fp16"), "fp16", given, expected)
-        if "int8" in precisions:
+        if "int8" in self.precisions:
             onnx.save(quantise_products(onnx.load(path)), self.folder / name("int8"))
             self._check(name("int8"), "int8", given, expected)
 
@@ -289,24 +229,36 @@ class _Writer:
         self, file: str, precision: str, given: Mapping[str, Tensor], expected: Mapping[str, Tensor]
     ) -> None:
         """Refuse a file whose outputs differ from torch's."""
-        session = _session(self.folder / file, precision)
-        feed = {name: tensor.numpy() for name, tensor in given.items()}
-        found = dict(zip(expected, session.run(list(expected), feed), strict=True))
-        parities = {
-            name: compare(rows_of(name, found[name]), rows_of(name, expected[name].numpy())) for name in found
-        }
-        try:
-            require(parities, LEAST[precision], file)
-        except ValueError:
-            (self.folder / file).unlink()
-            raise
+        path = self.folder / file
+        parities = _compare(_run(path, given, list(expected), precision), expected)
+        self._require(parities, precision, path, file)
         self.parities[file] = parities
-        self.written.append(file)
         self.report(file, parities)
 
+    def _require(self, parities: Mapping[str, Parity], precision: str, path: Path, what: str) -> None:
+        try:
+            require(parities, LEAST[precision], what)
+        except ValueError:
+            path.unlink()
+            raise
 
-def _session(path: Path, precision: str = "fp32") -> ort.InferenceSession:
-    """A session on the CPU.
+
+def _numbered(decoding: Sequence[Tensor]) -> dict[str, Tensor]:
+    """What only the decoder needs of an image, by the names of the image encoder's outputs."""
+    return {f"decoding{number}": tensor for number, tensor in enumerate(decoding)}
+
+
+def _compare(found: Mapping[str, NDArray[Any]], expected: Mapping[str, Tensor]) -> dict[str, Parity]:
+    return {
+        name: compare(rows_of(name, found[name]), rows_of(name, tensor.numpy()))
+        for name, tensor in expected.items()
+    }
+
+
+def _run(
+    path: Path, given: Mapping[str, Tensor], outputs: Sequence[str], precision: str = "fp32"
+) -> dict[str, NDArray[Any]]:
+    """Run a file on the CPU; it may lack inputs that it does not read.
 
     Raises:
         ValueError: ONNX Runtime refuses the file.
@@ -316,7 +268,7 @@ def _session(path: Path, precision: str = "fp32") -> ort.InferenceSession:
         # Some of the CPU's fusions do not know float16; it is made for GPUs.
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
     try:
-        return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except FAILURES as error:
         reason = str(error).strip().partition("\n")[0]
         path.unlink()
@@ -324,9 +276,11 @@ def _session(path: Path, precision: str = "fp32") -> ort.InferenceSession:
             f"expected a network that ONNX Runtime runs in {path.name}, and it does not: {reason}; leave "
             f"{precision} out"
         ) from error
+    feed = {one.name: given[one.name].numpy() for one in session.get_inputs()}
+    return dict(zip(outputs, session.run(list(outputs), feed), strict=True))
 
 
-def _write_half(source: Path, path: Path) -> None:
+def write_half(source: Path, path: Path) -> None:
     """Weights and arithmetic in float16, inputs and outputs as they were.
 
     Norms and softmaxes stay in float32: their sums are what overflows first.

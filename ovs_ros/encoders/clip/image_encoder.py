@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ovs_ros.encoders.clip.decoder_head import TorchDecoderHead
+from ovs_ros.encoders.clip.decoder_head import torch_decoder_head
 from ovs_ros.encoders.clip.dense_model import DenseModel, TorchFeatures
 from ovs_ros.encoders.clip.sliding_windows import Windows, crops, lay_windows, merge
 from ovs_ros.encoders.features import Features
@@ -199,7 +199,7 @@ class TorchImageEncoder:
         patch_tokens = embeddings[:-1].reshape(shape.grid.rows, shape.grid.columns, -1)
         head: Head = CosineHead(patch_tokens, self.logit_scale)
         if self.model.decodes:
-            head = TorchDecoderHead(self, buffers.windows, shape.windows, patch_tokens)
+            head = torch_decoder_head(self, buffers.windows, shape.windows, patch_tokens)
         return Features(
             class_token=embeddings[-1],
             patch_tokens=patch_tokens,

@@ -23,7 +23,7 @@ from ovs_ros.encoders.clip.dinoiser import LAYER, DinoiserHead
 from ovs_ros.encoders.clip.grid_cache import GridCache
 from ovs_ros.encoders.clip.imports import import_open_clip
 from ovs_ros.encoders.clip.proxy import Proxy
-from ovs_ros.encoders.clip.self_calibration import Levels, Recorder, calibrate
+from ovs_ros.encoders.clip.self_calibration import calibrate
 from ovs_ros.encoders.model_file import Attention
 
 
@@ -78,7 +78,7 @@ class OpenClipViT(ClipModel):
         """See `DenseModel.dense`."""
         grid = images.shape[2] // self.stride, images.shape[3] // self.stride
         *blocks, last = self.clip.visual.transformer.resblocks
-        recorded = Recorder(Levels.of(len(blocks) + 1)) if self._attention == "scclip" else None
+        outputs: list[Tensor] = []
         hidden: Tensor | None = None
         tokens = self.embed(images, grid)  # (B, 1 + N, C)
         for index, block in enumerate(blocks):
@@ -86,13 +86,10 @@ class OpenClipViT(ClipModel):
             if self.heads is not None and index == len(blocks) + 1 + LAYER:
                 hidden = block.ln_2(tokens)[:, 1:].unflatten(1, grid)  # (B, h, w, C)
             tokens = feed(block, tokens)
-            if recorded is not None:
-                recorded.tell(index, tokens)
+            if self._attention == "scclip":
+                outputs.append(tokens)
         layer = LastLayer(last, tokens)
-        if recorded is not None:
-            patches = calibrate(last, tokens, recorded, grid)
-        else:
-            patches = self._patches(layer, images, grid)
+        patches = calibrate(last, outputs, grid) if outputs else self._patches(layer, images, grid)
         embeddings = self.project(patches)
         if self.heads is not None and hidden is not None:
             embeddings = self.heads.pooled(hidden, embeddings)

@@ -170,7 +170,7 @@ class FusionRecipe(Recipe):
             weight = self.model.projection.weight / self.std
             bias = self.model.projection.bias - weight @ self.mean
         FusionWeights(
-            self.model.weight.detach().cpu().numpy(),
+            float(self.model.weight.detach()),
             np.ascontiguousarray(weight.cpu().numpy().T),
             bias.cpu().numpy(),
             self.second.wanted,

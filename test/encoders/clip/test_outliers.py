@@ -5,7 +5,7 @@ from slow_clip import slow_outlier_factors, slow_repair
 open_clip_or_skip()
 import torch  # noqa: E402
 
-from ovs_ros.encoders.clip.outliers import find_outliers, local_outlier_factors, repair  # noqa: E402
+from ovs_ros.encoders.clip.self_calibration import find_outliers, local_outlier_factors, repair  # noqa: E402
 
 
 def tokens_of(count, batch=2, width=16, seed=0):

@@ -12,19 +12,14 @@ from slow_clip import (
 open_clip_or_skip()
 import torch  # noqa: E402
 
-from ovs_ros.encoders.clip.self_calibration import Levels, Recorder, calibrate  # noqa: E402
-
-
-def test_levels_of_twelve_are_the_papers():
-    assert Levels.of(12) == Levels(likeness=8, detail=3, fused=range(3, 10))
+from ovs_ros.encoders.clip.self_calibration import calibrate, level  # noqa: E402
 
 
 def test_levels_of_other_depths_lie_at_the_same_share():
-    assert Levels.of(24) == Levels(likeness=17, detail=7, fused=range(7, 20))
+    assert [level(block, 12) for block in (4, 9, 10)] == [3, 8, 9]
+    assert [level(block, 24) for block in (4, 9, 10)] == [7, 17, 19]
     for depth in range(2, 40):
-        levels = Levels.of(depth)
-        assert max(levels.likeness, levels.detail, *levels.fused) < depth - 1
-        assert len(levels.fused) > 0
+        assert 0 <= level(4, depth) <= level(10, depth) < depth - 1
 
 
 @pytest.mark.parametrize("grid", [(5, 7), (3, 8)])
@@ -36,10 +31,7 @@ def test_calibration_is_its_formula(grid):
     generator = torch.Generator().manual_seed(0)
     common = torch.randn(1, 1, 64, generator=generator)
     outputs = [torch.randn(2, 1 + count, 64, generator=generator) + common for _ in range(11)]
-    recorded = Recorder(Levels.of(12))
-    for index, output in enumerate(outputs):
-        recorded.tell(index, output)
-    patches = calibrate(block, outputs[-1], recorded, grid)
+    patches = calibrate(block, outputs, grid)
 
     for index in range(2):
         tokens = outputs[10][index]

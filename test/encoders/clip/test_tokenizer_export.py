@@ -13,7 +13,7 @@ open_clip = open_clip_or_skip()
 import ftfy  # noqa: E402
 from tokenizers import Tokenizer  # noqa: E402
 
-from ovs_ros.encoders.clip.tokenizer_export import export_tokenizer  # noqa: E402
+from ovs_ros.encoders.clip.tokenizer import export_tokenizer  # noqa: E402
 from ovs_ros.encoders.text_cleaning import CLEANERS  # noqa: E402
 
 ORIGINAL = open_clip.SimpleTokenizer()

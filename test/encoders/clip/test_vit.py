@@ -11,7 +11,7 @@ from torch.nn import functional as F  # noqa: E402
 
 from ovs_ros.encoders.clip.dinoiser import DinoiserHead  # noqa: E402
 from ovs_ros.encoders.clip.grid_cache import resampled_positions  # noqa: E402
-from ovs_ros.encoders.clip.self_calibration import Levels, Recorder, calibrate  # noqa: E402
+from ovs_ros.encoders.clip.self_calibration import calibrate  # noqa: E402
 from ovs_ros.encoders.clip.vit import OpenClipViT  # noqa: E402
 
 VARIANTS = ["plain", "maskclip", "sclip", "clearclip", "naclip", "proxyclip", "scclip", "dinoiser"]
@@ -163,11 +163,8 @@ def test_scclip_is_told_every_block(grid):
     model = make_model("scclip")
     images = images_of(grid, 2)
     outputs = through_blocks(model, images, grid)
-    recorded = Recorder(Levels.of(4))
-    for index, output in enumerate(outputs[1:]):
-        recorded.tell(index, output)
     block = model.clip.visual.transformer.resblocks[-1]
-    assert_patches(model, images, grid, calibrate(block, outputs[-1], recorded, grid))
+    assert_patches(model, images, grid, calibrate(block, outputs[1:], grid))
 
 
 def test_positions_of_the_native_grid_are_the_table():
