@@ -175,18 +175,18 @@ class SwinBlock(nn.Module):
                 maps = F.pad(maps, (0, 0, 0, width - w, 0, height - h))
             return torch.roll(maps, (-shift, -shift), (1, 2)) if shift else maps
 
-        mask: Tensor | None = None
+        y, mask = self.norm1(x), None
         if shift or (height, width) != (h, w):
-            # Shifting brings what was at the top and the left edge beside what was at the bottom and the right
-            # one: patches of separate regions do not see each other, and none sees the padding, region 0.
+            # Shifting brings the top and the left edge beside the bottom and the right one: patches of
+            # separate regions do not see each other, and none sees the padding, which is region 0.
             rows, columns = (torch.arange(n, device=x.device) >= n - shift for n in (height, width))
             regions = (1 + 2 * rows.long()[:, None] + columns.long())[None, :, :, None]
             regions = regions * laid(torch.ones((1, h, w, 1), dtype=torch.long, device=x.device))
             regions = cut(regions, side, 0)[0, :, :, 0]  # (n, window**2)
             apart = regions[:, :, None] != regions[:, None, :]
-            mask = torch.zeros_like(apart, dtype=x.dtype).masked_fill_(apart, _CROSS_REGION)
-        y = cut(laid(self.norm1(x)), side, 0)  # (M, n, window**2, C)
-        y = self.attn(y, cut(laid(seen[None]), side, 0)[0], mask)
+            mask = torch.zeros_like(apart, dtype=y.dtype).masked_fill_(apart, _CROSS_REGION)
+        guide = cut(laid(seen[None]), side, 0)[0]  # (n, window**2, G)
+        y = self.attn(cut(laid(y), side, 0), guide, mask)  # (M, n, window**2, C)
         y = join(y, height, width, side, 0)
         if shift:
             y = torch.roll(y, (shift, shift), (1, 2))

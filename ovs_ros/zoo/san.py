@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ovs_ros.encoders.checkpoint_keys import Rule
-from ovs_ros.encoders.clip.attention import clip_positions, embed_patches
+from ovs_ros.encoders.clip.attention import clip_positions, embed_patches, feed, heads_of, join_heads
 from ovs_ros.encoders.clip.clip_model import ClipModel, unit, without_values
 from ovs_ros.encoders.clip.dense_model import TorchFeatures
 from ovs_ros.encoders.clip.grid_cache import GridCache
@@ -39,6 +39,7 @@ TEMPLATES = (
     "There is a large {} in the scene.",
 )
 """ViLD's fourteen (Gu et al. 2022), whose mean SAN was trained with."""
+_RELEASES = "https://huggingface.co/Mendel192/san/resolve/main/"
 
 
 @dataclass(frozen=True)
@@ -50,25 +51,22 @@ class SanConfig:
         fused: after how many of CLIP's blocks its features are taken for the adapter; queries join CLIP after
             the last of them.
         clip_scale: the side of CLIP's input as a share of the adapter's.
+        file: what the authors call the checkpoint.
         adapter: the side adapter's shape.
     """
 
     clip: str
     fused: tuple[int, ...]
     clip_scale: float
+    file: str = ""
     adapter: AdapterConfig = field(default_factory=AdapterConfig)
 
 
 CONFIGS = {
-    "san-b": SanConfig("ViT-B-16-quickgelu", fused=(0, 3, 6, 9), clip_scale=0.5),
-    "san-l": SanConfig("ViT-L-14-336-quickgelu", fused=(0, 6, 12, 18), clip_scale=0.7),
+    "san-b": SanConfig("ViT-B-16-quickgelu", (0, 3, 6, 9), 0.5, "san_vit_b_16.pth"),
+    "san-l": SanConfig("ViT-L-14-336-quickgelu", (0, 6, 12, 18), 0.7, "san_vit_large_14.pth"),
 }
 """The published networks, by a model file's `model`."""
-CHECKPOINTS = {
-    "san-b": "https://huggingface.co/Mendel192/san/resolve/main/san_vit_b_16.pth",
-    "san-l": "https://huggingface.co/Mendel192/san/resolve/main/san_vit_large_14.pth",
-}
-"""Where the authors offer their weights."""
 
 
 class San(ClipModel):
@@ -109,15 +107,15 @@ class San(ClipModel):
 
         `decoding` is (B, Q, D), the proposals' unit embeddings, and (B, Q, 4h, 4w), their masks in [0, 1].
         """
-        tokens, maps = self._see(images)
-        proposals = self.side_adapter_network(images, maps)
-        class_token, queries = self._recognise(tokens, proposals.biases)
-        coarse = proposals.masks.sigmoid()
+        tokens, maps = self.first_blocks(images)
+        masks, biases = self.side_adapter_network(images, maps)
+        class_token, queries = self._recognise(tokens, biases)
+        coarse = masks.sigmoid()
         patches = torch.einsum("bqhw,bqd->bhwd", coarse, queries)
         height, width = coarse.shape[2:]
         # Before the sigmoid, as in the paper (there to all pixels), which keeps borders sharp.
         fine = F.interpolate(
-            proposals.masks,
+            masks,
             size=(self.decode_scale * height, self.decode_scale * width),
             mode="bilinear",
             align_corners=False,
@@ -147,7 +145,7 @@ class San(ClipModel):
             sums = shares.T @ masks.flatten(1)  # (M, 4h * 4w)
         return sums.clamp_min(torch.finfo(sums.dtype).tiny).log().unflatten(1, masks.shape[1:])
 
-    def _see(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def first_blocks(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         """CLIP's first blocks: their last tokens (B, 1 + h'*w', C) and the maps (B, h', w', C) to fuse."""
         visual, patch = self.clip.visual, self.clip.visual.patch_size[0]
         rows, columns = self._clip_grid((images.shape[2] // self.stride, images.shape[3] // self.stride))
@@ -244,16 +242,10 @@ def guided_block(block: Any, tokens: Tensor, mask: Tensor, *, drop_patches: bool
     """
     count = mask.shape[2]
     kept = count + 1 if drop_patches else tokens.shape[1]
-    attention = block.attn
-    joint = F.linear(block.ln_1(tokens), attention.in_proj_weight, attention.in_proj_bias)
-    # Each (B, H, tokens, C / H).
-    query, key, value = joint.unflatten(2, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
+    query, key, value = heads_of(block, block.ln_1(tokens), 0, 3)
     guided = F.scaled_dot_product_attention(query[:, :, :count], key, value, attn_mask=mask)
     seen = F.scaled_dot_product_attention(query[:, :, count:kept], key[:, :, count:], value[:, :, count:])
-    # (B, kept, C)
-    attended = torch.cat([part.transpose(1, 2).flatten(2) for part in (guided, seen)], dim=1)
-    tokens = tokens[:, :kept] + attention.out_proj(attended)
-    return tokens + block.mlp(block.ln_2(tokens))
+    return feed(block, tokens[:, :kept] + join_heads(block, torch.cat([guided, seen], dim=2)))
 
 
 def build_san(name: str) -> San:
@@ -273,7 +265,7 @@ def load_san(file: ModelFile) -> San:
         FileNotFoundError: there is no such checkpoint; the message says how to get it.
         ValueError: it is not this network's; the message names all keys that do not fit.
     """
-    path = find_checkpoint(file, f"curl -LO {CHECKPOINTS[file.model]}")
+    path = find_checkpoint(file, f"curl -LO {_RELEASES}{CONFIGS[file.model].file}")
     model = build_san(file.model)
     fill(model, path, rules(model), IGNORED)
     return model

@@ -35,19 +35,6 @@ class AdapterConfig:
     channels: int = 256
 
 
-@dataclass(frozen=True)
-class Proposals:
-    """What the side adapter says of B images.
-
-    Attributes:
-        masks: (B, Q, h, w) logits of each proposal's mask, on the adapter's patches.
-        biases: (B, H, Q, h, w), what each head of CLIP's last blocks adds to its attention to a place.
-    """
-
-    masks: Tensor
-    biases: Tensor
-
-
 class SideAdapter(nn.Module):
     """A ViT over mask queries and patches, to whose patches CLIP's features are added on the way.
 
@@ -71,12 +58,16 @@ class SideAdapter(nn.Module):
         )
         self.mask_decoder = _MaskDecoder(config, clip_heads)
 
-    def forward(self, images: Tensor, clip_maps: Sequence[Tensor]) -> Proposals:
+    def forward(self, images: Tensor, clip_maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Propose masks.
 
         Args:
             images: (B, 3, H, W) normalised, H and W multiples of the patch.
             clip_maps: CLIP's feature maps (B, h', w', C) of any grid over the same area, one a fusion.
+
+        Returns:
+            (B, Q, h, w) logits of each proposal's mask on the adapter's patches, and (B, H, Q, h, w) what
+            each head of CLIP's last blocks adds to its attention to a place.
         """
         vit = self.vit_model
         patches = vit.patch_embed.proj(images)  # (B, width, h, w)
@@ -150,13 +141,13 @@ class _MaskDecoder(nn.Module):
         self.attn_mlp = _Mlp(convolution, width, channels, channels * clip_heads)
         self.bias_scaling = nn.Linear(1, 1)
 
-    def forward(self, queries: Tensor, places: Tensor) -> Proposals:
+    def forward(self, queries: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
         """Queries (B, Q, width) and places (B, width, h, w)."""
         asked = self.query_mlp(queries)  # (B, Q, E)
         masks = torch.einsum("bqe,behw->bqhw", asked, self.pix_mlp(places))
         held = self.attn_mlp(places).unflatten(1, (-1, asked.shape[2]))  # (B, H, E, h, w)
         biases = torch.einsum("bqe,bnehw->bnqhw", asked, held)
-        return Proposals(masks, biases * self.bias_scaling.weight[0, 0] + self.bias_scaling.bias)
+        return masks, biases * self.bias_scaling.weight[0, 0] + self.bias_scaling.bias
 
 
 class _Mlp(nn.Module):

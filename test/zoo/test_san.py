@@ -163,8 +163,8 @@ def test_the_adapter_is_its_blocks_in_order() -> None:
     model = small_san()
     adapter = model.side_adapter_network
     picture = images(128, 128)  # 8 x 8 patches, the grid of the learned positions
-    _, maps = model._see(picture)
-    got = adapter(picture, maps)
+    _, maps = model.first_blocks(picture)
+    masks, biases = adapter(picture, maps)
 
     x = F.conv2d(
         picture, adapter.vit_model.patch_embed.proj.weight, adapter.vit_model.patch_embed.proj.bias, 16
@@ -194,11 +194,11 @@ def test_the_adapter_is_its_blocks_in_order() -> None:
 
     decoder = adapter.mask_decoder
     asked, places = mlp(decoder.query_mlp.layers, x[0, :6]), mlp(decoder.pix_mlp.layers, x[0, 6:])
-    assert torch.allclose(got.masks[0], (asked @ places.T).reshape(6, 8, 8), atol=1e-5)
+    assert torch.allclose(masks[0], (asked @ places.T).reshape(6, 8, 8), atol=1e-5)
     held = mlp(decoder.attn_mlp.layers, x[0, 6:])  # (64, H * E), a head's E beside each other
     for head in range(4):
         bias = decoder.bias_scaling((asked @ held[:, 8 * head : 8 * head + 8].T)[..., None])[..., 0]
-        assert torch.allclose(got.biases[0, head], bias.reshape(6, 8, 8), atol=1e-4)
+        assert torch.allclose(biases[0, head], bias.reshape(6, 8, 8), atol=1e-4)
 
 
 def _plain_attention(block: Any, x: Tensor) -> Tensor:
@@ -278,8 +278,8 @@ def test_decoding_is_the_papers_sum() -> None:
 def test_masks_are_upsampled_before_their_sigmoid() -> None:
     model = small_san()
     picture = images(64, 96)
-    _, maps = model._see(picture)
-    coarse = model.side_adapter_network(picture, maps).masks
+    _, maps = model.first_blocks(picture)
+    coarse, _ = model.side_adapter_network(picture, maps)
     fine = F.interpolate(coarse, scale_factor=4, mode="bilinear", align_corners=False).sigmoid()
     assert torch.allclose(model.dense(picture).decoding[1], fine, atol=1e-6)
 

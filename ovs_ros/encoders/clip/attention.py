@@ -43,8 +43,8 @@ _ALIGNED = 16
 
 def attend(block: Any, tokens: Tensor) -> Tensor:
     """The first half of a block of open_clip's ViT: tokens (B, T, C) plus their attention."""
-    query, key, value = _heads(block, block.ln_1(tokens), 0, 3)
-    return tokens + _join(block, F.scaled_dot_product_attention(query, key, value))
+    query, key, value = heads_of(block, block.ln_1(tokens), 0, 3)
+    return tokens + join_heads(block, F.scaled_dot_product_attention(query, key, value))
 
 
 def feed(block: Any, tokens: Tensor) -> Tensor:
@@ -91,7 +91,7 @@ class LastLayer:
         self._tokens = tokens
         self._prefix, self._patches = slice(prefix), slice(prefix, None)
         self._normed = block.ln_1(tokens)
-        self.key, self.value = _heads(block, self._normed, 1, 3)
+        self.key, self.value = heads_of(block, self._normed, 1, 3)
 
     def first_tokens(self) -> Tensor:
         """The tokens before the patches (B, P, C) as the model itself has them."""
@@ -113,20 +113,20 @@ class LastLayer:
 
     def maskclip(self) -> Tensor:
         """Each patch attends only to itself (MaskCLIP)."""
-        return _join(self._block, self.value[:, :, self._patches])
+        return join_heads(self._block, self.value[:, :, self._patches])
 
     def sclip(self) -> Tensor:
         """Query-query and key-key attention (SCLIP's correlative self-attention)."""
         query = self._query(slice(None))
         by_query = F.scaled_dot_product_attention(query[:, :, self._patches], query, self.value)
         by_key = F.scaled_dot_product_attention(self.key[:, :, self._patches], self.key, self.value)
-        return self.whole(_join(self._block, by_query + by_key))
+        return self.whole(join_heads(self._block, by_query + by_key))
 
     def clearclip(self) -> Tensor:
         """Query-query attention (ClearCLIP)."""
         query = self._query(slice(None))
         seen = F.scaled_dot_product_attention(query[:, :, self._patches], query, self.value)
-        return _join(self._block, seen)
+        return join_heads(self._block, seen)
 
     def naclip(self, window: Tensor) -> Tensor:
         """Key-key attention with a Gaussian around each patch (NACLIP).
@@ -135,7 +135,7 @@ class LastLayer:
             window: (N, P + N), see `gaussian_window`; of the dtype of `key`, else it is cast in each frame.
         """
         keys = self.key[:, :, self._patches]
-        return _join(self._block, F.scaled_dot_product_attention(keys, self.key, self.value, window))
+        return join_heads(self._block, F.scaled_dot_product_attention(keys, self.key, self.value, window))
 
     def given(self, weights: Tensor) -> Tensor:
         """Attention with given weights (B, N, N), the same in every head."""
@@ -146,7 +146,7 @@ class LastLayer:
         """The mean of `given` and of key-key attention among patches alone (SC-CLIP)."""
         key, value = self.key[:, :, self._patches], self.value[:, :, self._patches]
         seen = F.scaled_dot_product_attention(key, key, value) + weights[:, None] @ value
-        return _join(self._block, seen / 2)
+        return join_heads(self._block, seen / 2)
 
     def radseg(self) -> Tensor:
         """Attention by how alike the layer's own attention left tokens, within each head (RADSeg's SCRA)."""
@@ -158,18 +158,18 @@ class LastLayer:
         alike, value = (part.contiguous().flatten(0, 1) for part in (alike, self.value))  # (B heads, T, d)
         cosines = torch.bmm(alike[:, self._patches], alike.mT)  # (B heads, N, T)
         weights = (cosines * SHARPNESS).masked_fill(cosines < 0, -torch.inf).softmax(-1)
-        return _join(self._block, torch.bmm(weights.to(value.dtype), value).unflatten(0, (-1, heads)))
+        return join_heads(self._block, torch.bmm(weights.to(value.dtype), value).unflatten(0, (-1, heads)))
 
     def whole(self, reduced: Tensor) -> Tensor:
         """A reduced layer's patches with the residual and the MLP."""
         return feed(self._block, self._tokens[:, self._patches] + reduced)
 
     def _query(self, rows: slice) -> Tensor:
-        return _heads(self._block, self._normed[:, rows], 0, 1)[0]
+        return heads_of(self._block, self._normed[:, rows], 0, 1)[0]
 
     def _own(self, rows: slice) -> Tensor:
         seen = F.scaled_dot_product_attention(self._query(rows), self.key, self.value)
-        return feed(self._block, self._tokens[:, rows] + _join(self._block, seen))
+        return feed(self._block, self._tokens[:, rows] + join_heads(self._block, seen))
 
 
 def gaussian_window(grid: tuple[int, int], like: Tensor, *, sigma: float = SIGMA, prefix: int = 1) -> Tensor:
@@ -246,7 +246,7 @@ def as_open_clip(block: Any) -> SimpleNamespace:
     )
 
 
-def _heads(block: Any, normed: Tensor, first: int, last: int) -> tuple[Tensor, ...]:
+def heads_of(block: Any, normed: Tensor, first: int, last: int) -> tuple[Tensor, ...]:
     """Of queries (0), keys (1) and values (2) those from first to before last, each (B, heads, T, d)."""
     attention, width = block.attn, normed.shape[-1]
     rows = slice(first * width, last * width)
@@ -254,6 +254,6 @@ def _heads(block: Any, normed: Tensor, first: int, last: int) -> tuple[Tensor, .
     return joint.unflatten(-1, (last - first, attention.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
 
 
-def _join(block: Any, heads: Tensor) -> Tensor:
+def join_heads(block: Any, heads: Tensor) -> Tensor:
     """(B, heads, T, d) to (B, T, C)."""
     return block.ls_1(block.attn.out_proj(heads.transpose(1, 2).flatten(2)))

@@ -2,9 +2,9 @@
 
 Bai et al. 2024 (arXiv 2411.15869). Four steps: outlier patches, in which CLIP's deep layers store global
 information, are repaired; patches are averaged over those that a middle layer finds alike, before the last
-layer and after it; the last layer's attention is the mean of that similarity and of key-key attention; and the
-sum of the layers in between goes through the last layer too. The paper's layers are those of 12. For other
-depths they are taken at the same share of the depth, which is a reading.
+layer and after it; the last layer's attention is the mean of that similarity and of key-key attention; and
+the sum of the layers in between goes through the last layer too. The paper's layers are those of 12; at other
+depths, those at the same share of the depth, which is a reading.
 """
 
 from collections.abc import Sequence

@@ -18,6 +18,7 @@ open_clip = open_clip_or_skip()
 from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
+from ovs_ros.encoders.clip import timm_towers  # noqa: E402
 from ovs_ros.encoders.clip.clip_model import ClipModel, without_values  # noqa: E402
 from ovs_ros.encoders.clip.open_clip_models import build_clip, load_open_clip, tower_kind  # noqa: E402
 from ovs_ros.encoders.clip.timm_towers import ConvolutionalClip, SigLip, TimmViT  # noqa: E402
@@ -157,13 +158,17 @@ def test_attention_of_a_timm_vit_is_a_choice(folder: Path) -> None:
 
 
 @torch.inference_mode()
-def test_the_window_is_kept_in_the_precision_of_the_keys(folder: Path) -> None:
+def test_the_window_is_kept_in_the_precision_of_the_keys(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where autocast leaves tokens in float32, as a norm before the blocks does on GPUs, keys are in less."""
     _, file = saved(folder, "mobileclip-vit")
-    model = load_open_clip(file)
     asked: list[torch.dtype] = []
-    window = model._windows
-    model._windows = lambda grid, like: asked.append(like.dtype) or window(grid, like)
+    window = timm_towers.gaussian_window
+    monkeypatch.setattr(
+        timm_towers, "gaussian_window", lambda grid, like: asked.append(like.dtype) or window(grid, like)
+    )
+    model = load_open_clip(file)
     model.clip.visual.trunk.blocks[-2].register_forward_hook(lambda block, given, out: out.float())
     with torch.autocast("cpu", torch.bfloat16):
         model.dense(images(model, 3, 4))

@@ -79,20 +79,21 @@ def test_the_model_stays_on_its_device_while_texts_are_embedded(
 ) -> None:
     """Frames bring it to the CPU when a GPU is full, and the text tower needs its weights in one place."""
     moved = threading.Event()
-    move, embed = TorchImageEncoder._move, model.embed_texts
+    move, embed = model.to, model.embed_texts
     settings = {"patches": 16, "device": "cpu", "precision": "fp32"}
     mover = threading.Thread(target=TorchImageEncoder, args=(model,), kwargs=settings)
 
-    def moving(self: TorchImageEncoder, device: torch.device) -> None:
-        move(self, device)
+    def moving(*args: object, **options: object) -> ClipModel:
+        there = move(*args, **options)
         moved.set()
+        return there
 
     def embedding(batch: list[str]) -> torch.Tensor:
         mover.start()
         assert not moved.wait(0.3)
         return embed(batch)
 
-    monkeypatch.setattr(TorchImageEncoder, "_move", moving)
+    monkeypatch.setattr(model, "to", moving)
     monkeypatch.setattr(model, "embed_texts", embedding)
     ClipTextEncoder(model).encode(["a"])
     mover.join(10)
