@@ -166,15 +166,11 @@ def read_model_file(path: Path) -> ModelFile:
         file = ModelFile(**loaded)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{error} (in {path})") from error
-    if file.embedded and (idle := sorted(set(loaded) - set(_OF_EMBEDDED))):
+    kind, allowed = ("embedded model", _OF_EMBEDDED) if file.embedded else ("exported model", _OF_EXPORTED)
+    if (file.embedded or file.exported) and (idle := sorted(set(loaded) - set(allowed))):
         raise ValueError(
-            f"expected keys out of {', '.join(_OF_EMBEDDED)} beside the embedded model in {path}, got "
+            f"expected keys out of {', '.join(allowed)} beside the {kind} {file.model} in {path}, got "
             f"{', '.join(idle)}; leave them out"
-        )
-    if file.exported and (idle := sorted(set(loaded) - set(_OF_EXPORTED))):
-        raise ValueError(
-            f"expected keys out of {', '.join(_OF_EXPORTED)} beside the exported {file.model} in {path}, got "
-            f"{', '.join(idle)}; leave them out, or export the model again with them"
         )
     return file
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ovs_ros.zoo.coarse_to_fine.layers import join_heads, linear_attention, split_heads
 from ovs_ros.zoo.official import DoubleConv
 
 WIDTHS = (128, 64, 32, 16)
@@ -137,7 +138,7 @@ class ClassAttention(nn.Module):
 
 
 class LinearAttention(nn.Module):
-    """Attention at a cost linear in the words (Katharopoulos et al. 2020), with the feature map elu + 1."""
+    """See `linear_attention`."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -147,15 +148,8 @@ class LinearAttention(nn.Module):
 
     def forward(self, x: Tensor, counts: Tensor) -> Tensor:
         """(…, M, width) to the same shape; nothing attends to words that do not count, (M,) bool."""
-        query, key, value = (
-            part(x).unflatten(-1, (HEADS, -1)) for part in (self.q, self.k, self.v)
-        )  # (…, M, heads, d)
+        query, key, value = (split_heads(part(x), HEADS) for part in (self.q, self.k, self.v))
         # Sums over hundreds of words leave the range of half precision.
         with torch.autocast(x.device.type, enabled=False):
-            query, key, value = F.elu(query.float()) + 1, F.elu(key.float()) + 1, value.float()
-            key = key * counts[:, None, None]
-            summed = torch.einsum("...mhd,...mhe->...hde", key, value)
-            weight = torch.einsum("...mhd,...hd->...mh", query, key.sum(dim=-3)) + 1e-6
-            attended = torch.einsum("...mhd,...hde->...mhe", query, summed) / weight[..., None]
-        # Contiguous first: ONNX lacks the view that flatten makes of a copy.
-        return attended.contiguous().flatten(-2).to(x.dtype)
+            attended = linear_attention(query.float(), key.float(), value.float(), counts[:, None].float())
+        return join_heads(attended).to(x.dtype)

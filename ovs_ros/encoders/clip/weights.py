@@ -70,35 +70,29 @@ def find_files(model: str, weights: str, cache: str = "") -> ModelFiles:
     open_clip = import_open_clip()
     tokenizer_name = architecture(model)["text_cfg"].get("hf_tokenizer_name", "")
     given, tags = Path(weights).expanduser(), open_clip.list_pretrained_tags_by_model(model)
-    settings = [open_clip.get_pretrained_cfg(model, tag) for tag in tags]
     missing: list[tuple[str, Sequence[str]]] = []
-    found: Path | None = None
-    trained: Mapping[str, Any]
+    found: Path | None
     if weights and given.exists():
         found, label = _in_folder(given) if given.is_dir() else given, given.name
-        trained = _read_settings(model, found, settings)
+        trained = _read_settings(model, found, [open_clip.get_pretrained_cfg(model, tag) for tag in tags])
     elif weights and (given.suffix in _SUFFIXES or len(given.parts) > 1):
         raise FileNotFoundError(f"expected the weights of {model} in {given}, but there is no such file")
-    else:
-        entry, label = open_clip.get_pretrained_cfg(model, weights), weights
-        if not entry:
-            raise ValueError(
-                f"expected weights to be a file, a folder or one of open_clip's tags of {model}"
-                f" ({', '.join(tags) or 'it has none'}), got {weights!r}"
-            )
-        trained = {"quick_gelu": False, **entry}
+    elif entry := open_clip.get_pretrained_cfg(model, weights):
+        label, trained = weights, {"quick_gelu": False, **entry}
         repository, names = hub_files(entry)
         found = _cached(repository, names, cache)
-        if found is None:
-            missing += [(repository, names[:1]), (repository, names[1:])]
+        missing += [] if found else [(repository, names[:1]), (repository, names[1:])]
+    else:
+        raise ValueError(
+            f"expected weights to be a file, a folder or one of open_clip's tags of {model}"
+            f" ({', '.join(tags) or 'it has none'}), got {weights!r}"
+        )
     tokenizer: Path | None = None
     if tokenizer_name:
-        if found is not None and (found.parent / TOKENIZER[0]).is_file():
-            tokenizer = found.parent
-        elif file := _cached(tokenizer_name, TOKENIZER[:1], cache):
-            tokenizer = file.parent
-        else:
-            missing.append((tokenizer_name, TOKENIZER))
+        beside = found.parent / TOKENIZER[0] if found else None
+        file = beside if beside and beside.is_file() else _cached(tokenizer_name, TOKENIZER[:1], cache)
+        tokenizer = file.parent if file else None
+        missing += [] if file else [(tokenizer_name, TOKENIZER)]
     if found is None or missing:
         raise FileNotFoundError(_say_missing(f"{model} ({label})", missing, cache))
     return ModelFiles(found, label, trained, tokenizer)
