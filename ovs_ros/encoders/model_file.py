@@ -14,7 +14,7 @@ from ovs_ros.vocabulary.category import MAX_PROMPT_LENGTH, checked_text
 Attention = Literal[
     "naclip", "maskclip", "sclip", "clearclip", "proxyclip", "scclip", "dinoiser", "radseg", "plain"
 ]
-"""How the last layer's patches see each other (see clip/attention.py; 'radseg': clip/radio.py)."""
+"""How the last layer's patches see each other (see clip/attention.py; 'radseg' is RADIO's alone)."""
 Precision = Literal["auto", "fp32", "fp16", "bf16"]
 
 MODEL_FILES = Path(__file__).parents[1] / "models" / "files"
