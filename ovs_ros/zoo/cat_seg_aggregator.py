@@ -51,7 +51,7 @@ class AggregatorSizes:
 
 
 class Guidance(NamedTuple):
-    """What an image tells the aggregation, whatever the words.
+    """What the aggregation takes from an image, the same for all words.
 
     Attributes:
         patches: (B, G, h, w).
@@ -110,11 +110,11 @@ class Aggregator(nn.Module):
         h, w, _ = patches.shape
         cost = torch.einsum("hwd,md->mhw", patches, words)
         x = self.conv1(cost[:, None]).permute(0, 2, 3, 1)  # (M, h, w, C)
-        seen = guidance.patches[0].permute(1, 2, 0)  # (h, w, G)
-        said = self.text_guidance_projection(words)  # (M, G)
+        image = guidance.patches[0].permute(1, 2, 0)  # (h, w, G)
+        text = self.text_guidance_projection(words)  # (M, G)
         present = (words != 0).any(dim=1)  # (M,)
         for layer in self.layers:
-            x = layer(x, seen, said, present)
+            x = layer(x, image, text, present)
         x = x.permute(0, 3, 1, 2)  # (M, C, h, w)
         x = self.decoder2(self.decoder1(x, guidance.skip2), guidance.skip4)
         return self.head(x)[:, 0]
@@ -128,8 +128,8 @@ class _Layer(nn.Module):
         self.swin_block = _SwinPair(sizes)
         self.attention = ClassAttention(sizes)
 
-    def forward(self, x: Tensor, seen: Tensor, said: Tensor, present: Tensor) -> Tensor:
-        return self.attention(self.swin_block(x, seen), said, present)
+    def forward(self, x: Tensor, image: Tensor, text: Tensor, present: Tensor) -> Tensor:
+        return self.attention(self.swin_block(x, image), text, present)
 
 
 class _SwinPair(nn.Module):
@@ -141,9 +141,9 @@ class _SwinPair(nn.Module):
         self.block_2 = SwinBlock(sizes, shifted=True)
         self.guidance_norm = nn.LayerNorm(sizes.guidance)
 
-    def forward(self, x: Tensor, seen: Tensor) -> Tensor:
-        seen = self.guidance_norm(seen)
-        return self.block_2(self.block_1(x, seen), seen)
+    def forward(self, x: Tensor, image: Tensor) -> Tensor:
+        image = self.guidance_norm(image)
+        return self.block_2(self.block_1(x, image), image)
 
 
 class SwinBlock(nn.Module):
@@ -162,9 +162,9 @@ class SwinBlock(nn.Module):
         self.norm2 = nn.LayerNorm(sizes.hidden)
         self.mlp = _Mlp(sizes.hidden)
 
-    def forward(self, x: Tensor, seen: Tensor) -> Tensor:
+    def forward(self, x: Tensor, image: Tensor) -> Tensor:
         """(M, h, w, C), guided by (h, w, G), to (M, h, w, C)."""
-        h, w = seen.shape[:2]
+        h, w = image.shape[:2]
         side = self.window
         height, width = h + -h % side, w + -w % side
         shift = side // 2 if self.shifted and min(h, w) > side else 0
@@ -185,7 +185,7 @@ class SwinBlock(nn.Module):
             regions = cut(regions, side, 0)[0, :, :, 0]  # (n, window**2)
             apart = regions[:, :, None] != regions[:, None, :]
             mask = torch.zeros_like(apart, dtype=y.dtype).masked_fill_(apart, _CROSS_REGION)
-        guide = cut(laid(seen[None]), side, 0)[0]  # (n, window**2, G)
+        guide = cut(laid(image[None]), side, 0)[0]  # (n, window**2, G)
         y = self.attn(cut(laid(y), side, 0), guide, mask)  # (M, n, window**2, C)
         y = join(y, height, width, side, 0)
         if shift:
@@ -241,13 +241,13 @@ class ClassAttention(nn.Module):
         self.padding_tokens = nn.Parameter(torch.zeros(1, 1, sizes.hidden))
         self.padding_guidance = nn.Parameter(torch.zeros(1, 1, sizes.guidance))
 
-    def forward(self, x: Tensor, said: Tensor, present: Tensor) -> Tensor:
+    def forward(self, x: Tensor, text: Tensor, present: Tensor) -> Tensor:
         """(M, h, w, C), guided by (M, G), to (M, h, w, C); `present` (M,) says which words there are."""
         m, h, w, channels = x.shape
         y = x.reshape(m, h * w, channels)
         shares = present.float() / max(m, self.words)  # (M,)
         padding = self.norm1(self.padding_tokens), self.padding_guidance[0]
-        y = y + self.attention(self.norm1(y), said[:, None], *padding, shares)
+        y = y + self.attention(self.norm1(y), text[:, None], *padding, shares)
         y = y + self.MLP(self.norm2(y))
         return x + y.reshape(x.shape)
 
@@ -265,9 +265,9 @@ class _LinearAttention(nn.Module):
         self.k = nn.Linear(sizes.hidden + sizes.guidance, sizes.hidden)
         self.v = nn.Linear(sizes.hidden, sizes.hidden)
 
-    def forward(self, x: Tensor, said: Tensor, token: Tensor, guide: Tensor, shares: Tensor) -> Tensor:
+    def forward(self, x: Tensor, text: Tensor, token: Tensor, guide: Tensor, shares: Tensor) -> Tensor:
         """(M, p, C) with guidance (M, 1, G) and shares (M,), and a token (1, 1, C) with its own (1, G)."""
-        q, k = _positive(guided_linear(self.q, x, said)), _positive(guided_linear(self.k, x, said))
+        q, k = _positive(guided_linear(self.q, x, text)), _positive(guided_linear(self.k, x, text))
         q, k, v = (t.unflatten(2, (self.heads, -1)) for t in (q, k, self.v(x)))  # (M, p, heads, d)
         rest = 1 - shares.sum()
         key = _positive(guided_linear(self.k, token, guide)).reshape(self.heads, -1) * rest  # (heads, d)

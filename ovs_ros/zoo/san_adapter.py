@@ -130,7 +130,7 @@ class _Fusion(nn.Module):
 
 
 class _MaskDecoder(nn.Module):
-    """Masks and biases: products of what queries ask and what places hold."""
+    """Masks and biases: products of embeddings of queries and of places."""
 
     def __init__(self, config: AdapterConfig, clip_heads: int) -> None:
         super().__init__()
@@ -143,10 +143,10 @@ class _MaskDecoder(nn.Module):
 
     def forward(self, queries: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
         """Queries (B, Q, width) and places (B, width, h, w)."""
-        asked = self.query_mlp(queries)  # (B, Q, E)
-        masks = torch.einsum("bqe,behw->bqhw", asked, self.pix_mlp(places))
-        held = self.attn_mlp(places).unflatten(1, (-1, asked.shape[2]))  # (B, H, E, h, w)
-        biases = torch.einsum("bqe,bnehw->bnqhw", asked, held)
+        query = self.query_mlp(queries)  # (B, Q, E)
+        masks = torch.einsum("bqe,behw->bqhw", query, self.pix_mlp(places))
+        keys = self.attn_mlp(places).unflatten(1, (-1, query.shape[2]))  # (B, H, E, h, w)
+        biases = torch.einsum("bqe,bnehw->bnqhw", query, keys)
         return masks, biases * self.bias_scaling.weight[0, 0] + self.bias_scaling.bias
 
 

@@ -79,7 +79,7 @@ class SedDecoder(nn.Module):
 
 
 class Stage(nn.Module):
-    """One step of the decoder: look around, let words compete, double the grid, add what the image knows.
+    """One step of the decoder: neighbours, then words, are mixed; the grid is doubled; guidance is added.
 
     Args:
         width: channels of the input.
@@ -100,7 +100,7 @@ class Stage(nn.Module):
 
 
 class ConvNextBlock(nn.Module):
-    """ConvNeXt's block (Liu et al. 2022) with a 9 x 9 kernel: each word's map looks around."""
+    """ConvNeXt's block (Liu et al. 2022) with a 9 x 9 kernel, over each word's map."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

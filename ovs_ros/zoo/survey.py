@@ -73,7 +73,7 @@ def count_cost(file: ModelFile, *, height: int, width: int, words: int) -> Cost:
     windows = lay_windows(grid.rows, grid.columns, window, max(1, stride))
     size = grid.rows * grid.patch, grid.columns * grid.patch
     counter = FlopCounterMode(display=False)
-    with _pretending():
+    with _fake_tensors():
         model.to_empty(device="cpu")
         batch = crops(torch.empty(1, 3, *size), windows, model.stride)
         with counter:
@@ -111,10 +111,10 @@ def random_encoder(file: ModelFile) -> TorchImageEncoder:
 
 
 @contextmanager
-def _pretending() -> Iterator[None]:
-    """Tensors that pretend to lie on the CPU, and attention in operations that the counter knows.
+def _fake_tensors() -> Iterator[None]:
+    """Fake tensors on the CPU, and attention in operations that the counter counts.
 
-    The device 'meta' would do but for autocast, which does not know it.
+    The device 'meta' does not work, because autocast lacks it.
     """
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)

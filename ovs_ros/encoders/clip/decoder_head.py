@@ -14,7 +14,7 @@ from ovs_ros.runtime.torch_device import computing, is_out_of_memory
 
 
 class Device(Protocol):
-    """What a decoder asks of the image encoder that runs its model; see `TorchImageEncoder`."""
+    """What decoding needs of the image encoder that runs the model; see `TorchImageEncoder`."""
 
     model: DenseModel
     footprint: Any
@@ -26,7 +26,7 @@ class Device(Protocol):
         """A tensor of the device as an array."""
 
     def fall_back(self, windows: int) -> bool:
-        """Need less memory from now on; False: there is nothing left to give up."""
+        """Use less memory from now on; False: that is not possible."""
 
 
 def torch_decoder_head(

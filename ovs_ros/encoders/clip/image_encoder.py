@@ -35,7 +35,7 @@ from ovs_ros.runtime.torch_timing import time_call
 T = TypeVar("T")
 LOG = logging.getLogger(__name__)
 FEWEST_PATCHES = 64
-"""Below this many patches a picture says too little: rather than that, the CPU."""
+"""With fewer patches an image is too coarse; the CPU takes over instead."""
 _SHAPES = 4
 """For how many shapes of images buffers and CUDA graphs are kept."""
 _PROBE = 8
@@ -216,7 +216,7 @@ class TorchImageEncoder:
                 shape.pixels.copy_(shape.canvas, non_blocking=True)
 
     def wait(self) -> None:
-        """Wait until the device has done what it was told."""
+        """Wait until the device has finished."""
         if self.stream is not None:
             self.stream.synchronize()
 

@@ -17,8 +17,8 @@ def import_open_clip() -> ModuleType:
     """The module `open_clip`.
 
     PyPI's torchvision is built for CUDA, and beside a torch for the CPU its compiled library does not load;
-    then torchvision does not even import, for want of two operators of object detection that open_clip never
-    calls. They are declared here, without a body, where torchvision misses them.
+    then importing torchvision fails, because two operators of object detection are missing, which open_clip
+    never calls. They are declared here, without a body.
 
     Raises:
         ModuleNotFoundError: open_clip or torch is not installed.

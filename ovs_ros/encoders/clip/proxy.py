@@ -23,7 +23,7 @@ _LAYER = 384
 class Proxy(Protocol):
     """An encoder that runs outside of torch, on the CPU.
 
-    A model that asks it copies the image to the CPU and waits, so that no CUDA graph can hold it.
+    A model with a proxy copies the image to the CPU and waits, so that no CUDA graph can hold it.
     """
 
     name: str
