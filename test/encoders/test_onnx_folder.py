@@ -320,7 +320,7 @@ class TestDamage:
     @pytest.mark.parametrize(
         ("name", "value"),
         [
-            ("format", 2), ("dim", "32"), ("dim", 0), ("rows", True), ("logit_scale", -1.0),
+            ("format", 1), ("dim", "32"), ("dim", 0), ("rows", True), ("logit_scale", -1.0),
             ("mean", [0.5, 0.5]), ("templates", []), ("templates", ["no place"]), ("templates", "a {}"),
             ("precisions", ["fp16"]), ("precisions", ["fp32", "fp8"]), ("buckets", [8]), ("cleaning", "none"),
             ("digests", []), ("extra", 1), ("keeps_prompts", 0),
