@@ -55,8 +55,8 @@ def adapt(
         int | None,
         typer.Option(
             min=0,
-            help="How many prompt templates a category gets at most; 0: no choice. Default: 8, and 0 for the "
-            "embedded model, which was trained with its own.",
+            help="How many prompt templates a category gets at most; 0: keep the model's. Default: 8, and 0 "
+            "for the embedded model, which was trained with its own.",
         ),
     ] = None,
     precision: Annotated[

@@ -39,7 +39,7 @@ def bench(
         int, typer.Option(min=20, help="Frames timed for each size; medians are reported.")
     ] = 60,
     exhaustive: Annotated[
-        bool, typer.Option("--exhaustive", help="Decide among all words in every frame: no selection.")
+        bool, typer.Option("--exhaustive", help="Switch selection off: decide every frame among all words.")
     ] = False,
     batch: Annotated[
         int,
@@ -180,7 +180,7 @@ def print_times(results: dict[str, Any], device: str) -> None:
     rows = [
         ["frame", *(f"{whole:.1f}" for whole in frame_ms.values())],
         ["95th percentile", *(f"{results['p95_ms'][size]:.1f}" for size in frame_ms)],
-        ["in encoders", *(f"{whole / encoder_ms:.2f}" for whole in frame_ms.values())],
+        ["frame / encoder", *(f"{whole / encoder_ms:.2f}" for whole in frame_ms.values())],
     ]
     # Frames that are decided on a GPU have other stages than those whose vocabulary is too large for that.
     for stage in dict.fromkeys(stage for stages in stages_ms.values() for stage in stages):

@@ -49,33 +49,33 @@ def evaluate(
     labels: Annotated[
         str,
         typer.Option(
-            help="'label': DIR/label with classes.txt, lines from 0. 'fine': DIR/fine with fine_names.txt, "
-            "lines from 1; 0 and the name 'unknown' are left out. 'color': DIR/color, painted as colors.txt "
-            "(R G B name a line) says; other colours are left out."
+            help="'label': DIR/label, line numbers of classes.txt from 0. 'fine': DIR/fine, line numbers of "
+            "fine_names.txt from 1; 0 and the name 'unknown' are ignored. 'color': DIR/color, in the colours "
+            "of colors.txt (R G B name, one a line); other colours are ignored."
         ),
     ] = "label",
     distractors: Annotated[
-        Path | None, typer.Option(help="More names for the vocabulary, one a line, that no label has.")
+        Path | None, typer.Option(help="File with more names for the vocabulary, one a line.")
     ] = None,
     split_words: Annotated[
         Path | None,
         typer.Option(
-            help="Names, one a line, held out of training: their mIoU is given apart, and they count as "
-            "unseen in validation."
+            help="File with names, one a line, that were held out of training: their mIoU is reported "
+            "separately, and they count as unseen in validation."
         ),
     ] = None,
     images: Annotated[
         int | None, typer.Option(min=1, help="At most this many images, at even distances in the set.")
     ] = None,
     compare: Annotated[
-        bool, typer.Option("--compare-exhaustive", help="Decide each image among all words too, in turn.")
+        bool, typer.Option("--compare-exhaustive", help="Also segment each image without selection.")
     ] = False,
     conformal: Annotated[
         float | None,
         typer.Option(
             metavar="ALPHA",
-            help="Also form prediction sets: of 1 - ALPHA of the images, 1 - ALPHA of the positions get one "
-            "with their true name. They are fitted to half of the images.",
+            help="Also form prediction sets: in a share 1 - ALPHA of the images, a share 1 - ALPHA of the "
+            "positions gets a set with the true name. Half of the images serve to fit them.",
         ),
     ] = None,
     models: ModelsOption = None,
@@ -90,7 +90,7 @@ def evaluate(
     """Measure mean intersection over union (mIoU), pixel accuracy, selection, calibration, time and memory.
 
     The class names are the vocabulary, each pixel gets one of them, and the mean is over the classes that
-    occur in the labels. Labels are line numbers of the class file from 0; 255 is left out.
+    occur in the labels. Labels are line numbers of the class file from 0; 255 is ignored.
     """
     dataset = load_labelled_set(folder, labels, classes)
     names = dataset.names

@@ -58,9 +58,9 @@ def flicker(
 ) -> None:
     """Measure flicker: the share of pixels whose name changes between frames that see the same point.
 
-    Which pixels of the frame before show the same points is known by depth and poses, and checked by depth.
-    'other than unfiltered' is the share of pixels that the filter gives another name: what freezes names has
-    little flicker, and much of that.
+    Depth and poses tell which pixels of two frames show the same point. 'other than unfiltered' is the share
+    of pixels to which the filter gives another name: a filter that freezes names has little flicker, and a
+    high share.
     """
     recording = RgbdFolder(folder)
     names = recording.names[:frames]

@@ -51,7 +51,7 @@ def segment(
     vocabulary: VocabularyOption = None,
     alpha: Annotated[float, typer.Option(min=0, max=1, help="How much colours cover the image.")] = 0.5,
     temporal_filter: Annotated[
-        str, typer.Option(help="'flow': the images are frames of one stream, filter their names; or 'off'.")
+        str, typer.Option(help="'flow': filter the names over the frames of one stream; or 'off'.")
     ] = NodeOptions.temporal_filter,
     temporal_filter_time: Annotated[
         float, typer.Option(help=declared(NodeOptions)["temporal_filter_time"].text)
@@ -88,13 +88,13 @@ def segment(
             f"expected another folder for the results than that of the images, got {output}; the "
             "next run would take the results for images"
         )
+    skipped = Skipped()
+    images, own_rate = _open_source(source, skipped)
     segmenter = load_segmenter(load, options)
     for finding in lint(asked, reads=segmenter.model.text_encoder.reads):
         say(f"Note: {finding.message}")
     embedded = embed_words(segmenter, asked)
     output.mkdir(parents=True, exist_ok=True)
-    skipped = Skipped()
-    images, own_rate = _open_source(source, skipped)
     reports: list[dict[str, object]] = []
     written = time()
     pixels = np.zeros(65536)

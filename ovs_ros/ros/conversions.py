@@ -1,6 +1,6 @@
 """From messages to arrays: images, depth, calibration and poses.
 
-To the bit what cv_bridge gives for the same encodings of 8 bits: its checks and OpenCV's colour codes.
+For encodings of 8 bits the results equal cv_bridge's to the bit.
 """
 
 import math
@@ -15,8 +15,8 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from ovs_ros.geometry.points import Intrinsics
 
 # encoding of 8 bits -> (channels, OpenCV's way to RGB; None: already RGB). OpenCV's Bayer codes name the
-# second row's pixels, so they differ from the encodings' letters. What only says how many channels it has is
-# taken in OpenCV's order, blue first.
+# second row's pixels, so they differ from the encodings' letters. 8UC3 and 8UC4 do not name an order: as in
+# OpenCV, blue is first.
 _EIGHT_BIT: dict[str, tuple[int, int | None]] = {
     "rgb8": (3, None),
     "bgr8": (3, cv2.COLOR_BGR2RGB),
@@ -35,9 +35,9 @@ _EIGHT_BIT: dict[str, tuple[int, int | None]] = {
     "yuv422_yuy2": (2, cv2.COLOR_YUV2RGB_YUY2),
     "yuyv": (2, cv2.COLOR_YUV2RGB_YUY2),
 }
-# encoding of 16 bits -> the encoding that it becomes with 8. 16UC1 is depth (REP 118).
+# encoding of 16 bits -> the same with 8. 16UC1 is depth (REP 118).
 _SIXTEEN_BIT = {name.replace("8", "16"): name for name in _EIGHT_BIT if "8" in name and name != "8UC1"}
-# A plane of Y, then one of U and V by turns -> (rows of bytes for two rows of pixels, OpenCV's way to RGB).
+# A plane of Y, then one of U and V in turn -> (rows of bytes for two rows of pixels, OpenCV's way to RGB).
 _TWO_PLANES: dict[str, tuple[int, int | None]] = {
     "nv12": (3, cv2.COLOR_YUV2RGB_NV12),
     "nv21": (3, cv2.COLOR_YUV2RGB_NV21),
@@ -63,10 +63,10 @@ class ConversionError(ValueError):
 
 
 class BitDepth:
-    """How many bits one camera's pixels of 16 bits use: sensors give 10, 12 or 14 and leave the upper ones 0.
+    """How many bits a camera uses of pixels of 16 bits: sensors give 10, 12 or 14 and leave the upper ones 0.
 
     Attributes:
-        bits: 8, 10, 12, 14 or 16: what the highest value so far takes. It never falls, or the brightness
+        bits: 8, 10, 12, 14 or 16, from the highest value so far. It never falls: otherwise the brightness
             would change with each dark frame.
     """
 
@@ -87,8 +87,8 @@ def image_to_rgb(message: Image, depth: BitDepth | None = None) -> NDArray[np.ui
 
     Args:
         message: the image.
-        depth: what the camera's earlier images tell about its pixels of 16 bits; it is brought up to date.
-            By default each image tells for itself.
+        depth: the bits that the camera's earlier images used; it is updated. By default, each image is taken
+            alone.
 
     Raises:
         ConversionError: an unknown encoding, depth, or step and data that do not fit size and encoding.
@@ -182,8 +182,8 @@ def depth_to_metres(message: Image) -> NDArray[np.float32]:
 def intrinsics_from(message: CameraInfo) -> Intrinsics:
     """The rectified camera of a calibration: its projection matrix P, or K where P is not filled in.
 
-    Matrices, width and height are the full sensor's; a region of interest cuts the image out of it, and
-    binning makes that smaller (REP 104), as image_geometry reads it.
+    Matrices, width and height belong to the full sensor. The image is its region of interest, reduced by
+    binning (REP 104, as in image_geometry).
 
     Raises:
         ConversionError: an uncalibrated camera (all zeros), or values that are not finite.
@@ -202,7 +202,7 @@ def intrinsics_from(message: CameraInfo) -> Intrinsics:
             (roi.height or message.height) // down,
         )
     except ValueError as error:
-        raise ConversionError(f"the camera_info is of no use: {error}") from error
+        raise ConversionError(f"the camera_info cannot be used: {error}") from error
 
 
 def pose_to_matrix(message: PoseStamped) -> NDArray[np.float64]:

@@ -24,7 +24,7 @@ MISSING_S = 2.0
 OLD_MS, AHEAD_MS = 2000.0, 100.0
 """Milliseconds by which stamps may lie behind and ahead of the node's clock."""
 CLOCK_WARNING_S = 60.0
-"""How often the log repeats what is wrong with the clock: a recording without one plays on all the same."""
+"""How often the log repeats a warning about the clock: a recording without one goes on."""
 _NO_CLOCK = (
     "use_sim_time is true, but no time comes from /clock: start the simulation, play the recording with "
     "'ros2 bag play --clock', or set use_sim_time to false"
@@ -44,7 +44,7 @@ class Condition:
         missing: what frames lack beside the image, though it is wanted, one sentence each.
         clock_missing: time comes from /clock, and nothing has come.
         failure: why the last transition failed, or empty.
-        fallbacks: what the model does with less since memory was full, one line for each step.
+        fallbacks: the memory fallbacks of the model, one line for each step.
     """
 
     state: str
@@ -142,7 +142,7 @@ def judge(condition: Condition, summary: Summary, now: float) -> tuple[bytes, st
     if condition.missing:
         return warn, "; ".join(condition.missing), "missing"
     age = summary.age_ms[0]
-    # A frame waits for the one before it, and then is segmented.
+    # Without delay, a frame is as old as two frames' time: it waits for the one before it.
     if age - 2 * summary.frame_ms[0] > OLD_MS or age < -AHEAD_MS:
         where = f"{age / 1e3:.1f} s behind" if age > 0 else f"{-age / 1e3:.1f} s ahead of"
         text = (

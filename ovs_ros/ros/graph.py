@@ -6,12 +6,12 @@ from rclpy.subscription import Subscription
 
 
 def obstacle(node: Node, subscription: Subscription, name: str) -> str:
-    """What keeps a subscription from all messages, and what to do; empty if the graph shows no reason.
+    """Why a subscription gets no messages, and what to do; empty if the graph shows no reason.
 
     Args:
         node: the subscription's.
         subscription: with the topic's resolved name, its type and its QoS.
-        name: the topic's name in the node's code, for `remap`.
+        name: the topic's name before remapping.
     """
     topic = subscription.topic_name
     publishers = node.get_publishers_info_by_topic(topic)

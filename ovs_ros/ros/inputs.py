@@ -1,4 +1,4 @@
-"""Where callbacks leave messages for the worker: each image with its own depth, pose and calibration."""
+"""Messages on their way to the worker: each image with its own depth, pose and calibration."""
 
 import math
 import threading
@@ -25,10 +25,10 @@ def nanoseconds(header: Header) -> int:
 
 @dataclass(eq=False)
 class Frame:
-    """An image and what belongs to it by its stamp, or None where that has not come.
+    """An image and the messages that belong to it by their stamps; None where they have not come.
 
     Attributes:
-        camera_info: the one of the image's stamp, or else the newest.
+        camera_info: the one with the image's stamp, otherwise the newest.
         depth, pose: the nearest within the slop.
         arrived: when the image came, monotonic seconds.
     """
@@ -47,7 +47,7 @@ class Frame:
 
 @dataclass(frozen=True)
 class Missing:
-    """What frames that were processed lately lack, though it is wanted.
+    """A topic that the latest frames needed and did not get.
 
     Attributes:
         name: 'depth', 'pose' or 'camera_info'.
@@ -55,8 +55,8 @@ class Missing:
         silence: seconds since a message of it came; None if none ever came.
         offset: the stamp of the nearest message minus the stamp of the last such frame, in seconds; None if
             there is none.
-        late: how many seconds after a frame's image its message came, too late for it; None if that was not
-            seen lately.
+        late: how many seconds after the image its message came, too late; None if that did not happen
+            lately.
     """
 
     name: str
@@ -67,7 +67,7 @@ class Missing:
 
 
 class _Topic:
-    """What one topic beside the images has brought."""
+    """The messages of one topic other than the image, and how well they fit the images."""
 
     def __init__(self, kept: int) -> None:
         self.recent: deque[Any] = deque(maxlen=kept)
@@ -81,10 +81,10 @@ class _Topic:
 
 
 class Inputs:
-    """The newest frame wins: an image takes the place of one that waits.
+    """The newest image waits for the worker; it replaces an older one that still waits.
 
-    The frame that waits and the one at work take depth, pose and calibration as they come, so that nothing
-    that comes later pushes them out. Any thread may call any method; only `take` and `wait_for` wait.
+    The waiting frame and the one at work take depth, pose and calibration as they come, so that later
+    messages do not push them out. Any thread may call any method; only `take` and `wait_for` wait.
 
     Args:
         slop: how many seconds the stamps of an image and of its depth, pose or calibration may differ.
@@ -100,7 +100,7 @@ class Inputs:
         self._closed = False
 
     def put_image(self, image: Image | CompressedImage) -> bool:
-        """Leave an image. Returns whether it took the place of one that nobody had taken."""
+        """Put an image in. Returns whether it replaced one that nobody had taken."""
         frame = Frame(image)
         with self._changed:
             for name, topic in self._topics.items():
@@ -111,7 +111,7 @@ class Inputs:
         return replaced
 
     def put(self, name: str, message: Image | PoseStamped | CameraInfo) -> None:
-        """Leave a message of the topic `name`: 'depth', 'pose' or 'camera_info'."""
+        """Put a message of the topic `name` in: 'depth', 'pose' or 'camera_info'."""
         now = monotonic()
         stamp = nanoseconds(message.header)
         with self._changed:
@@ -141,7 +141,7 @@ class Inputs:
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Let everyone who waits return, now and from now on. A frame that nobody took is dropped."""
+        """End all waiting, now and later. A frame that nobody took is dropped."""
         with self._changed:
             self._closed = True
             self._waiting = None
@@ -163,8 +163,8 @@ class Inputs:
     def wait_for(self, frame: Frame, name: str, timeout: float = WAIT_S) -> Any:
         """The message of the topic `name` that belongs to the frame at work, or None.
 
-        Waits while the topic has not come past the frame's stamp, `timeout` seconds at most. Where frames do
-        not get this message at all, a newer frame ends the waiting.
+        Waits until the topic's stamps are past the frame's, `timeout` seconds at most. If frames did not get
+        this message lately, a newer frame ends the waiting.
         """
         asked = monotonic()
         with self._changed:
@@ -191,7 +191,7 @@ class Inputs:
             return None
 
     def missing(self, recent_s: float = 5.0) -> list[Missing]:
-        """What frames of the last `recent_s` seconds lacked."""
+        """The topics that frames of the last `recent_s` seconds lacked."""
         now = monotonic()
         with self._changed:
             return [

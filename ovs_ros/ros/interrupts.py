@@ -1,4 +1,4 @@
-"""Ends the process on SIGINT or SIGTERM at any moment of its life: promptly, and without a traceback.
+"""End the process on SIGINT or SIGTERM at any moment, promptly and without a traceback.
 
 Python's own KeyboardInterrupt can be raised anywhere, is swallowed in destructors and C callbacks, and leaves
 a traceback while modules load. Here a thread waits for the signals instead.

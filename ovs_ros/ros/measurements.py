@@ -1,4 +1,4 @@
-"""What was measured with a frame: depth, calibration and pose, as arrays."""
+"""Depth, calibration and pose of a frame, as arrays."""
 
 from functools import cached_property
 from typing import Any
@@ -20,7 +20,7 @@ class Measurements:
         frame: the one at work.
         size: of its image, (H, W).
         inputs: waits for depth and poses that come after their image.
-        throttle: takes warnings about what is used nevertheless.
+        throttle: takes warnings about messages that are used although something is wrong.
     """
 
     def __init__(self, frame: Frame, size: tuple[int, int], inputs: Inputs, throttle: Throttle) -> None:
@@ -38,7 +38,7 @@ class Measurements:
         """The camera's calibration.
 
         Raises:
-            ConversionError: there is none, it is of no use, or it is for images of another size.
+            ConversionError: there is none, it cannot be used, or it is for images of another size.
         """
         info = self._inputs.wait_for(self._frame, "camera_info", 0.0)
         if info is None:
@@ -77,10 +77,10 @@ class Measurements:
         return metres
 
     def sight(self) -> tuple[Sight, str]:
-        """What the camera measured and from where, and the name of the frame that the pose is told in.
+        """Depth, camera and pose together, and the name of the frame of the pose.
 
         Raises:
-            ConversionError: depth, calibration or pose are missing or of no use.
+            ConversionError: depth, calibration or pose are missing or cannot be used.
         """
         intrinsics, metres, pose = self.intrinsics, self.metres, self._required("pose")
         return Sight(intrinsics, metres, pose_to_matrix(pose)), pose.header.frame_id

@@ -1,4 +1,4 @@
-"""The node: a camera's images in, named pixels out.
+"""The node: it segments the images of a camera.
 
 ros2 run ovs_ros ovs_node, or python -m ovs_ros.ros.node
 """
@@ -63,7 +63,7 @@ Transition = Callable[["OvsNode", LifecycleState], TransitionCallbackReturn]
 
 
 def _logged(transition: Transition) -> Transition:
-    """Report what a transition raises and let it fail: rclpy swallows exceptions there without a word."""
+    """Report what a transition raises, and let it fail: rclpy hides these exceptions."""
 
     @wraps(transition)
     def guarded(self: "OvsNode", state: LifecycleState) -> TransitionCallbackReturn:
@@ -91,7 +91,7 @@ class OvsNode(LifecycleNode):
         failure: why the last transition failed; empty if it did not.
         has_given_up: a transition failed, and `exit_on_failure` is set.
         statistics: of the frames since the start.
-        warn: takes each warning that is not held back; by default the node's log.
+        warn: called with each warning; by default the node's log.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class OvsNode(LifecycleNode):
         self._vocabulary_services = VocabularyServices(self, lambda: self._words, self._wake)
         self._config = Parameters(self)
         self._config.on_change = self._wake
-        # rclpy ignores parameters that nobody declares, and so a misspelt one would go unnoticed.
+        # rclpy ignores parameters that nobody declares: a misspelt one would go unnoticed.
         for message in self._config.misspelt(list(self._parameter_overrides)):
             self.get_logger().error(message)
         self._diagnostics = Diagnostics(self, self.statistics, self._condition, self._throttle)
@@ -176,12 +176,12 @@ class OvsNode(LifecycleNode):
     @_logged
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Start the worker and subscribe."""
-        # The publishers first, or what the worker publishes at once would go nowhere.
+        # Activate the publishers first: until then, what the worker publishes is lost.
         result = super().on_activate(state)
         try:
             self._start()
         except Exception:
-            # Or the worker would go on, and another one would join it at the next try.
+            # Otherwise the worker would go on, and the next activation would start a second one.
             self._stop()
             super().on_deactivate(state)
             raise
@@ -205,7 +205,7 @@ class OvsNode(LifecycleNode):
         self._worker.start()
         inputs.wake()
         self._since = monotonic()
-        # One by one: of those that are open already `_stop` has to know when the next one fails.
+        # One by one: when one fails, `_stop` has to know those that are open.
         self._open_inputs["image"] = self._subscribe_images()
         for kind, name in ((Image, "depth"), (PoseStamped, "pose"), (CameraInfo, "camera_info")):
             self._open_inputs[name] = self._subscribe(kind, name, partial(inputs.put, name), KEPT[name])
@@ -221,25 +221,25 @@ class OvsNode(LifecycleNode):
 
     @_logged
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Unsubscribe, and let the worker finish its frame."""
+        """Unsubscribe, and wait for the frame at work."""
         self._stop()
         return super().on_deactivate(state)
 
     @_logged
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Let go of the model. Ids stay taken."""
+        """Release the model. Ids stay taken."""
         self._release()
         return super().on_cleanup(state)
 
     @_logged
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Stop and let go of everything."""
+        """Stop, and release the model."""
         self._stop()
         self._release()
         return super().on_shutdown(state)
 
     def destroy_node(self) -> None:
-        """End the worker and the services' thread before the node goes."""
+        """End the worker and the services' thread, then destroy the node."""
         self._stop()
         self._release()
         self._vocabulary_services.close()
@@ -270,7 +270,7 @@ class OvsNode(LifecycleNode):
 
     def _subscribe_images(self) -> Subscription:
         kind, topic = self._image_topic
-        # Only the middleware can tell what was lost on the way from what came while this process was busy.
+        # Only the middleware knows which images were lost on the way.
         events = SubscriptionEventCallbacks(message_lost=self._on_lost)
         try:
             return self._subscribe(kind, topic, self._on_image, event_callbacks=events)
@@ -289,7 +289,7 @@ class OvsNode(LifecycleNode):
     def _subscribe_to_latched(self) -> None:
         """Subscribe also to a calibration that was published once, before this node started.
 
-        Only if there is such a publisher: all others would warn of a subscription that they do not match.
+        Only if there is such a publisher: others would warn of an incompatible subscription.
         """
         inputs, usual = self._inputs, self._open_inputs.get("camera_info")
         if inputs is None or usual is None or "latched camera_info" in self._open_inputs:
@@ -320,13 +320,13 @@ class OvsNode(LifecycleNode):
             self.statistics.dropped("replaced by a newer one")
 
     def _wake(self) -> None:
-        """Let the worker announce a change even if no frame comes."""
+        """Let the worker announce a change although no frame comes."""
         inputs = self._inputs
         if inputs is not None:
             inputs.wake()
 
     def _missing(self) -> tuple[str, ...]:
-        """What is wanted for points or the temporal filter and does not come, and why."""
+        """What points or the temporal filter need and do not get, and why."""
         inputs = self._inputs
         if inputs is None:
             return ()
@@ -376,7 +376,7 @@ def main() -> None:
 
     def interrupt() -> None:
         interrupted.set()
-        executor.create_task(lambda: None)  # Or the executor would wait for a message.
+        executor.create_task(lambda: None)  # Otherwise the executor waits for a message.
 
     interrupts.then(interrupt)
     try:
@@ -393,7 +393,7 @@ def main() -> None:
 
 
 def _find_log_folder() -> None:
-    """Give ROS a temporary folder for its logs where it has none: rclpy.init fails without one."""
+    """Give ROS a temporary folder for its logs if it has none: rclpy.init fails without one."""
     if not any(os.environ.get(name) for name in ("ROS_LOG_DIR", "ROS_HOME")):
         home = os.path.expanduser("~")
         if not os.access(home, os.W_OK):

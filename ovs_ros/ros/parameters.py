@@ -24,11 +24,11 @@ class Settings(NamedTuple):
 
 
 class Parameters:
-    """Declares the parameters, and keeps `settings` as they are.
+    """Declares the parameters, and keeps their values.
 
     Attributes:
-        settings: replaced as a whole when parameters change: who reads it once sees no mixture.
-        on_change: set it to be told; called without arguments after each change.
+        settings: replaced as a whole when parameters change, so that a reader sees no mixture.
+        on_change: called after each change.
 
     Raises:
         rclpy.exceptions.InvalidParameterValueException: a value from outside has another type or is out of
@@ -45,7 +45,7 @@ class Parameters:
             node.declare_parameter(name, option.default, descriptor(option))
 
     def misspelt(self, given: Sequence[str]) -> list[str]:
-        """What to say about names that were given from outside and that no parameter has."""
+        """One message for each given name that no parameter has."""
         messages = []
         for name in given:
             if name in self._options or name.startswith(_NOT_OURS):
@@ -74,7 +74,7 @@ def _changed(group: _Group, values: Mapping[str, Any]) -> _Group:
 
 
 def descriptor(option: Option) -> ParameterDescriptor:
-    """What ROS is told of an option.
+    """The descriptor of an option.
 
     Types are checked by `Option.checked` and not by rclpy, which refuses whole numbers for fractions.
     """

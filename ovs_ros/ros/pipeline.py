@@ -1,4 +1,4 @@
-"""The way of one frame through the node, on the worker's thread."""
+"""The way of a frame through the node, on the worker's thread."""
 
 import traceback
 from collections.abc import Callable
@@ -63,7 +63,7 @@ class Pipeline:
         self._bit_depth = BitDepth()
 
     def process(self, frame: Frame | None) -> None:
-        """Segment and publish one frame; without one only announce what has changed."""
+        """Segment and publish a frame. Without one, only announce a change of the words."""
         settings = self._settings()
         words = self._words.current
         self._announce(words.vocabulary, settings.segmenter.threshold)
@@ -86,8 +86,7 @@ class Pipeline:
         measurements = Measurements(frame, (image.shape[0], image.shape[1]), self._inputs, self._throttle)
         result = self._temporal_filter.apply(message.header, image, measurements, result, settings.node)
         segmented = perf_counter()
-        self._outputs.labels(message.header, result)
-        self._outputs.pictures(message.header, image, result)
+        self._outputs.images(message.header, image, result)
         stages = {
             "convert": (converted - started) * 1e3,
             **result.stages_ms,
@@ -97,7 +96,7 @@ class Pipeline:
         now = self._node.get_clock().now().nanoseconds
         self._statistics.published((now - frame.stamp) / 1e6, stages)
         wanted = settings.node.points
-        if wanted == "always" or (wanted == "auto" and self._outputs.points_wanted):
+        if wanted == "always" or (wanted == "auto" and self._outputs.wanted("points")):
             self._points(message.header, image, measurements, result)
 
     def failed(self, error: Exception) -> None:

@@ -1,4 +1,4 @@
-"""The services that show and change the vocabulary while frames go on."""
+"""The services that show and change the vocabulary while the node runs."""
 
 import math
 import traceback
@@ -14,7 +14,7 @@ from std_srvs.srv import Trigger
 
 from ovs_ros.ros.words import NOT_CONFIGURED, PROMPT_SEPARATOR, Words, remarks
 from ovs_ros.srv import GetVocabulary, SetVocabulary
-from ovs_ros.vocabulary.vocabulary import VocabularyError
+from ovs_ros.vocabulary.vocabulary import Vocabulary, VocabularyError
 from ovs_ros.vocabulary.word_embeddings import WordEmbeddings
 
 Result = TypeVar("Result")
@@ -23,13 +23,12 @@ Result = TypeVar("Result")
 class VocabularyServices:
     """`~/set_vocabulary`, `~/get_vocabulary` and `~/reset_vocabulary`, for as long as the node lives.
 
-    Words are embedded on a thread of their own, so that the executor goes on taking images in. The services
-    are there before the words are, and outlive them: rclpy's executor would die of an answer that is due on a
-    service which is gone.
+    Words are embedded on another thread, so that the executor goes on with images. The services exist also
+    while there are no words: rclpy's executor fails if it answers on a service that was destroyed.
 
     Args:
         node: whose services they are.
-        words: gives what they show and change; None while the node is not configured.
+        words: called for the words; None while the node is not configured.
         changed: called after each change.
     """
 
@@ -38,7 +37,7 @@ class VocabularyServices:
         self._words = words
         self._changed = changed
         self._thread = ThreadPoolExecutor(1, "vocabulary")
-        # A service that waits keeps its group busy, and the default group is the subscriptions' too.
+        # A service that waits blocks its group, and the subscriptions are in the default group.
         group = ReentrantCallbackGroup()
         for kind, name, callback in (
             (SetVocabulary, "set_vocabulary", self._set),
@@ -48,7 +47,7 @@ class VocabularyServices:
             node.create_service(kind, f"~/{name}", callback, callback_group=group)
 
     def close(self) -> None:
-        """Wait for the change at work, and leave those that still wait undone."""
+        """Wait for the change at work, and cancel those that wait."""
         self._thread.shutdown(cancel_futures=True)
 
     async def _set(
@@ -58,12 +57,7 @@ class VocabularyServices:
             return words.change(request.mode, request.names, request.prompts, request.thresholds)
 
         response.success, response.message = await self._off_thread(lambda: self._answer(change))
-        words = self._words()
-        if words is not None:
-            vocabulary = words.current.vocabulary
-            response.version = vocabulary.version
-            response.ids = vocabulary.ids.tolist()
-            response.names = list(vocabulary.names)
+        self._fill(response)
         return response
 
     async def _reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
@@ -71,23 +65,29 @@ class VocabularyServices:
         return response
 
     def _get(self, _: GetVocabulary.Request, response: GetVocabulary.Response) -> GetVocabulary.Response:
+        vocabulary = self._fill(response)
+        if vocabulary is not None:
+            response.prompts = [PROMPT_SEPARATOR.join(c.prompts) for c in vocabulary.categories]
+            response.thresholds = [
+                math.nan if c.threshold is None else c.threshold for c in vocabulary.categories
+            ]
+            response.negatives = list(vocabulary.negatives)
+            response.unknown_id = vocabulary.unknown_id
+        return response
+
+    def _fill(self, response: SetVocabulary.Response | GetVocabulary.Response) -> Vocabulary | None:
+        """Write the present words into a response. Returns their vocabulary."""
         words = self._words()
         if words is None:
-            return response
+            return None
         vocabulary = words.current.vocabulary
         response.version = vocabulary.version
         response.ids = vocabulary.ids.tolist()
         response.names = list(vocabulary.names)
-        response.prompts = [PROMPT_SEPARATOR.join(c.prompts) for c in vocabulary.categories]
-        response.thresholds = [
-            math.nan if c.threshold is None else c.threshold for c in vocabulary.categories
-        ]
-        response.negatives = list(vocabulary.negatives)
-        response.unknown_id = vocabulary.unknown_id
-        return response
+        return vocabulary
 
     def _answer(self, change: Callable[[Words], WordEmbeddings]) -> tuple[bool, str]:
-        """Make a change: whether it was made, and what to say about it."""
+        """Make a change. Returns whether it was made, and the message."""
         logger = self._node.get_logger()
         words = self._words()
         if words is None:
@@ -97,7 +97,7 @@ class VocabularyServices:
         except VocabularyError as error:
             logger.warning(f"The vocabulary stays as it is: {error}")
             return False, str(error)
-        except Exception as error:  # Without an answer the caller would wait for ever.
+        except Exception as error:  # The caller waits for an answer.
             logger.error(f"The vocabulary stays as it is:\n{traceback.format_exc()}")
             return False, f"{type(error).__name__}: {error}; the node's log has more"
         self._changed()

@@ -10,12 +10,12 @@ from ament_index_python.packages import get_package_share_directory
 
 FOLDER = Path("/dev/shm")
 VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
-"""What names the profile: the first for Fast DDS 3 (Kilted), the second for Fast DDS 2 (Humble, Jazzy)."""
+"""They name the profile: the first for Fast DDS 3 (Kilted), the second for Fast DDS 2 (Humble, Jazzy)."""
 LARGE, SMALL = "fastdds_large_data.xml", "fastdds_small_memory.xml"
 SEGMENT_BYTES = {LARGE: 64 * 2**20, SMALL: 12 * 2**20}
-"""What a profile makes every process take of the shared memory."""
+"""The shared memory that a profile takes for each process."""
 PROCESSES = 4
-"""How many processes have to find room: a camera's driver, the node and two that listen to it."""
+"""How many processes need room: a camera's driver, the node and two subscribers."""
 
 
 def fitting(free: int) -> str:
@@ -29,7 +29,7 @@ def profile() -> Path:
 
 
 def use_profile() -> str | None:
-    """Set the profile that fits for this process and its children; what the user has set stays.
+    """Set the profile that fits, for this process and its children. What the user has set stays.
 
     Call it before rclpy.init. A shipped profile that is set counts as set by us.
 

@@ -5,12 +5,12 @@ from time import monotonic
 
 
 class Throttle:
-    """Lets one warning of each kind through in a while; the next one tells how many were held back.
+    """Logs one warning of each kind in a while; the next one says how many were left out.
 
-    rclpy throttles by the line that logs, so that two troubles reported on one line would hide each other.
+    rclpy throttles by the line of code, so that two kinds that are logged by one line would hide each other.
 
     Args:
-        log: takes the text.
+        log: called with the text.
     """
 
     def __init__(self, log: Callable[[str], object]) -> None:

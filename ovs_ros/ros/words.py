@@ -1,4 +1,4 @@
-"""The vocabulary that counts now, and how requests change it. No ROS node needed."""
+"""The present vocabulary, and how requests change it. No ROS node is needed."""
 
 import math
 import threading
@@ -25,7 +25,7 @@ class Words:
     Args:
         initial: the words at the start and after `reset`.
         segmenter: embeds them.
-        before: the vocabulary that counted earlier in this node's life, so that its ids stay taken.
+        before: the last vocabulary before a cleanup of the node; its ids stay taken.
     """
 
     def __init__(self, initial: Vocabulary, segmenter: Segmenter, before: Vocabulary | None = None) -> None:
@@ -45,11 +45,7 @@ class Words:
         Raises:
             VocabularyError: the request cannot be met, or it was closed meanwhile; nothing has changed.
         """
-        with self._changing:
-            self._refuse_if_closed()
-            embedded = self._embed(requested(self.current.vocabulary, mode, names, prompts, thresholds))
-            self.current = embedded
-        return embedded
+        return self._swap(lambda vocabulary: requested(vocabulary, mode, names, prompts, thresholds))
 
     def reset(self) -> WordEmbeddings:
         """Go back to the words of the start, under the next version.
@@ -57,12 +53,8 @@ class Words:
         Raises:
             VocabularyError: it is closed.
         """
-        with self._changing:
-            self._refuse_if_closed()
-            vocabulary = self.current.vocabulary.replaced(self._initial.categories, self._initial.negatives)
-            embedded = self._embed(vocabulary)
-            self.current = embedded
-        return embedded
+        start = self._initial
+        return self._swap(lambda vocabulary: vocabulary.replaced(start.categories, start.negatives))
 
     def close(self) -> Vocabulary:
         """Wait for the change at work, and refuse all that come later. Returns the last vocabulary.
@@ -73,13 +65,17 @@ class Words:
         with self._changing:
             return self.current.vocabulary
 
-    def _embed(self, vocabulary: Vocabulary) -> WordEmbeddings:
+    def _swap(self, change: Callable[[Vocabulary], Vocabulary]) -> WordEmbeddings:
         def go_on(done: int, total: int) -> None:
-            # Thousands of new words take minutes, and who ends the node must not wait for them all.
+            # Thousands of new words take minutes: do not let the end of the node wait for them.
             if done < total:
                 self._refuse_if_closed()
 
-        return self._segmenter.embed(vocabulary, go_on)
+        with self._changing:
+            self._refuse_if_closed()
+            embedded = self._segmenter.embed(change(self.current.vocabulary), go_on)
+            self.current = embedded
+        return embedded
 
     def _refuse_if_closed(self) -> None:
         if self._closed:

@@ -7,7 +7,7 @@ from ovs_ros.ros.inputs import Frame, Inputs
 
 
 class Worker:
-    """Takes frames out of the inputs, one after the other, until it is stopped.
+    """Takes frames out of the inputs, one by one, until it is stopped.
 
     Args:
         inputs: closed by `stop`.
@@ -42,5 +42,5 @@ class Worker:
                 return
             try:
                 self._process(frame)
-            except Exception as error:  # Whatever one frame does, the next one is due.
+            except Exception as error:  # Go on with the next frame.
                 self._failed(error)

@@ -50,7 +50,7 @@ class Camera(Node):
             self.done.set_result(None)
             return
         header = Header(stamp=self.get_clock().now().to_msg(), frame_id=FRAME_ID)
-        # The image goes last: whoever waits for it finds depth and calibration already there.
+        # The image goes last, so that its depth and calibration are there when it arrives.
         if view.intrinsics is not None:
             self._info.publish(camera_info(header, view.image.shape[:2], view.intrinsics))
         if view.depth is not None:

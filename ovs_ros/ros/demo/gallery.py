@@ -1,4 +1,4 @@
-"""What the demonstration leaves behind: pictures, label images and labelled points."""
+"""The files of the demonstration: pictures, label images and labelled points."""
 
 import json
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""The whole stream on one machine: a camera, the node and a viewer, three processes that talk over DDS.
+"""The demonstration: a camera, the node and a viewer, three processes that exchange messages over DDS.
 
 python -m ovs_ros.ros.demo --source motorcycle --output demo_output
 """
@@ -93,7 +93,7 @@ def first_to_end(processes: Sequence[Process]) -> Process:
 
 
 def run(source: str, words: Vocabulary, then: str, output: Path, frames: int, rate: float, model: str) -> int:
-    """Run the three processes until the viewer has what it wants.
+    """Run the three processes until the viewer is done.
 
     Returns:
         0, or 1 if one of them failed; the logs' ends are then on stderr.

@@ -24,7 +24,7 @@ MOTORCYCLE_PERIOD = 300
 
 @dataclass(frozen=True)
 class View:
-    """What the camera sees at one moment.
+    """One image, and what belongs to it.
 
     Attributes:
         image: (H, W, 3) uint8, RGB.
@@ -38,7 +38,7 @@ class View:
 
 
 def open_source(source: str) -> Iterator[View]:
-    """Views without end from what `source` names; files start again when they are through.
+    """Views from what `source` names, without end: files start again.
 
     Args:
         source: "motorcycle"; the number of a webcam; a video file; a folder of images; or an RGB-D folder

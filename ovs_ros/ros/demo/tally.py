@@ -1,4 +1,4 @@
-"""Counts what went into a stream and what came out, and says so in a table."""
+"""Counts of the frames of a stream, and times, as a table."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ LATENCY = "camera to label image"
 
 @dataclass
 class Tally:
-    """The books of one stream. Stamps are nanoseconds; a frame is known by its stamp.
+    """Counts of one stream. Stamps are in nanoseconds and identify frames.
 
     Attributes:
         images: stamps of the camera's frames.
@@ -27,16 +27,16 @@ class Tally:
     stages_ms: dict[str, list[float]] = field(default_factory=dict)
 
     def image(self, stamp: int) -> None:
-        """A frame left the camera."""
+        """An image came from the camera."""
         self.images.add(stamp)
 
     def label_image(self, stamp: int, now: int) -> None:
-        """A frame's label image arrived now."""
+        """A label image came at the time `now`."""
         self.labels.add(stamp)
         self.stages_ms.setdefault(LATENCY, []).append((now - stamp) / 1e6)
 
     def categories(self, version: int, stages_ms: Mapping[str, float]) -> None:
-        """A frame's categories arrived."""
+        """The categories of a frame came."""
         self.versions[version] += 1
         for stage, ms in stages_ms.items():
             self.stages_ms.setdefault(stage, []).append(ms)
@@ -46,7 +46,7 @@ class Tally:
         if not self.labels:
             return {"in": len(self.images), "out": 0, "dropped": len(self.images), "rate": 0.0}
         first, last = min(self.labels), max(self.labels)
-        # A label image whose image the viewer itself missed went in all the same.
+        # The viewer may have missed an image that the node got.
         into = {stamp for stamp in self.images if first <= stamp <= last} | self.labels
         seconds = (last - first) / 1e9
         return {
@@ -57,7 +57,7 @@ class Tally:
         }
 
     def table(self) -> Table:
-        """The books as a table for the terminal."""
+        """The counts as a table for the terminal."""
         counts = self.summary()
         table = Table(title="The stream", caption="from the first label image to the last")
         table.add_column("")

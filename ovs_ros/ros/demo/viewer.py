@@ -1,4 +1,4 @@
-"""A viewer for demonstrations and tests: keeps what the node publishes, and changes the words halfway.
+"""A viewer for the demonstration: keeps what the node publishes, and changes the words halfway.
 
 python -m ovs_ros.ros.demo.viewer --output demo_output --words "motorcycle, wall" --frames 120
 """
@@ -34,6 +34,10 @@ from ovs_ros.srv import SetVocabulary
 
 RECENT = 60
 """Of how many frames messages are kept."""
+EVERY = 4
+"""Of how many frames one picture is kept."""
+PATIENCE_S = 60.0
+"""How long to wait for the next frame."""
 LABELS, OVERLAY, CATEGORIES, POINTS = (
     f"semantic/{name}" for name in ("image_raw", "overlay", "categories", "points")
 )
@@ -50,7 +54,6 @@ class Viewer(Node):
         node: the node's name, for its service.
         words: what the vocabulary becomes after half of the frames; empty: no change.
         frames: how many label images to wait for.
-        every: of how many frames one picture is kept.
 
     Attributes:
         tally: what came in, with times.
@@ -61,7 +64,7 @@ class Viewer(Node):
         done: completes when all frames are there, or with a ViewerError.
     """
 
-    def __init__(self, node: str, words: Sequence[str], frames: int, every: int) -> None:
+    def __init__(self, node: str, words: Sequence[str], frames: int) -> None:
         super().__init__("viewer")
         self.tally = Tally()
         self.pictures: list[NDArray[np.uint8]] = []
@@ -70,7 +73,7 @@ class Viewer(Node):
         self.names: dict[int, str] = {}
         self.complete = 0
         self.done = Future()
-        self.words, self._frames, self._every = tuple(words), frames, every
+        self.words, self._frames = tuple(words), frames
         self._recent: dict[int, dict[str, Any]] = {}  # stamp -> topic -> message
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self.create_subscription(LabelInfo, "semantic/label_info", self._on_label_info, latched)
@@ -107,7 +110,7 @@ class Viewer(Node):
 
     def _finish(self, labels: Image, overlay: Image, categories: FrameCategories) -> None:
         self.labels[categories.version] = labels
-        if self.complete % self._every == 0 or self.complete == self._frames - 1:
+        if self.complete % EVERY == 0 or self.complete == self._frames - 1:
             shares = dict(zip(categories.names, categories.shares, strict=True))
             self.pictures.append(with_legend(pixels(overlay), shares, categories.unknown_share))
         self.complete += 1
@@ -140,11 +143,11 @@ def points(message: PointCloud2) -> NDArray[np.void]:
     return np.frombuffer(message.data, POINT).reshape(message.height, message.width)
 
 
-def watch(viewer: Viewer, frames: int, patience: float, console: Console) -> None:
+def watch(viewer: Viewer, frames: int, console: Console) -> None:
     """Spin until the viewer has all its frames.
 
     Raises:
-        ViewerError: for `patience` seconds nothing new was complete, or the words could not be changed.
+        ViewerError: for PATIENCE_S seconds nothing new was complete, or the words could not be changed.
     """
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, console=console) as progress:
@@ -156,9 +159,9 @@ def watch(viewer: Viewer, frames: int, patience: float, console: Console) -> Non
                 complete, since = viewer.complete, monotonic()
                 versions = ", ".join(map(str, sorted(viewer.tally.versions)))
                 progress.update(task, completed=complete, description=f"vocabulary version {versions}")
-            elif monotonic() - since > patience:
+            elif monotonic() - since > PATIENCE_S:
                 raise ViewerError(
-                    f"{complete} of {frames} frames after {patience:.0f} s without a new one: got "
+                    f"{complete} of {frames} frames after {PATIENCE_S:.0f} s without a new one: got "
                     f"{len(viewer.tally.images)} images and {len(viewer.tally.labels)} label images"
                 )
     viewer.done.result()
@@ -175,19 +178,16 @@ def main() -> None:
         "--words", default="", help="words after half of the frames, with commas between them"
     )
     parser.add_argument("--frames", type=int, default=120, help="how many frames to wait for")
-    parser.add_argument("--every", type=int, default=4, help="of how many frames one is shown")
-    parser.add_argument("--patience", type=float, default=60.0, help="seconds to wait for the next frame")
     arguments = parser.parse_args(remove_ros_args(sys.argv)[1:])
-    for name in ("frames", "every"):
-        if getattr(arguments, name) < 1:
-            parser.error(f"--{name} must be at least 1, not {getattr(arguments, name)}")
+    if arguments.frames < 1:
+        parser.error(f"--frames must be at least 1, not {arguments.frames}")
     words = [word.strip() for word in arguments.words.split(",") if word.strip()]
     console = Console()
     shared_memory.use_profile()
     rclpy.init()
     try:
-        viewer = Viewer(arguments.node, words, arguments.frames, arguments.every)
-        watch(viewer, arguments.frames, arguments.patience, console)
+        viewer = Viewer(arguments.node, words, arguments.frames)
+        watch(viewer, arguments.frames, console)
     except ViewerError as error:
         sys.exit(f"viewer: {error}")
     except (KeyboardInterrupt, ExternalShutdownException):
