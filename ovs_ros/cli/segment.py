@@ -39,7 +39,7 @@ _JSON_EVERY_S = 10.0
 """How often the JSON is written while images are done."""
 
 
-@with_flags()
+@with_flags(leave_out=declared(NodeOptions).keys() - {"temporal_filter", "temporal_filter_time"})
 def segment(
     source: Annotated[
         Path, typer.Argument(metavar="SOURCE", help="An image, a folder of images, or a video.")
@@ -50,12 +50,6 @@ def segment(
     words: WordsOption = None,
     vocabulary: VocabularyOption = None,
     alpha: Annotated[float, typer.Option(min=0, max=1, help="How much colours cover the image.")] = 0.5,
-    temporal_filter: Annotated[
-        str, typer.Option(help="'flow': filter the names over the frames of one stream; or 'off'.")
-    ] = NodeOptions.temporal_filter,
-    temporal_filter_time: Annotated[
-        float, typer.Option(help=declared(NodeOptions)["temporal_filter_time"].text)
-    ] = NodeOptions.temporal_filter_time,
     rate: Annotated[
         float,
         typer.Option(
@@ -64,18 +58,16 @@ def segment(
     ] = 15.0,
     json_file: JsonOption = None,
     *,
+    over_time: NodeOptions,
     load: LoadOptions,
     options: SegmenterOptions,
 ) -> None:
     """Write for each image its ids (NAME_labels.png) and a picture with a legend (NAME_overlay.png).
 
     A video's frames are numbered from 0. The JSON has, for each image, its categories with ids and shares.
+    '--temporal-filter flow' takes the images of a folder as frames of one stream.
     """
     asked = asked_vocabulary(words, vocabulary)
-    over_time = NodeOptions(
-        temporal_filter=temporal_filter,  # type: ignore[arg-type]  # checked there
-        temporal_filter_time=temporal_filter_time,
-    )
     if over_time.temporal_filter == "pose":
         raise ValueError(
             "expected --temporal-filter off or flow, got pose, which needs depth and poses: the node and "
