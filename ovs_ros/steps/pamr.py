@@ -34,14 +34,16 @@ def refine_with_pamr(scores: Array, guide: Array, steps: int = STEPS) -> Array:
     """
     weights = neighbour_weights(guide)  # (8, rows, cols)
     # Words come first, so that the innermost loops run along long rows of nodes.
-    total = scores.transpose(2, 0, 1)
-    part = np.empty(total.shape, np.float32)
+    planes = scores.transpose(2, 0, 1)
+    padded = _buffer(planes.shape)
+    total, part = np.empty(planes.shape, np.float32), np.empty(planes.shape, np.float32)
     for _ in range(steps):
-        around = _around(total)
-        total = np.zeros(part.shape, np.float32)
-        for weight, values in zip(weights, around, strict=True):
+        (values, weight), *others = zip(_around(planes, padded), weights, strict=True)
+        np.multiply(values, weight, out=total)
+        for values, weight in others:
             total += np.multiply(values, weight, out=part)
-    return np.ascontiguousarray(total.transpose(1, 2, 0))
+        planes = total
+    return np.ascontiguousarray(planes.transpose(1, 2, 0))
 
 
 def neighbour_weights(guide: Array) -> Array:
@@ -54,7 +56,7 @@ def neighbour_weights(guide: Array) -> Array:
         (8, rows, cols) float32, from upper left to lower right; sums over the neighbours are 1.
     """
     centre = guide.transpose(2, 0, 1).astype(np.float32)  # (3, rows, cols)
-    around = np.stack(_around(centre))  # (8, 3, rows, cols)
+    around = np.stack(_around(centre, _buffer(centre.shape)))  # (8, 3, rows, cols)
     around -= centre
     mean = around.sum(axis=0) / 9
     variance = (np.einsum("kcyx,kcyx->cyx", around, around) - 9 * mean**2) / 8
@@ -70,8 +72,14 @@ def neighbour_weights(guide: Array) -> Array:
     return weights
 
 
-def _around(planes: Array) -> list[Array]:
-    """(C, rows, cols) seen from each of the 8 neighbours, the border repeated."""
+def _buffer(shape: tuple[int, ...]) -> Array:
+    return np.empty((shape[0], shape[1] + 2, shape[2] + 2), np.float32)
+
+
+def _around(planes: Array, padded: Array) -> list[Array]:
+    """(C, rows, cols) as each of the 8 neighbours has them: views of `padded`, (C, rows + 2, cols + 2)."""
+    padded[:, 1:-1, 1:-1] = planes
+    padded[:, 1:-1, 0], padded[:, 1:-1, -1] = padded[:, 1:-1, 1], padded[:, 1:-1, -2]
+    padded[:, 0], padded[:, -1] = padded[:, 1], padded[:, -2]
     rows, cols = planes.shape[1:]
-    padded = np.pad(planes, ((0, 0), (1, 1), (1, 1)), mode="edge")
     return [padded[:, down : down + rows, across : across + cols] for down, across in _NEIGHBOURS]
