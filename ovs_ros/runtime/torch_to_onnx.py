@@ -48,9 +48,9 @@ def write_static(
             captured = export(module, arguments, strict=False).run_decompositions({}).module()
         except RuntimeError as error:
             raise _cannot(path, error) from error
-        assert isinstance(captured, GraphModule)
-        _simplify(captured)
-        _write(captured, arguments, path, inputs, outputs)
+    assert isinstance(captured, GraphModule)
+    _simplify(captured)
+    write_free(captured, arguments, path, inputs, outputs)
     _fold(path)
 
 
@@ -60,7 +60,7 @@ def write_free(
     path: Path,
     inputs: Sequence[str],
     outputs: Sequence[str],
-    free: dict[str, dict[int, str]],
+    free: dict[str, dict[int, str]] | None = None,
 ) -> None:
     """Write a module some of whose axes may have any length.
 
@@ -72,13 +72,33 @@ def write_free(
         arguments: examples.
         path: gets the file.
         inputs, outputs: their names, in order.
-        free: by input or output, axis to name.
+        free: by input or output, axis to name; None: no axis is free.
 
     Raises:
         ValueError: as `write_static`.
     """
-    with torch.no_grad():
-        _write(module, arguments, path, inputs, outputs, free)
+    size = sum(p.numel() * p.element_size() for p in (*module.parameters(), *module.buffers()))
+    if size > _LARGEST:
+        raise ValueError(
+            f"expected a model of at most {_LARGEST:,} bytes for one ONNX file, got {size:,}; take a smaller "
+            "one, or run it with torch"
+        )
+    with torch.no_grad(), warnings.catch_warnings(), _silence():
+        warnings.simplefilter("ignore")
+        try:
+            torch.onnx.export(
+                module,
+                arguments,
+                path,
+                input_names=list(inputs),
+                output_names=list(outputs),
+                dynamic_axes=free,
+                opset_version=OPSET,
+                training=torch.onnx.TrainingMode.PRESERVE,
+                dynamo=False,
+            )
+        except RuntimeError as error:
+            raise _cannot(path, error) from error
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor, heads: int, mask: Tensor | None = None) -> Tensor:
@@ -117,38 +137,6 @@ class _Attention(torch.autograd.Function):
             no_bias.setType(torch._C.OptionalType.ofTensor())
             inputs += [no_bias, mask]
         return g.op("com.microsoft::MultiHeadAttention", *inputs, num_heads_i=heads).setType(query.type())
-
-
-def _write(
-    module: nn.Module,
-    arguments: tuple[Tensor, ...],
-    path: Path,
-    inputs: Sequence[str],
-    outputs: Sequence[str],
-    free: dict[str, dict[int, str]] | None = None,
-) -> None:
-    size = sum(p.numel() * p.element_size() for p in (*module.parameters(), *module.buffers()))
-    if size > _LARGEST:
-        raise ValueError(
-            f"expected a model of at most {_LARGEST:,} bytes for one ONNX file, got {size:,}; take a smaller "
-            "one, or run it with torch"
-        )
-    with warnings.catch_warnings(), _silence():
-        warnings.simplefilter("ignore")
-        try:
-            torch.onnx.export(
-                module,
-                arguments,
-                path,
-                input_names=list(inputs),
-                output_names=list(outputs),
-                dynamic_axes=free,
-                opset_version=OPSET,
-                training=torch.onnx.TrainingMode.PRESERVE,
-                dynamo=False,
-            )
-        except RuntimeError as error:
-            raise _cannot(path, error) from error
 
 
 def _fold(path: Path) -> None:

@@ -29,8 +29,7 @@ from ovs_ros.runtime.torch_device import (
     resolve_device,
     resolve_precision,
 )
-from ovs_ros.runtime.torch_graph import StaticCall
-from ovs_ros.runtime.torch_timing import time_call
+from ovs_ros.runtime.torch_graph import StaticCall, time_call
 
 T = TypeVar("T")
 LOG = logging.getLogger(__name__)
