@@ -175,14 +175,13 @@ class FeatureMapEncoder:
 
     def _find_output(self, asked: str | None) -> str:
         names = [output.name for output in self._session.get_outputs()]
-        if asked is None and len(names) == 1:
-            return str(names[0])
-        if asked not in names:
+        found = names[0] if asked is None and len(names) == 1 else asked
+        if found not in names:
             raise ValueError(
                 f"expected the name of the map among the outputs {', '.join(names)} of {self._model}, "
                 f"got {asked or 'none'}; name one"
             )
-        return str(asked)
+        return str(found)
 
     def _find_layout(self, raw: NDArray[np.float32]) -> None:
         """Tell (1, C, h, w), (1, h, w, C) and tokens apart by which grid has the input's proportions."""

@@ -45,22 +45,13 @@ def fit_grid(height: int, width: int, *, patches: int, patch: int) -> PatchGrid:
     if height < 1 or width < 1:
         raise ValueError(f"expected an image of at least 1 x 1 pixels, got {width} x {height}")
     ideal = math.sqrt(patches * height / width)  # rows, were they not whole
-    best: PatchGrid | None = None
-    best_scale = 0.0
-    for rows in sorted({min(max(1, math.floor(ideal)), patches), min(math.ceil(ideal), patches)}):
-        scale = min(rows * patch / height, patches // rows * patch / width)
-        if scale <= best_scale:
-            continue
-        best_scale = scale
-        best = PatchGrid(
-            rows=max(1, math.ceil(round(height * scale) / patch)),
-            columns=max(1, math.ceil(round(width * scale) / patch)),
-            height=max(1, round(height * scale)),
-            width=max(1, round(width * scale)),
-            patch=patch,
-        )
-    assert best is not None
-    return best
+
+    def scale(rows: int) -> float:
+        return min(rows * patch / height, patches // rows * patch / width)
+
+    factor = max(map(scale, (min(max(1, math.floor(ideal)), patches), min(math.ceil(ideal), patches))))
+    height, width = max(1, round(height * factor)), max(1, round(width * factor))
+    return PatchGrid(math.ceil(height / patch), math.ceil(width / patch), height, width, patch)
 
 
 def place(

@@ -123,12 +123,13 @@ def _filled(inverse: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _check_rigid(pose: NDArray[np.float64]) -> None:
-    good = pose.shape == (4, 4) and bool(np.isfinite(pose).all())
-    if good:
-        turn = pose[:3, :3]
-        good = np.allclose(turn @ turn.T, np.eye(3), atol=1e-2) and np.linalg.det(turn) > 0
-        good = bool(good and np.allclose(pose[3], (0, 0, 0, 1)))
-    if not good:
+    if not (
+        pose.shape == (4, 4)
+        and np.isfinite(pose).all()
+        and np.allclose((turn := pose[:3, :3]) @ turn.T, np.eye(3), atol=1e-2)
+        and np.linalg.det(turn) > 0
+        and np.allclose(pose[3], (0, 0, 0, 1))
+    ):
         raise ValueError(
             f"expected a pose as a (4, 4) matrix of a rotation and a translation, got {pose.tolist()}"
         )

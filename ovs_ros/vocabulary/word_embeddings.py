@@ -88,12 +88,10 @@ class WordEmbeddings:
         given = [c.threshold for c in self.vocabulary.categories]
         thresholds = np.array([np.nan if t is None else t for t in given], dtype=np.float32)  # (K,)
         seen = np.array([name_key(c.name) in self.seen_names for c in self.vocabulary.categories])  # (K,)
-        for array in (embeddings, thresholds, seen):
+        for name, array in (("embeddings", embeddings), ("thresholds", thresholds), ("seen", seen)):
             array.setflags(write=False)
-        object.__setattr__(self, "embeddings", embeddings)
+            object.__setattr__(self, name, array)
         object.__setattr__(self, "ids", self.vocabulary.ids)
-        object.__setattr__(self, "thresholds", thresholds)
-        object.__setattr__(self, "seen", seen)
         count = len(self.vocabulary)
         sketch = draw_sketch(embeddings[:count]) if count >= SKETCHED_FROM else None
         object.__setattr__(self, "sketch", sketch)
