@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ovs_ros.zoo.coarse_to_fine.window_partition import cut, join
-from ovs_ros.zoo.official import DoubleConv
 
 _LEAST = 1e-6 / 256
 """Keeps a mean over 256 words from being zero where it divides; of their sum, 1e-6."""
@@ -300,6 +299,32 @@ class _Up(nn.Module):
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         """(M, before, h, w) and (1, skip, 2h, 2w) to (M, after, 2h, 2w)."""
         return self.conv(self.up(x), skip)
+
+
+class DoubleConv(nn.Module):
+    """Two 3 x 3 convolutions with GroupNorm over several maps side by side (CAT-Seg's and SED's decoders)."""
+
+    def __init__(self, before: int, after: int) -> None:
+        super().__init__()
+        groups = after // 16
+        self.double_conv = nn.Sequential(
+            nn.Conv2d(before, after, 3, padding=1, bias=False),
+            nn.GroupNorm(groups, after),
+            nn.ReLU(),
+            nn.Conv2d(after, after, 3, padding=1, bias=False),
+            nn.GroupNorm(groups, after),
+            nn.ReLU(),
+        )
+
+    def forward(self, *parts: Tensor) -> Tensor:
+        """Maps (M or 1, ., h, w), `before` channels together, to (M, after, h, w).
+
+        The first convolution is the sum of one of each part, so that no map of the image is repeated for
+        every word.
+        """
+        weights = self.double_conv[0].weight.split([part.shape[1] for part in parts], dim=1)
+        joined = sum(F.conv2d(part, weight, padding=1) for part, weight in zip(parts, weights, strict=True))
+        return self.double_conv[1:](joined)
 
 
 def guided_linear(layer: nn.Linear, x: Tensor, guide: Tensor) -> Tensor:

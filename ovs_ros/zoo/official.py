@@ -5,8 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ovs_ros.encoders.checkpoint_keys import Rule, map_keys, read_checkpoint
 from ovs_ros.encoders.clip.clip_model import ClipModel, without_values
@@ -60,29 +58,3 @@ def fill(model: ClipModel, path: Path, rules: Sequence[Rule], ignored: Sequence[
     model.clip.attn_mask = torch.full_like(model.clip.attn_mask, -torch.inf).triu_(1)
     model.logit_scale = float(model.clip.logit_scale.exp())
     model.name = f"{model.name}-{checkpoint.sha256[:12]}"
-
-
-class DoubleConv(nn.Module):
-    """Two 3 x 3 convolutions with GroupNorm over several maps side by side (CAT-Seg's and SED's decoders)."""
-
-    def __init__(self, before: int, after: int) -> None:
-        super().__init__()
-        groups = after // 16
-        self.double_conv = nn.Sequential(
-            nn.Conv2d(before, after, 3, padding=1, bias=False),
-            nn.GroupNorm(groups, after),
-            nn.ReLU(),
-            nn.Conv2d(after, after, 3, padding=1, bias=False),
-            nn.GroupNorm(groups, after),
-            nn.ReLU(),
-        )
-
-    def forward(self, *parts: Tensor) -> Tensor:
-        """Maps (M or 1, ., h, w), `before` channels together, to (M, after, h, w).
-
-        The first convolution is the sum of one of each part, so that no map of the image is repeated for
-        every word.
-        """
-        weights = self.double_conv[0].weight.split([part.shape[1] for part in parts], dim=1)
-        joined = sum(F.conv2d(part, weight, padding=1) for part, weight in zip(parts, weights, strict=True))
-        return self.double_conv[1:](joined)

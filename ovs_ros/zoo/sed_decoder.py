@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ovs_ros.zoo.cat_seg_aggregator import DoubleConv
 from ovs_ros.zoo.coarse_to_fine.layers import join_heads, linear_attention, split_heads
-from ovs_ros.zoo.official import DoubleConv
 
 WIDTHS = (128, 64, 32, 16)
 """Channels of a word's map: of the cost at the patches, then after each of the three stages."""

@@ -14,9 +14,9 @@ from torch.nn import functional as F  # noqa: E402
 from ovs_ros.zoo.cat_seg_aggregator import (  # noqa: E402
     AggregatorSizes,
     ClassAttention,
+    DoubleConv,  # noqa: E402
     SwinBlock,
 )
-from ovs_ros.zoo.official import DoubleConv  # noqa: E402
 
 SIZES = SMALL.aggregator
 

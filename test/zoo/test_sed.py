@@ -24,7 +24,7 @@ from ovs_ros.segmenter import Segmenter, SegmenterOptions  # noqa: E402
 from ovs_ros.vocabulary.prompts import embed  # noqa: E402
 from ovs_ros.vocabulary.vocabulary import Vocabulary  # noqa: E402
 from ovs_ros.zoo import sed  # noqa: E402
-from ovs_ros.zoo.official import DoubleConv  # noqa: E402
+from ovs_ros.zoo.cat_seg_aggregator import DoubleConv  # noqa: E402
 from ovs_ros.zoo.sed import PROMPTS, Sed, load_sed  # noqa: E402
 from ovs_ros.zoo.sed_decoder import (  # noqa: E402
     ClassAttention,

@@ -11,13 +11,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import normalize
+from torch.nn.functional import interpolate, normalize
 
-from ovs_ros.encoders.clip.decoder_head import torch_decoder_head
 from ovs_ros.encoders.clip.dense_model import DenseModel, TorchFeatures
 from ovs_ros.encoders.clip.sliding_windows import Windows, crops, lay_windows, merge
 from ovs_ros.encoders.features import Features
-from ovs_ros.encoders.heads import CosineHead, Head
+from ovs_ros.encoders.heads import Array, CosineHead, DecoderHead, Head, Words
 from ovs_ros.encoders.model_file import ModelFile
 from ovs_ros.encoders.patches import PatchGrid, fit_grid, place
 from ovs_ros.runtime.stage_clock import StageClock
@@ -198,7 +197,12 @@ class TorchImageEncoder:
         patch_tokens = embeddings[:-1].reshape(shape.grid.rows, shape.grid.columns, -1)
         head: Head = CosineHead(patch_tokens, self.logit_scale)
         if self.model.decodes:
-            head = torch_decoder_head(self, buffers.windows, shape.windows, patch_tokens)
+            scale = self.model.decode_scale
+            head = DecoderHead(
+                self.model.name,
+                (shape.grid.rows * scale, shape.grid.columns * scale),
+                lambda words: self._decode(words, buffers.windows, shape.windows, patch_tokens),
+            )
         return Features(
             class_token=embeddings[-1],
             patch_tokens=patch_tokens,
@@ -207,6 +211,37 @@ class TorchImageEncoder:
             logit_scale=self.logit_scale,
             stages_ms=clock.stages_ms,
         )
+
+    def _decode(self, prompts: Words, features: TorchFeatures, windows: Windows, patches: Array) -> Array:
+        """Logits (rows, columns, M) of words (M, P, D) by the model's own decoder.
+
+        Where memory is full, this frame goes by the cosines of the patches (h, w, D), on their grid.
+        """
+        try:
+            with torch.cuda.stream(self.stream), computing(self.footprint.device, self.dtype):
+                # All words' prompts are a view that may not be written, which torch does not know.
+                words = torch.from_numpy(np.require(prompts, requirements="W"))
+                words = words.to(self.footprint.device).float()
+                logits = torch.stack(
+                    [self._decode_window(features, i, words, windows) for i in range(len(windows.corners))]
+                )
+                merged = merge(logits, windows, self.model.decode_scale).contiguous()
+            return self.fetch(merged)
+        except RuntimeError as error:
+            if not is_out_of_memory(error) or not self.fall_back(len(windows.corners)):
+                raise
+            return CosineHead(patches, self.logit_scale).logits(prompts.mean(axis=1, dtype=np.float32))
+
+    def _decode_window(self, features: TorchFeatures, number: int, words: Tensor, windows: Windows) -> Tensor:
+        """(height*scale, width*scale, M) float32 logits of one window."""
+        one, scale = slice(number, number + 1), self.model.decode_scale
+        decoding = tuple(tensor[one] for tensor in features.decoding)
+        given = TorchFeatures(features.patches[one], features.image[one], decoding)
+        logits = self.model.decode(given, words).float()  # (M, h', w')
+        size = windows.height * scale, windows.width * scale
+        if logits.shape[1:] != size:
+            logits = interpolate(logits[None], size, mode="bilinear", align_corners=False)[0]
+        return logits.permute(1, 2, 0)
 
     def upload(self, shape: ShapeBuffers) -> None:
         """Copy a frame from the canvas to where the model reads it; not waited for."""
