@@ -55,9 +55,10 @@ def models(
 def describe(path: Path) -> dict[str, Any]:
     """The row of a model file: name, model, weights, here (whether they are), source, `COST` and `TIMES`.
 
+    Without open_clip only the first three are known; the others are None.
+
     Raises:
         ValueError: it is no model file, or one of an exported model.
-        ModuleNotFoundError: open_clip is not installed.
     """
     file = read_model_file(path)
     if file.exported or file.embedded:
@@ -65,17 +66,18 @@ def describe(path: Path) -> dict[str, Any]:
             f"expected a model that runs with torch in {path}, got the exported {file.model}; time it with "
             "'ovs bench --model'"
         )
-    # Imported late: torch takes a while to load, and the base install lacks it.
-    from ovs_ros.encoders.clip.imports import import_open_clip
-
-    import_open_clip()
-    from ovs_ros.zoo.survey import count_cost, find_source, is_here
-
     row: dict[str, Any] = {"name": path.stem, "model": file.model, "weights": file.weights}
-    row |= {"here": is_here(file), "source": find_source(file), **dict.fromkeys((*COST, *TIMES))}
+    row |= dict.fromkeys(("here", "source", *COST, *TIMES))
     try:
+        # Imported late: torch takes a while to load, and the base install lacks it.
+        from ovs_ros.encoders.clip.imports import import_open_clip
+
+        import_open_clip()
+        from ovs_ros.zoo.survey import count_cost, find_source, is_here
+
+        row |= {"here": is_here(file), "source": find_source(file)}
         return row | asdict(count_cost(file, height=HEIGHT, width=WIDTH, words=WORDS))
-    except FileNotFoundError:
+    except (ModuleNotFoundError, FileNotFoundError):
         return row
 
 
@@ -109,7 +111,7 @@ def _print(rows: list[dict[str, Any]]) -> None:
             [
                 row["name"],
                 row["weights"],
-                "yes" if row["here"] else "no",
+                {None: "?", True: "yes", False: "no"}[row["here"]],
                 f"{row['height']}x{row['width']}" if row["height"] else "?",
                 shown(row["parameters"], 1e6),
                 shown(row["flops"], 1e9),
@@ -119,8 +121,10 @@ def _print(rows: list[dict[str, Any]]) -> None:
         ],
     )
     for row in rows:
-        say(f"{row['name']}: {row['model']}, weights from {row['source'] or 'wherever you have them'}")
-    if any(row["parameters"] is None for row in rows):
+        say(f"{row['name']}: {row['model']}" + (f", weights from {row['source']}" if row["source"] else ""))
+    if any(row["here"] is None for row in rows):
+        say("?: known with the extra 'clip' (torch and open_clip), which all of these models need to run")
+    elif any(row["parameters"] is None for row in rows):
         say("?: its shape is read off its weights, which are not here")
     timed = next((row for row in rows if row["device"]), None)
     say(

@@ -138,3 +138,9 @@ class TestWithoutTorch:
             app, ["export", "clip-vit-b16", "-o", str(tmp_path)], env={"COLUMNS": "300"}
         )
         assert result.exit_code == 2 and "pip install 'ovs_ros[clip]'" in result.output
+
+    def test_models_are_listed_all_the_same(self) -> None:
+        result = CliRunner().invoke(app, ["models", "--time", "3"], env={"COLUMNS": "200"})
+        assert result.exit_code == 0, result.output
+        assert all(path.stem in result.output for path in MODEL_FILES.glob("*.yaml"))
+        assert "the extra 'clip'" in result.output
