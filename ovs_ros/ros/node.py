@@ -3,6 +3,11 @@
 ros2 run ovs_ros ovs_node, or python -m ovs_ros.ros.node
 """
 
+from ovs_ros.ros import interrupts
+
+if __name__ == "__main__":
+    interrupts.catch()  # The imports below take a second.
+
 import os
 import sys
 import tempfile
@@ -12,11 +17,6 @@ from collections.abc import Callable, Sequence
 from functools import partial, wraps
 from time import monotonic
 from typing import Any
-
-from ovs_ros.ros import interrupts, shared_memory
-
-if __name__ == "__main__":
-    interrupts.catch()  # The imports below take a second.
 
 import rclpy
 from geometry_msgs.msg import PoseStamped
@@ -38,6 +38,7 @@ except ImportError:  # Humble
 
 import ovs_ros
 from ovs_ros.options import LoadOptions
+from ovs_ros.ros import shared_memory
 from ovs_ros.ros.diagnostics import MISSING_S, Condition, Diagnostics, lacks
 from ovs_ros.ros.graph import obstacle
 from ovs_ros.ros.inputs import KEPT, Inputs, nanoseconds

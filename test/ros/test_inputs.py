@@ -143,8 +143,10 @@ def test_a_newer_frame_ends_the_waiting_where_depth_never_comes(inputs):
     assert monotonic() - start < 5
 
 
-def test_a_newer_frame_does_not_end_the_waiting_where_depth_comes_a_little_later(inputs):
+def test_a_newer_frame_does_not_end_the_waiting_where_depth_comes_a_little_later(inputs, monkeypatch):
     """A model that is faster than depth: without this, no frame would ever get its depth."""
+    for name in ("WAIT_S", "PAIRED_LATELY_S"):  # A busy machine is slower than a robot may be.
+        monkeypatch.setattr(f"ovs_ros.ros.inputs.{name}", 10.0)
     found = []
     for stamp in range(0, 600, 100):
         inputs.put_image(image(stamp))
