@@ -1,6 +1,6 @@
 """Image files and files written whole."""
 
-import os
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -58,7 +58,7 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     def broken(*arguments):
         raise OSError("disk full")
 
-    monkeypatch.setattr(os, "replace", broken)
+    monkeypatch.setattr(Path, "replace", broken)
     with pytest.raises(OSError, match="disk full"):
         write_atomically(tmp_path / "a", b"second")
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
