@@ -113,7 +113,7 @@ def _embed_apart(
         places = {text: place for place, text in enumerate(texts)}
         for row, group in enumerate(part, start):
             own = vectors[[places[text] for text in group]]  # (texts, D)
-            means[row] = _unit_mean(own, group)
+            means[row] = _unit(own.sum(axis=0), group)
             prompts[row] = own[np.arange(count) % len(own)]
         if progress:
             progress(start + len(part), len(groups))
@@ -134,9 +134,9 @@ def _embed_groups(
     for start in range(0, len(missing), batch):
         part = missing[start : start + batch]
         encoded = text_encoder.encode([text for i in part for text in groups[i]])  # (sum of groups, D)
-        ends = np.cumsum([len(groups[i]) for i in part])
-        own = np.split(encoded, ends[:-1])
-        fresh = {keys[i]: _unit_mean(rows, groups[i]) for i, rows in zip(part, own, strict=True)}
+        starts = np.cumsum([0] + [len(groups[i]) for i in part[:-1]])
+        sums = np.add.reduceat(encoded, starts, axis=0)  # (len(part), D)
+        fresh = {keys[i]: _unit(total, groups[i]) for i, total in zip(part, sums, strict=True)}
         if cache:
             cache.put(fresh)
         known.update(fresh)
@@ -145,14 +145,13 @@ def _embed_groups(
     return np.stack([known[key] for key in keys])
 
 
-def _unit_mean(embeddings: NDArray[np.float32], texts: Sequence[str]) -> NDArray[np.float32]:
-    """(D,) the mean of unit embeddings (texts, D), brought back to unit norm."""
-    total = embeddings.sum(axis=0)
-    norm = np.linalg.norm(total)
+def _unit(total: NDArray[np.float32], texts: Sequence[str]) -> NDArray[np.float32]:
+    """(D,) the sum of the texts' unit embeddings, brought back to unit norm."""
+    norm = np.linalg.norm(total, axis=0)
     if not norm > LEAST_NORM:
         raise VocabularyError(
             f"expected texts for a word that mean something together, got {list(texts)}, whose embeddings "
             "cancel each other out; use fewer prompts"
         )
-    mean: NDArray[np.float32] = total / norm
-    return mean
+    unit: NDArray[np.float32] = total / norm
+    return unit
