@@ -26,15 +26,6 @@ class WrongClassesError(Exception):
     """Labels hold values that the class file does not name, so that none of its names can be trusted."""
 
 
-def files_by_stem(folder: Path) -> dict[str, Path]:
-    """The PNG files of a folder: composed stem (NFC) -> path.
-
-    Zips of macOS have decomposed names, where files of the same names from elsewhere have composed ones.
-    """
-    paths = (path for path in folder.iterdir() if path.suffix.lower() == ".png")
-    return {unicodedata.normalize("NFC", path.stem): path for path in paths}
-
-
 def labelled_pairs(folder: Path, kind: str = "label") -> list[tuple[Path, Path]]:
     """The (image, label) files of `folder`/image/* and `folder`/`kind`/*.png, by name.
 
@@ -44,15 +35,20 @@ def labelled_pairs(folder: Path, kind: str = "label") -> list[tuple[Path, Path]]
     """
     if not (folder / "image").is_dir() or not (folder / kind).is_dir():
         raise FileNotFoundError(f"expected the folders image and {kind} in {folder}, and they are missing")
-    labels = files_by_stem(folder / kind)
-    images = {image: unicodedata.normalize("NFC", image.stem) for image in list_images(folder / "image")}
-    missing = [stem for stem in images.values() if stem not in labels]
+
+    def stem(path: Path) -> str:
+        # Zips of macOS have decomposed names, where the same names from elsewhere are composed.
+        return unicodedata.normalize("NFC", path.stem)
+
+    labels = {stem(path): path for path in (folder / kind).iterdir() if path.suffix.lower() == ".png"}
+    images = {image: stem(image) for image in list_images(folder / "image")}
+    missing = [name for name in images.values() if name not in labels]
     if missing:
         raise FileNotFoundError(
             f"expected labels for each image, got none for {len(missing)} of {len(images)}, as "
             f"{folder / kind / missing[0]}.png"
         )
-    return [(image, labels[stem]) for image, stem in images.items()]
+    return [(image, labels[name]) for image, name in images.items()]
 
 
 def read_mask(path: Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
