@@ -55,7 +55,7 @@ def check_packages() -> None:
         raise typer.BadParameter(f"expected {names} to be installed; training needs: pip install '.[train]'")
 
 
-def run_recipe(make: "Callable[[Ranks], Recipe]", options: Options, run: Path) -> None:
+def run_recipe(make: "Callable[[Ranks], Recipe]", options: Options, run: Path, hint: str = "") -> None:
     """Train in this process, one of those that torchrun started or the only one."""
     from ovs_ros.training.distributed import join_ranks
     from ovs_ros.training.loop import train
@@ -63,7 +63,7 @@ def run_recipe(make: "Callable[[Ranks], Recipe]", options: Options, run: Path) -
     with user_errors(), join_ranks(options.device) as ranks:
         train(make(ranks), run, Console())
         if ranks.first:
-            Console().print(f"Wrote the results to {run}", soft_wrap=True)
+            Console().print(f"Wrote the results to {run}. {hint}", soft_wrap=True)
 
 
 @app.command()
@@ -232,9 +232,7 @@ def full(
         pair, config = prepare(options.size, file)
         return FullRecipe(options, ranks, config, pair, training, evaluation, file)
 
-    run_recipe(make, options, run)
-    path = run / MODEL_FILE
-    Console().print(f"Use it with: ovs segment IMAGE --model {path}", soft_wrap=True)
+    run_recipe(make, options, run, f"Use it with: ovs segment IMAGE --model {run / MODEL_FILE}")
 
 
 def _encoders(name: str) -> ModelFile | None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,19 +21,6 @@ LAYERS = (3, 6, 9, 12)
 TUNED = 3
 """How many blocks at the end are tuned."""
 EPSILON = 1e-6
-
-
-@dataclass(frozen=True)
-class DinoTokens:
-    """The encoder's output for a batch.
-
-    Attributes:
-        cls: (B, 384) of each of the layers 3, 6, 9 and 12: the class token, normalised.
-        patches: (B, h, w, 384) of each of these layers, normalised.
-    """
-
-    cls: tuple[Tensor, ...]
-    patches: tuple[Tensor, ...]
 
 
 class DinoV2(nn.Module):
@@ -62,16 +48,16 @@ class DinoV2(nn.Module):
         self._resampled: dict[tuple[int, int], Tensor] = {}
         self.requires_grad_(False).eval()
 
-    def forward(self, images: Tensor) -> DinoTokens:
-        """Encode RGB images (B, 3, 14 h, 14 w), float from 0 to 255."""
+    def forward(self, images: Tensor) -> Tensor:
+        """Encode RGB images (B, 3, 14 h, 14 w), float from 0 to 255.
+
+        Returns:
+            (B, 1 + h*w, 1536): the normalised tokens of `LAYERS` side by side, the class token first.
+        """
         grid = (images.shape[2] // PATCH, images.shape[3] // PATCH)
         if grid not in self._resampled:
             self._resampled[grid] = torch.from_numpy(resample_grid(self.positions, *grid)).flatten(0, 1)
-        taken, _ = self.layers(images, self._resampled[grid].to(images.device))
-        return DinoTokens(
-            cls=tuple(t[:, 0] for t in taken),
-            patches=tuple(t[:, 1:].unflatten(1, grid) for t in taken),
-        )
+        return torch.cat(self.layers(images, self._resampled[grid].to(images.device))[0], dim=-1)
 
     def layers(self, images: Tensor, positions: Tensor, depth: int = DEPTH) -> tuple[list[Tensor], Tensor]:
         """The tokens between the blocks.

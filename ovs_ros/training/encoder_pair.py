@@ -83,10 +83,11 @@ class DinoMiniLM(nn.Module):
         """See `EncoderPair.features`."""
         with torch.no_grad():
             tokens = self.dino(images)
-            hidden, patches = self.head.patches(torch.cat(tokens.patches, dim=-1))
+            grid = (images.shape[2] // PATCH, images.shape[3] // PATCH)
+            hidden, patches = self.head.patches(tokens[:, 1:].unflatten(1, grid))
             return ImageFeatures(
                 patches=F.normalize(patches.float(), dim=-1),
-                image=F.normalize(self.head.whole(torch.cat(tokens.cls, dim=-1)).float(), dim=-1),
+                image=F.normalize(self.head.whole(tokens[:, 0]).float(), dim=-1),
                 shallow=(hidden,),
             )
 

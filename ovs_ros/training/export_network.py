@@ -48,9 +48,17 @@ def export_network(network: CoarseToFine, path: Path, strength: float = 1.0) -> 
     Raises:
         ValueError: a strength other than 1 for a network that does not add to the cosines.
     """
-    if strength != 1.0:
-        network = _weakened(network, strength)
     config = network.config
+    network = copy.deepcopy(network).cpu().eval()
+    if strength != 1.0:
+        if not config.residual:
+            raise ValueError(
+                f"expected a network that adds to the scaled cosines for a strength of {strength}, got one "
+                "whose residual is off; export it with 1"
+            )
+        with torch.no_grad():
+            for parameter in network.head.parameters():
+                parameter.mul_(strength)
     h, w, m = 5, 6, 3
     inputs = {"patches": torch.ones(h, w, config.dim), "image": torch.ones(config.dim)}
     axes = {"patches": {0: "rows", 1: "columns"}, "words": {0: "categories"}}
@@ -62,10 +70,7 @@ def export_network(network: CoarseToFine, path: Path, strength: float = 1.0) -> 
         axes["attention"] = {0: "rows", 1: "columns"}
     inputs["words"] = torch.ones(m, config.prompts, config.dim)
     axes["logits"] = {0: "fine rows", 1: "fine columns", 2: "categories"}
-    training = network.training
-    graph = _OneImage(network).eval()
-    write_free(graph, tuple(inputs.values()), path, list(inputs), ["logits"], axes)
-    network.train(training)
+    write_free(_OneImage(network), tuple(inputs.values()), path, list(inputs), ["logits"], axes)
     model = onnx.load(path)
     there = {value.name for value in model.graph.input}
     for name, example in inputs.items():
@@ -73,16 +78,3 @@ def export_network(network: CoarseToFine, path: Path, strength: float = 1.0) -> 
             shape = [axes.get(name, {}).get(axis, size) for axis, size in enumerate(example.shape)]
             model.graph.input.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
     onnx.save(model, path)
-
-
-def _weakened(network: CoarseToFine, strength: float) -> CoarseToFine:
-    if not network.config.residual:
-        raise ValueError(
-            f"expected a network that adds to the scaled cosines for a strength of {strength}, got one whose "
-            "residual is off; export it with 1"
-        )
-    weaker = copy.deepcopy(network)
-    with torch.no_grad():
-        for parameter in weaker.head.parameters():
-            parameter.mul_(strength)
-    return weaker

@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
+from ovs_ros.evaluation.metrics import ConfusionMatrix
 from ovs_ros.training.distributed import Ranks
 from ovs_ros.training.options import Options
 from ovs_ros.training.run_log import RunLog
@@ -77,6 +78,12 @@ class Recipe(ABC):
     def evaluate(self) -> dict[str, dict[str, float]]:
         """Figures, out of `FIGURES`, by the name of what is measured on. Every process gets them all."""
         return {}
+
+    def figures(self, matrix: ConfusionMatrix) -> dict[str, float]:
+        """What `evaluate` gives of a set whose images the processes shared out."""
+        counts = self.ranks.add_up(torch.from_numpy(matrix.counts).to(self.device))
+        matrix.counts = counts.cpu().numpy()
+        return {"miou": matrix.mean_iou, "pixel_accuracy": matrix.pixel_accuracy}
 
     @abstractmethod
     def save(self, folder: Path) -> None:

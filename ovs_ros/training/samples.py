@@ -4,7 +4,7 @@ So a resumed run sees what the run would have seen, whatever the number of proce
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 
 import cv2
@@ -21,52 +21,33 @@ from ovs_ros.training.options import FullOptions
 from ovs_ros.training.views import random_view
 
 
-@dataclass(frozen=True)
-class JoinedSets:
-    """Sets with one vocabulary, the union of their names.
-
-    Attributes:
-        datasets: the sets; their labels are columns of `names`.
-        names: K names, each once.
-        known: (sets, K) bool, which names a set labels. Others may well be in its images, unlabelled.
-    """
-
-    datasets: tuple[SegmentationDataset, ...]
-    names: tuple[str, ...]
-    known: NDArray[np.bool_]
-
-
-def join_sets(datasets: Sequence[SegmentationDataset]) -> JoinedSets:
-    """Give sets one vocabulary. Classes of one name are one."""
-    names = tuple(dict.fromkeys(name for dataset in datasets for name in dataset.names))
-    column = {name: i for i, name in enumerate(names)}
-    known = np.zeros((len(datasets), len(names)), bool)
-    joined = []
-    for row, dataset in enumerate(datasets):
-        columns = np.array([column[name] for name in dataset.names])
-        known[row, columns] = True
-        table = np.full(VALUES, IGNORE, np.uint16)
-        table[: len(columns)] = columns
-        joined.append(replace(dataset, names=names, lookup=table[dataset.lookup]))
-    return JoinedSets(tuple(joined), names, known)
-
-
 class Samples(Dataset):
     """Random views by their place in the run: place n is of image n % N of a shuffled pass over all sets.
 
     An item is the view (3, h, w) uint8, its labels (h, w) int32, columns or IGNORE, and its set's number.
 
     Args:
-        sets: what to draw from.
+        datasets: what to draw from. They get one vocabulary; classes of one name are one.
         size: (h, w) of a view in pixels.
         seed: of the run.
+
+    Attributes:
+        names: of the vocabulary, K names, each once.
+        known: (sets, K) bool, which names a set labels. Others may well be in its images, unlabelled.
     """
 
-    def __init__(self, sets: JoinedSets, size: tuple[int, int], seed: int) -> None:
-        self.sets = sets
-        self.size = size
-        self.seed = seed
-        self._ends = np.cumsum([len(dataset) for dataset in sets.datasets])
+    def __init__(self, datasets: Sequence[SegmentationDataset], size: tuple[int, int], seed: int) -> None:
+        self.size, self.seed = size, seed
+        self.names = tuple(dict.fromkeys(name for dataset in datasets for name in dataset.names))
+        self.known = np.zeros((len(datasets), len(self.names)), bool)
+        self.datasets = []
+        for row, dataset in enumerate(datasets):
+            columns = np.array([self.names.index(name) for name in dataset.names])
+            self.known[row, columns] = True
+            table = np.full(VALUES, IGNORE, np.uint16)
+            table[: len(columns)] = columns
+            self.datasets.append(replace(dataset, names=self.names, lookup=table[dataset.lookup]))
+        self._ends = np.cumsum([len(dataset) for dataset in datasets])
 
     def __len__(self) -> int:
         return int(self._ends[-1])
@@ -75,7 +56,7 @@ class Samples(Dataset):
         turn, at = divmod(place, len(self))
         index = int(_shuffled(self.seed, turn, len(self))[at])
         which = int(np.searchsorted(self._ends, index, side="right"))
-        dataset = self.sets.datasets[which]
+        dataset = self.datasets[which]
         before = int(self._ends[which]) - len(dataset)
         image, label = dataset.read(index - before)
         view, labels = random_view(image, label, self.size, np.random.default_rng((self.seed, 1, place)))
@@ -92,30 +73,11 @@ def _shuffled(seed: int, turn: int, count: int) -> NDArray[np.int64]:
     return np.random.default_rng((seed, 0, turn)).permutation(count)
 
 
-@dataclass(frozen=True)
-class Places:
-    """The places that one process takes in each step: a batch sampler.
-
-    Attributes:
-        first, last: the steps to make, from 0, the last one not included.
-        batch: images a step, over all processes.
-        rank, world: which process this is, of how many.
-    """
-
-    first: int
-    last: int
-    batch: int
-    rank: int
-    world: int
-
-    def __len__(self) -> int:
-        return self.last - self.first
-
-    def __iter__(self) -> Iterator[list[int]]:
-        own = self.batch // self.world
-        for step in range(self.first, self.last):
-            start = step * self.batch + self.rank * own
-            yield list(range(start, start + own))
+def places(options: FullOptions, ranks: Ranks, first: int) -> list[list[int]]:
+    """The places that a process takes in each step from step `first` on."""
+    own = options.batch // ranks.world
+    starts = range(first * options.batch + ranks.rank * own, options.steps * options.batch, options.batch)
+    return [list(range(start, start + own)) for start in starts]
 
 
 def load_batches(
@@ -124,7 +86,7 @@ def load_batches(
     """Read this process's batches from step `first` ahead: (B, 3, h, w), (B, h, w), (B,)."""
     loader = DataLoader(
         samples,
-        batch_sampler=Places(first, options.steps, options.batch, ranks.rank, ranks.world),
+        batch_sampler=places(options, ranks, first),
         num_workers=options.workers,
         pin_memory=ranks.device.type == "cuda",
         worker_init_fn=_start_worker,

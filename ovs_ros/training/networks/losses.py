@@ -20,11 +20,7 @@ FAR = -1e4
 
 
 def binary_cross_entropy(
-    logits: Tensor,
-    labels: Tensor,
-    candidates: Candidates,
-    *,
-    weights: Tensor | None = None,
+    logits: Tensor, labels: Tensor, candidates: Candidates, weights: Tensor | None = None
 ) -> Tensor:
     """Per-pixel BCE: the mean over labelled pixels of all images and their candidates.
 
@@ -46,18 +42,12 @@ def binary_cross_entropy(
 
 
 def cross_entropy(
-    logits: Tensor,
-    labels: Tensor,
-    candidates: Candidates,
-    *,
-    weights: Tensor | None = None,
+    logits: Tensor, labels: Tensor, candidates: Candidates, weights: Tensor | None = None
 ) -> Tensor:
     """Softmax cross entropy over the candidates, the mean over labelled pixels. Arguments: see above."""
     true, counted = targets(labels, candidates)
-    counted = counted & true.any(dim=1)
-    log = _log_softmax(_resize(logits, labels), candidates.mask)  # (B, M, H, W)
-    weight = _pixel_weights(labels, counted, weights)  # (B, H, W)
-    return -(log * true * weight[:, None]).sum() / weight.sum().clamp(min=1e-6)
+    weight = _pixel_weights(labels, counted & true.any(dim=1), weights)  # (B, H, W)
+    return _softmax_loss(_resize(logits, labels), true, candidates.mask, weight)
 
 
 def patch_cross_entropy(logits: Tensor, labels: Tensor, candidates: Candidates) -> Tensor:
@@ -72,8 +62,7 @@ def patch_cross_entropy(logits: Tensor, labels: Tensor, candidates: Candidates) 
         A scalar; the least it can be is the entropy of the categories within a patch.
     """
     share, known = shares(labels, candidates, (logits.shape[2], logits.shape[3]))
-    log = _log_softmax(logits, candidates.mask)  # (B, M, h, w)
-    return -(log * share * known[:, None]).sum() / known.sum().clamp(min=1e-6)
+    return _softmax_loss(logits, share, candidates.mask, known)
 
 
 def even_bias(logits: Tensor, share: float) -> Tensor:
@@ -117,14 +106,7 @@ class TextPixelAlignment(nn.Module):
         kernel: side of the kernels, odd; the paper's is 3.
     """
 
-    def __init__(
-        self,
-        text_width: int,
-        visual_width: int,
-        *,
-        width: int = 64,
-        kernel: int = 3,
-    ) -> None:
+    def __init__(self, text_width: int, visual_width: int, *, width: int = 64, kernel: int = 3) -> None:
         super().__init__()
         if kernel % 2 == 0:
             raise ValueError(f"expected an odd kernel, got {kernel}")
@@ -168,9 +150,11 @@ def _resize(logits: Tensor, labels: Tensor) -> Tensor:
     return F.interpolate(logits, size, mode="bilinear", align_corners=False)
 
 
-def _log_softmax(logits: Tensor, mask: Tensor) -> Tensor:
-    """Over the candidates (B, M, …), padding left out."""
-    return logits.masked_fill(~mask[:, :, None, None], FAR).log_softmax(dim=1)
+def _softmax_loss(logits: Tensor, share: Tensor, mask: Tensor, weight: Tensor) -> Tensor:
+    """Of logits (B, M, h, w) over the candidates, padding left out, and shares to weigh (B, h, w)."""
+    logits = logits.masked_fill(~mask[:, :, None, None], FAR)
+    loss = F.cross_entropy(logits, share.to(logits.dtype), reduction="none")  # (B, h, w)
+    return (loss * weight).sum() / weight.sum().clamp(min=1e-6)
 
 
 def _pixel_weights(labels: Tensor, counted: Tensor, weights: Tensor | None) -> Tensor:

@@ -5,8 +5,6 @@ from abc import abstractmethod
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import torch
-
 from ovs_ros.encoders import embedded
 from ovs_ros.evaluation.labelled_folder import load_labelled_set
 from ovs_ros.evaluation.metrics import ConfusionMatrix
@@ -58,7 +56,5 @@ class EmbeddedRecipe(Recipe):
                 for index in range(self.ranks.rank, len(labelled), self.ranks.world):
                     image, truth = labelled.read(index)
                     matrix.add(truth, segmenter.segment(image, words).labels)
-                counts = torch.from_numpy(matrix.counts).to(self.device)
-                matrix.counts = self.ranks.add_up(counts).cpu().numpy()
-                results[name] = {"miou": matrix.mean_iou, "pixel_accuracy": matrix.pixel_accuracy}
+                results[name] = self.figures(matrix)
         return results

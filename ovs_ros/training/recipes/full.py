@@ -29,7 +29,7 @@ from ovs_ros.training.loop import Recipe
 from ovs_ros.training.networks.candidates import Candidates, choose, elected, present
 from ovs_ros.training.networks.objective import Objective
 from ovs_ros.training.options import FullOptions
-from ovs_ros.training.samples import Samples, join_sets, load_batches
+from ovs_ros.training.samples import Samples, load_batches
 from ovs_ros.zoo.coarse_to_fine import checkpoint
 from ovs_ros.zoo.coarse_to_fine.config import NetworkConfig
 from ovs_ros.zoo.coarse_to_fine.network_inputs import ImageFeatures
@@ -94,19 +94,18 @@ class FullRecipe(Recipe):
     ) -> None:
         super().__init__(options, ranks)
         self.pair, self.file, self.evaluation = pair.to(self.device), file, evaluation
-        self.sets = join_sets(training)
-        self.words = self._words(self.sets.names)  # (K, P, D)
+        side = options.crop * pair.patch
+        self.samples = Samples(training, (side, side), options.seed)
+        self.words = self._words(self.samples.names)  # (K, P, D)
         self.means = F.normalize(self.words.mean(1), dim=-1)
-        self.known = torch.from_numpy(self.sets.known).to(self.device)  # (sets, K)
+        self.known = torch.from_numpy(self.samples.known).to(self.device)  # (sets, K)
         self.model = Objective(config, autocast=self.autocast).to(self.device)
         self.identity = {
             **{f"network.{key}": value for key, value in asdict(config).items()},
             "encoders": pair.name,
-            "names": self.sets.names,
-            "images": sum(len(dataset) for dataset in training),
+            "names": self.samples.names,
+            "images": len(self.samples),
         }
-        side = options.crop * pair.patch
-        self.samples = Samples(self.sets, (side, side), options.seed)
         self._batches: Iterator[tuple[Tensor, Tensor, Tensor]] | None = None
         self._fit_bias()
 
@@ -164,9 +163,7 @@ class FullRecipe(Recipe):
             for index in range(self.ranks.rank, len(dataset), self.ranks.world):
                 image, truth = dataset.read(index)
                 matrix.add(truth, self.segment(image, words))
-            counts = torch.from_numpy(matrix.counts).to(self.device)
-            matrix.counts = self.ranks.add_up(counts).cpu().numpy()
-            results[dataset.name] = {"miou": matrix.mean_iou, "pixel_accuracy": matrix.pixel_accuracy}
+            results[dataset.name] = self.figures(matrix)
         return results
 
     def segment(self, image: NDArray[np.uint8], words: Tensor) -> NDArray[np.int64]:

@@ -252,18 +252,17 @@ class HeadRecipe(EmbeddedRecipe):
             start = rng.integers(0, step, 2)
             rows, columns = slice(y * GUIDE, (y + h) * GUIDE), slice(x * GUIDE, (x + w) * GUIDE)
             tokens.append(read_tokens(cache, index)[1:].unflatten(0, grid)[y : y + h, x : x + w])
-            guides.append(torch.from_numpy(cache["guide"][index, rows, columns]))
+            guides.append(cache["guide"][index, rows, columns])
             maps.append(
                 [labels[index, rows, columns][start[0] :: step, start[1] :: step] for labels in cache.labels]
             )
         return jobs, torch.stack(tokens), guide_of(guides), maps
 
     def whole_batch(
-        self, rng: np.random.Generator, which: str, chosen: NDArray[np.intp]
+        self, rng: np.random.Generator, images: Any, chosen: NDArray[np.intp]
     ) -> tuple[Tensor, Tensor]:
         """Tokens (B, 1 + N, 1536) of captioned or named images, and which of them (B,) are turned over."""
-        tokens = [read_tokens(getattr(self, which), int(i)) for i in chosen]
-        return torch.stack(tokens), torch.zeros(len(chosen)) > 0
+        return torch.stack([read_tokens(images, int(i)) for i in chosen]), torch.zeros(len(chosen)) > 0
 
     def pixel_loss(
         self,
@@ -303,10 +302,10 @@ class HeadRecipe(EmbeddedRecipe):
         return total / max(count, 1)
 
     def _embed(
-        self, rng: np.random.Generator, which: str, chosen: NDArray[np.intp]
+        self, rng: np.random.Generator, images: Any, chosen: NDArray[np.intp]
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Embeddings of whole images (B, D), of patches (B, h, w, D), and which images are turned over."""
-        tokens, turned = self.whole_batch(rng, which, chosen)
+        tokens, turned = self.whole_batch(rng, images, chosen)
         tokens = tokens.to(self.device)
         with self.autocast():
             _, patches = self.head.patches(tokens[:, 1:].unflatten(1, SQUARE))
@@ -314,7 +313,7 @@ class HeadRecipe(EmbeddedRecipe):
 
     def caption_losses(self, rng: np.random.Generator, chosen: NDArray[np.intp]) -> tuple[Tensor, Tensor]:
         """Captions against images, and nouns that captions name."""
-        whole, patches, _ = self._embed(rng, "captioned", chosen)
+        whole, patches, _ = self._embed(rng, self.captioned, chosen)
         patches = patches.flatten(1, 2)
         texts = self.head.embed_words(self.captions[chosen, rng.integers(0, 5, len(chosen))])
         answer = torch.arange(len(chosen), device=self.device)
@@ -338,7 +337,7 @@ class HeadRecipe(EmbeddedRecipe):
 
     def name_loss(self, rng: np.random.Generator, chosen: NDArray[np.intp]) -> Tensor:
         """Salient patches and class tokens against all image names."""
-        whole, patches, turned = self._embed(rng, "named", chosen)
+        whole, patches, turned = self._embed(rng, self.named, chosen)
         saliency = self.saliency[chosen]
         salient = torch.where(turned[:, None, None], saliency.flip(2), saliency).to(self.device) > 0.6
         words = self.head.embed_words(self.words.mixed(self.image_names))
@@ -401,9 +400,9 @@ def read_tokens(cache: Cache, index: int) -> Tensor:
     return torch.from_numpy(cache["tokens"][index].astype(np.float32) * scales[:, None])
 
 
-def guide_of(images: Sequence[Tensor]) -> Tensor:
+def guide_of(images: Sequence[NDArray[Any]]) -> Tensor:
     """RGB images (H, W, 3) uint8 as the head takes them: (B, 3, H, W) from 0 to 1."""
-    return torch.stack(list(images)).permute(0, 3, 1, 2).float() / 255.0
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255.0
 
 
 def patch_means(maps: NDArray[Any], grid: tuple[int, int]) -> Tensor:

@@ -123,20 +123,18 @@ class TuneRecipe(HeadRecipe):
             views = self.views[name]
             view = random_crop(views[rng.integers(len(views))], rng, SMALLEST)
             images.append(resize_image(view.image, (SMALL[1] * PATCH, SMALL[0] * PATCH)))
-            guide = cv2.resize(images[-1], fine, interpolation=cv2.INTER_AREA)
-            guides.append(torch.from_numpy(guide))
+            guides.append(cv2.resize(images[-1], fine, interpolation=cv2.INTER_AREA))
             maps.append([resize_labels(m, fine)[start[0] :: step, start[1] :: step] for m in view.labels])
         return jobs, self._tokens(images)[:, 1:].unflatten(1, SMALL), guide_of(guides), maps
 
     def whole_batch(
-        self, rng: np.random.Generator, which: str, chosen: NDArray[np.intp]
+        self, rng: np.random.Generator, images: Any, chosen: NDArray[np.intp]
     ) -> tuple[Tensor, Tensor]:
         """See `HeadRecipe.whole_batch`; half of the images are turned over."""
-        images = [getattr(self, which)[i] for i in chosen]
-        turned = rng.random(len(images)) < 0.5
+        turned = rng.random(len(chosen)) < 0.5
         views = [
-            np.ascontiguousarray(image[:, ::-1]) if turn else image
-            for image, turn in zip(images, turned, strict=True)
+            np.ascontiguousarray(images[i][:, ::-1]) if turn else images[i]
+            for i, turn in zip(chosen, turned, strict=True)
         ]
         return self._tokens(views), torch.from_numpy(turned)
 

@@ -22,7 +22,7 @@ from ovs_ros.training.distributed import Ranks  # noqa: E402
 from ovs_ros.training.loop import train  # noqa: E402
 from ovs_ros.training.options import FullOptions  # noqa: E402
 from ovs_ros.training.recipes.full import BIAS_IMAGES, FullRecipe  # noqa: E402
-from ovs_ros.training.samples import Places, Samples, join_sets  # noqa: E402
+from ovs_ros.training.samples import Samples, places  # noqa: E402
 from ovs_ros.zoo.coarse_to_fine import checkpoint  # noqa: E402
 
 CPU = Ranks(0, 1, torch.device("cpu"))
@@ -160,15 +160,15 @@ def test_mixed_precision_trains_too(tree: Path, tmp_path: Path) -> None:
 def test_sets_share_the_names_that_they_share() -> None:
     first = SegmentationDataset("a", ("wall", "floor"), (), lookup_table([1, 2]))
     second = SegmentationDataset("b", ("door", "wall"), (), lookup_table([0, 1]))
-    joined = join_sets([first, second])
-    assert joined.names == ("wall", "floor", "door")
-    assert joined.known.tolist() == [[True, True, False], [True, False, True]]
-    assert joined.datasets[0].lookup[[0, 1, 2]].tolist() == [IGNORE, 0, 1]
-    assert joined.datasets[1].lookup[[0, 1, 2]].tolist() == [2, 0, IGNORE]
+    samples = Samples([first, second], (24, 24), seed=0)
+    assert samples.names == ("wall", "floor", "door")
+    assert samples.known.tolist() == [[True, True, False], [True, False, True]]
+    assert samples.datasets[0].lookup[[0, 1, 2]].tolist() == [IGNORE, 0, 1]
+    assert samples.datasets[1].lookup[[0, 1, 2]].tolist() == [2, 0, IGNORE]
 
 
 def test_every_pass_shows_every_image_once_in_another_order(tree: Path) -> None:
-    sets = join_sets([open_dataset("folder", tree, split) for split in ("train", "val")])
+    sets = [open_dataset("folder", tree, split) for split in ("train", "val")]
     samples = Samples(sets, (24, 24), seed=3)
     count = len(samples)
     assert count == 12
@@ -178,6 +178,7 @@ def test_every_pass_shows_every_image_once_in_another_order(tree: Path) -> None:
 
 
 def test_processes_take_turns_in_a_step() -> None:
-    whole = list(Places(2, 4, 6, 0, 1))
-    halves = [list(Places(2, 4, 6, rank, 2)) for rank in range(2)]
+    options = FullOptions(steps=4, batch=6)
+    whole = places(options, CPU, 2)
+    halves = [places(options, Ranks(rank, 2, CPU.device), 2) for rank in range(2)]
     assert whole == [[*a, *b] for a, b in zip(*halves, strict=True)] == [[*range(12, 18)], [*range(18, 24)]]

@@ -37,7 +37,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(place: Path, folder: Path, *start: Path, **changes: object) -> None:
     options = {"sets": "rooms", "evaluate": "", "steps": 8, "batch": 2, "warm_up": 2, "log_every": 2,
-               "save_every": 4}  # fmt: skip
+               "save_every": 4, "precision": "fp32"}  # fmt: skip
     made = HeadOptions(**{**options, **changes})
     recipe = HeadRecipe(made, CPU, place / "data", place / "cache", MODELS, start)
     train(recipe, folder, Console(file=io.StringIO()))
@@ -49,7 +49,7 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 
 def test_the_head_learns_and_another_run_goes_on_from_it(place: Path, tmp_path: Path) -> None:
-    run(place, tmp_path / "first", steps=24, evaluate="rooms")
+    run(place, tmp_path / "first", steps=16, evaluate="rooms")
     losses = rows(tmp_path / "first" / "losses.csv")
     assert {"pixels", "captions", "nouns", "names"} <= set(losses[0])
     assert float(losses[-1]["pixels"]) < 0.7 * float(losses[0]["pixels"])
@@ -83,7 +83,20 @@ def test_a_stopped_run_ends_in_the_same_weights(
 def test_the_tail_is_tuned_and_the_mean_of_runs_becomes_a_model(place: Path, tmp_path: Path) -> None:
     run(place, tmp_path / "first", steps=2)
     command = ["train", "tune", place / "data", "-o", tmp_path / "second", "--start", tmp_path / "first"]
-    command += ["--sets", "rooms", "--evaluate", "rooms", "--steps", 5, "--batch", 2, "--warm-up", 1]
+    command += [
+        "--sets",
+        "rooms",
+        "--evaluate",
+        "rooms",
+        "--steps",
+        5,
+        "--batch",
+        2,
+        "--warm-up",
+        1,
+        "--precision",
+        "fp32",
+    ]
     said = invoke(*command)
     assert "step 5, rooms: mIoU 0." in said
     parts = load_weights(tmp_path / "second")
