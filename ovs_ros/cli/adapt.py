@@ -1,5 +1,6 @@
 """`ovs adapt`: adapt a vocabulary to a site, from frames recorded there."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -85,7 +86,7 @@ def adapt(
     else:
         start = asked_vocabulary(words, vocabulary)
     segmenter = load_segmenter(load, options)
-    specs = [CategorySpec(c.name, c.prompts) for c in start.categories]
+    specs = [CategorySpec(c.name, c.prompts, synonyms=c.synonyms) for c in start.categories]
     if templates is None:
         templates = 0 if load.model in PRESETS else 8
     if templates:
@@ -94,7 +95,7 @@ def adapt(
     limits = _thresholds(segmenter, chosen, images, precision, most_unknown, skipped)
     adapted = Vocabulary.from_specs(
         [
-            CategorySpec(spec.name, spec.prompts, limit if own.threshold is None else own.threshold)
+            replace(spec, threshold=limit if own.threshold is None else own.threshold)
             for spec, own, limit in zip(specs, start.categories, limits, strict=True)
         ],
         start.negatives,
@@ -128,7 +129,10 @@ def _choose_templates(
     classifiers = []
     with progress_bar() as bar:
         for template in bar.track(POOL, description="Embedding templates"):
-            specs = [CategorySpec(c.name, c.prompts or (template,)) for c in vocabulary.categories]
+            specs = [
+                CategorySpec(c.name, c.prompts or (template,), synonyms=c.synonyms)
+                for c in vocabulary.categories
+            ]
             alone = Vocabulary.from_specs(specs, vocabulary.negatives)
             classifiers.append(embed(alone, segmenter.model.text_encoder, segmenter.cache).embeddings)
     model = segmenter.model
@@ -139,7 +143,11 @@ def _choose_templates(
         patches = crop(features.patch_tokens, features.valid)  # (h, w, D)
         entropies.add(patches.reshape(-1, patches.shape[2]))
     return [
-        CategorySpec(category.name, category.prompts or tuple(POOL[place] for place in places))
+        CategorySpec(
+            category.name,
+            category.prompts or tuple(POOL[place] for place in places),
+            synonyms=category.synonyms,
+        )
         for category, places in zip(vocabulary.categories, entropies.choose(most), strict=True)
     ]
 

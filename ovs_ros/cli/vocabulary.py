@@ -60,8 +60,9 @@ def show_command(file: VocabularyFile, json_file: JsonOption = None) -> None:
         code = "#{:02x}{:02x}{:02x}".format(*category.color)
         threshold = "" if category.threshold is None else f"{category.threshold:g}"
         swatch = Text.assemble(("    ", f"on {code}"), f" {code}")
-        rows.append([str(category.id), swatch, category.name, "\n".join(category.prompts), threshold])
-    print_table(["id", "colour", "name", "prompts", "threshold"], rows)
+        texts = "\n".join(category.synonyms), "\n".join(category.prompts)
+        rows.append([str(category.id), swatch, category.name, *texts, threshold])
+    print_table(["id", "colour", "name", "synonyms", "prompts", "threshold"], rows)
     if vocabulary.negatives:
         say(f"negative words: {', '.join(vocabulary.negatives)}")
     say(f"{len(vocabulary)} categories; unknown is {vocabulary.unknown_id}")

@@ -11,6 +11,7 @@ from numbers import Real
 MAX_NAME_LENGTH = 100
 MAX_PROMPT_LENGTH = 300
 MAX_PROMPTS = 100
+MAX_SYNONYMS = 20
 MAX_IDS = 65535
 """How many ids there can ever be: 0 to 65534; 65535 means unknown in a 16 bit label image."""
 
@@ -41,6 +42,7 @@ class CategorySpec:
         name: what is published; blanks are trimmed and runs of them become one.
         prompts: texts to embed instead of the encoder's templates; '{}' in a prompt takes the name.
         threshold: probability in [0, 1] below which a pixel is unknown; None: the segmenter's default.
+        synonyms: other names of the same thing; each is said as the name is, and the mean counts.
 
     Raises:
         VocabularyError: a field is of the wrong type, empty, too long or out of range.
@@ -49,11 +51,18 @@ class CategorySpec:
     name: str
     prompts: tuple[str, ...] = ()
     threshold: float | None = None
+    synonyms: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", checked_name(self.name))
         object.__setattr__(self, "prompts", _checked_prompts(self.name, self.prompts))
         object.__setattr__(self, "threshold", _checked_threshold(self.name, self.threshold))
+        object.__setattr__(self, "synonyms", _checked_synonyms(self.name, self.synonyms))
+
+    @property
+    def spoken(self) -> tuple[str, ...]:
+        """The name and its synonyms."""
+        return (self.name, *self.synonyms)
 
 
 @dataclass(frozen=True)
@@ -147,14 +156,24 @@ def _hidden(text: str) -> str:
 
 
 def _checked_prompts(name: str, prompts: object) -> tuple[str, ...]:
-    if isinstance(prompts, str) or not isinstance(prompts, Iterable):
-        raise VocabularyError(f"expected a list of prompts for '{name}', got {prompts!r}; put it in brackets")
-    texts = tuple(prompts)
-    if len(texts) > MAX_PROMPTS:
-        raise VocabularyError(
-            f"expected at most {MAX_PROMPTS} prompts for '{name}', got {len(texts)}; keep the best"
-        )
+    texts = _checked_list(name, prompts, "prompts", MAX_PROMPTS)
     return tuple(checked_text(text, f"a prompt for '{name}'", MAX_PROMPT_LENGTH, name) for text in texts)
+
+
+def _checked_synonyms(name: str, synonyms: object) -> tuple[str, ...]:
+    texts = _checked_list(name, synonyms, "synonyms", MAX_SYNONYMS)
+    words = tuple(checked_text(text, f"a synonym of '{name}'", MAX_NAME_LENGTH) for text in texts)
+    refuse_duplicates((name, *words), "name and synonym")
+    return words
+
+
+def _checked_list(name: str, given: object, what: str, most: int) -> tuple[object, ...]:
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise VocabularyError(f"expected a list of {what} for '{name}', got {given!r}; put it in brackets")
+    texts = tuple(given)
+    if len(texts) > most:
+        raise VocabularyError(f"expected at most {most} {what} for '{name}', got {len(texts)}; keep the best")
+    return texts
 
 
 def _checked_threshold(name: str, threshold: object) -> float | None:

@@ -50,7 +50,8 @@ def embed(
     holds is taken from there; the rest is encoded in batches and given to the cache batch by batch.
 
     For a text encoder that keeps prompts, each word's P texts are embedded apart too, one for each template;
-    a category's own prompts take turns until they are P.
+    a category's own prompts take turns until they are P. Each is the mean over the category's name and
+    its synonyms.
 
     Args:
         vocabulary: the words.
@@ -64,15 +65,20 @@ def embed(
         VocabularyError: a category's prompts cancel each other out, or there are more words than the memory
             for their prompts holds.
     """
-    words = [(c.name, c.prompts) for c in vocabulary.categories] + [(w, ()) for w in vocabulary.negatives]
-    plain = [texts_for(name, prompts, text_encoder.templates) for name, prompts in words]
+    words = [(c.spoken, c.prompts) for c in vocabulary.categories]
+    words += [((word,), ()) for word in vocabulary.negatives]
+    plain = [
+        tuple(text for name in names for text in texts_for(name, prompts, text_encoder.templates))
+        for names, prompts in words
+    ]
     prompts = None
     if text_encoder.keeps_prompts:
-        embeddings, prompts = _embed_apart(plain, text_encoder, cache, progress)  # (K + N, D), (K + N, P, D)
+        counts = [len(names) for names, _ in words]
+        embeddings, prompts = _embed_apart(plain, counts, text_encoder, cache, progress)
     else:
         embeddings = _embed_groups(plain, text_encoder, cache, progress)  # (K + N, D)
     if attributes is not None:
-        about = [() if prompts else attributes.texts(name) for name, prompts in words]
+        about = [() if prompts else attributes.texts(names[0]) for names, prompts in words]
         rows = [row for row, texts in enumerate(about) if texts]
         if rows:
             looks = _embed_groups([about[row] for row in rows], text_encoder, cache, None)  # (rows, D)
@@ -90,11 +96,15 @@ def _mixed(plain: NDArray[np.float32], looks: NDArray[np.float32], weight: float
 
 def _embed_apart(
     groups: Sequence[Sequence[str]],
+    names: Sequence[int],
     text_encoder: TextEncoder,
     cache: EmbeddingCache | None,
     progress: Callable[[int, int], None] | None,
 ) -> tuple[NDArray[np.float32], NDArray[np.float16]]:
-    """The mean of each group of texts (len(groups), D), and its texts apart (len(groups), P, D)."""
+    """The mean of each group of texts (len(groups), D), and its texts apart (len(groups), P, D).
+
+    Each group has as many texts of a name after those of another as `names` says; these become one.
+    """
     count, dim = max(1, len(text_encoder.templates)), text_encoder.dim
     most = MOST_PROMPTS_BYTES // (2 * count * dim)
     if len(groups) > most:
@@ -114,6 +124,9 @@ def _embed_apart(
         for row, group in enumerate(part, start):
             own = vectors[[places[text] for text in group]]  # (texts, D)
             means[row] = _unit(own.sum(axis=0), group)
+            if names[row] > 1:
+                own = own.reshape(names[row], -1, dim).sum(axis=0)  # (texts of a name, D)
+                own = np.stack([_unit(total, group) for total in own])
             prompts[row] = own[np.arange(count) % len(own)]
         if progress:
             progress(start + len(part), len(groups))

@@ -1,7 +1,7 @@
 """The words that a robot looks for: immutable, versioned, with ids that keep their meaning."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from types import MappingProxyType
 from typing import TypeVar
@@ -199,7 +199,11 @@ def _with_ids(
             f"expected at most {MAX_IDS} names over the life of a vocabulary, got {len(ids)}; "
             "use fewer names, or start again with a fresh vocabulary"
         )
-    return tuple(Category(s.name, s.prompts, s.threshold, id=ids[name_key(s.name)]) for s in specs), ids
+    given = [one.name for one in fields(CategorySpec)]
+    categories = (
+        Category(**{one: getattr(spec, one) for one in given}, id=ids[name_key(spec.name)]) for spec in specs
+    )
+    return tuple(categories), ids
 
 
 def _quoted(names: Iterable[str], shown: int = 10) -> str:

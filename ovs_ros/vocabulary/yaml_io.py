@@ -2,7 +2,7 @@
 
 A YAML vocabulary is a list of names, or a mapping::
 
-    categories: [person, desk, {name: office chair, prompts: ["a photo of an office chair"], threshold: 0.3}]
+    categories: [person, {name: sofa, synonyms: [couch]}, {name: desk, prompts: ["a desk"], threshold: 0.3}]
     negatives: [sky, shadow]
 """
 
@@ -17,7 +17,7 @@ from ovs_ros.vocabulary.vocabulary import CategorySpec, Vocabulary, VocabularyEr
 
 SHIPPED = Path(__file__).parent / "shipped"
 _FILE_KEYS = ("categories", "negatives")
-_CATEGORY_KEYS = ("name", "prompts", "threshold")
+_CATEGORY_KEYS = ("name", "prompts", "threshold", "synonyms")
 _EXAMPLES = "the shipped vocabularies (ovs vocabulary show office)"
 _TEXT = "tag:yaml.org,2002:str"
 _NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
@@ -30,6 +30,7 @@ class Entry(NamedTuple):
     name: str
     prompts: tuple[str, ...] = ()
     threshold: float | None = None
+    synonyms: tuple[str, ...] = ()
 
 
 def find_vocabulary(name: Path | str) -> Path:
@@ -116,6 +117,8 @@ def dump_vocabulary(vocabulary: Vocabulary, path: Path | str) -> None:
             entry["prompts"] = list(category.prompts)
         if category.threshold is not None:
             entry["threshold"] = category.threshold
+        if category.synonyms:
+            entry["synonyms"] = list(category.synonyms)
         categories.append(entry if len(entry) > 1 else category.name)
     document: dict[str, Any] = {"categories": categories}
     if vocabulary.negatives:
@@ -233,6 +236,7 @@ class Form:
             self.text(fields["name"], "a category name"),
             self.texts(fields["prompts"], "prompts") if "prompts" in fields else (),
             self._number(fields["threshold"]) if "threshold" in fields else None,
+            self.texts(fields["synonyms"], "synonyms") if "synonyms" in fields else (),
         )
 
     def _items(self, node: yaml.Node, what: str) -> Iterable[yaml.Node]:

@@ -51,6 +51,16 @@ def test_prompts_are_averaged_and_brought_to_unit_norm() -> None:
     assert embedded.vocabulary is vocabulary
 
 
+def test_synonyms_are_said_as_the_name_is() -> None:
+    corner = CategorySpec("right", synonyms=("up",))
+    prompted = CategorySpec("corner", ("{}", "sky"), synonyms=("up",))
+    encoder = AxisEncoder()
+    encoder.axes = {**encoder.axes, "corner": [1, 0, 0]}
+    embedded = embed(Vocabulary.from_specs([corner, prompted]), encoder)
+    expected = [np.array([1, 1, 0]) / 2**0.5, np.array([1, 1, 2]) / 6**0.5]
+    np.testing.assert_allclose(embedded.embeddings, expected, rtol=1e-6)
+
+
 @pytest.mark.filterwarnings("error")
 def test_prompts_that_cancel_out_are_refused_and_not_cached(tmp_path: Path) -> None:
     cache = EmbeddingCache(tmp_path)
@@ -182,6 +192,18 @@ def test_prompts_are_kept_apart_in_the_order_of_templates(tmp_path: Path) -> Non
     np.testing.assert_allclose(words.embeddings, means, atol=1e-6)
     with pytest.raises(ValueError, match="read-only"):
         words.prompts[0] = 0
+
+
+def test_prompts_kept_apart_are_means_over_synonyms() -> None:
+    vocabulary = Vocabulary.from_specs([CategorySpec("red", synonyms=("blue",))])
+    words = embed(vocabulary, KeepingEncoder())
+    assert words.prompts is not None
+    both = KeepingEncoder().encode(("red", "the red", "a photo of red")) + KeepingEncoder().encode(
+        ("blue", "the blue", "a photo of blue")
+    )
+    np.testing.assert_allclose(
+        words.prompts[0], both / np.linalg.norm(both, axis=1, keepdims=True), atol=1e-3
+    )
 
 
 def test_texts_kept_apart_are_encoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -179,6 +179,14 @@ def test_dump_writes_plain_names_plainly(tmp_path: Path) -> None:
     assert path.read_text(encoding="utf-8") == text
 
 
+def test_synonyms_are_read_and_written(tmp_path: Path) -> None:
+    sofa = CategorySpec("sofa", synonyms=("couch", "settee"))
+    path = write(tmp_path, "[{name: sofa, synonyms: [couch, settee]}]")
+    assert load_vocabulary(path) == Vocabulary.from_specs([sofa])
+    dump_vocabulary(load_vocabulary(path), path)
+    assert load_vocabulary(path) == Vocabulary.from_specs([sofa])
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_shipped_vocabularies_are_sound(path: Path) -> None:
     vocabulary = load_vocabulary(path)
