@@ -51,8 +51,13 @@ def user_errors() -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError, ModuleNotFoundError, WrongClassesError) as error:
-        _errors.print(Text(f"Error: {error}", style="red"), soft_wrap=True)
+        print_error(error)
         raise typer.Exit(2) from error
+
+
+def print_error(error: object) -> None:
+    """Print one red line to stderr."""
+    _errors.print(Text(f"Error: {error}", style="red"), soft_wrap=True)
 
 
 def load_segmenter(

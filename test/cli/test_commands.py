@@ -438,3 +438,20 @@ def test_settings_of_looks_and_fusion_are_checked(labelled, monkeypatch, tmp_pat
     for command in (["evaluate", labelled], ["segment", labelled / "image", "--words", "red", "-o", "out"]):
         result = run(*command, *arguments)
         assert result.exit_code == 2 and message in " ".join(result.output.split()), result.output
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("segment", "--alpha", "much", "photo.jpg"),
+        ("segment",),
+        ("bench", "--no-such-flag"),
+        ("no-such-command",),
+        ("vocabulary", "lint"),
+    ],
+)
+def test_a_wrong_command_line_is_one_line_and_code_2(arguments):
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert result.output.count("\n") == 1 and result.output.startswith("Error: ")
+    assert "--help" in result.output

@@ -116,4 +116,4 @@ def test_full_names_the_package_that_clip_needs(tmp_path: Path, monkeypatch: pyt
     command = ["full", f"folder={tmp_path}", "-o", str(tmp_path / "run"), "--model", "ViT-B-16:openai"]
     result = CliRunner().invoke(train.app, command, terminal_width=400)
     assert result.exit_code == 2
-    assert "pip install 'ovs_ros[clip]'" in result.output
+    assert "pip install '.[clip]'" in result.output

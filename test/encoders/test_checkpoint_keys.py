@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="checkpoints need torch: pip install 'ovs_ros[clip]'")
+torch = pytest.importorskip("torch", reason="checkpoints need torch: pip install '.[clip]'")
 
 from ovs_ros.encoders.checkpoint_keys import (  # noqa: E402
     Checkpoint,

@@ -130,14 +130,14 @@ class TestWithoutTorch:
         monkeypatch.setitem(sys.modules, "torch", None)
 
     def test_loading_says_what_to_install_or_to_copy(self) -> None:
-        with pytest.raises(ModuleNotFoundError, match=r"pip install 'ovs_ros\[clip\]'.*clip-b16.*ovs export"):
+        with pytest.raises(ModuleNotFoundError, match=r"pip install '.\[clip\]'.*clip-b16.*ovs export"):
             open_model(ModelFile(model="clip-b16"))
 
     def test_exporting_says_what_to_install(self, tmp_path: Path) -> None:
         result = CliRunner().invoke(
             app, ["export", "clip-vit-b16", "-o", str(tmp_path)], env={"COLUMNS": "300"}
         )
-        assert result.exit_code == 2 and "pip install 'ovs_ros[clip]'" in result.output
+        assert result.exit_code == 2 and "pip install '.[clip]'" in result.output
 
     def test_models_are_listed_all_the_same(self) -> None:
         result = CliRunner().invoke(app, ["models", "--time", "3"], env={"COLUMNS": "200"})

@@ -27,7 +27,7 @@ def import_open_clip() -> ModuleType:
         if find_spec(package) is None:
             raise ModuleNotFoundError(
                 f"expected the package {package}, and it is not installed; install it with:"
-                " pip install 'ovs_ros[clip]'",
+                " pip install '.[clip]'",
                 name=package,
             )
     _import_torchvision()

@@ -105,7 +105,7 @@ def motorcycle() -> Iterator[View]:
         from skimage.data import stereo_motorcycle
     except ImportError as error:
         raise ValueError(
-            "the motorcycle pair comes with scikit-image, which is not installed: pip install 'ovs_ros[demo]'"
+            "the motorcycle pair comes with scikit-image, which is not installed: pip install '.[demo]'"
         ) from error
     image, _, disparity = stereo_motorcycle()
     depth = motorcycle_depth(disparity)
