@@ -29,11 +29,11 @@ _UsageError: Any = typer.BadParameter.__base__
 class _OneLineErrors(TyperGroup):
     """Ends a wrong command line as `user_errors` ends a wrong value: with code 2 and one line."""
 
-    def main(self, *args: Any, standalone_mode: bool = True, **more: Any) -> Any:
+    def main(self, args: Any = None, *, standalone_mode: bool = True, **more: Any) -> Any:  # type: ignore[override]
         if not standalone_mode:
-            return super().main(*args, standalone_mode=False, **more)
+            return super().main(args, standalone_mode=False, **more)
         try:
-            code = super().main(*args, standalone_mode=False, **more)
+            code = super().main(args, standalone_mode=False, **more)
         except _UsageError as error:
             if type(error).__name__ == "NoArgsIsHelpError":
                 error.show()
