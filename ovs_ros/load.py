@@ -25,6 +25,7 @@ def load(
     attribute_weight: float = 0.1,
     second_encoder: str | Path = OFF,
     fusion: str | Path = OFF,
+    negatives: str = "generic",
     **options: object,
 ) -> "Segmenter":
     """Load a model and make a segmenter of it, with word embeddings cached on disk.
@@ -43,6 +44,8 @@ def load(
         attribute_weight: the attributes' share of a word's embedding; see `Attributes`.
         second_encoder: ONNX file of a second image encoder (LMSeg); 'off' for none.
         fusion: what `ovs train fusion` wrote for the second encoder.
+        negatives: words that compete for pixels beside a vocabulary without negative words of its own:
+            'generic' (a few that fit most pictures), 'off', or words separated by commas.
         options: fields of `SegmenterOptions` that differ from their defaults.
 
     Raises:
@@ -60,9 +63,11 @@ def load(
     from ovs_ros.steps.network import Network
     from ovs_ros.vocabulary.attributes import load_attributes
     from ovs_ros.vocabulary.cache import EmbeddingCache
+    from ovs_ros.vocabulary.generic_negatives import read_negatives
 
     checked = SegmenterOptions(**options)  # type: ignore[arg-type]  # checked at run time, field by field
     looks = load_attributes(attributes, attribute_weight)
+    generic = read_negatives(negatives)
     use_threads(threads)
     model = load_model(name, device=device, models=models)
     if network_file is not None:
@@ -73,7 +78,7 @@ def load(
         from ovs_ros.steps.torch_frame import TorchFrame
 
         frame_path = TorchFrame(model.image_encoder)  # type: ignore[arg-type]
-    return Segmenter(model, checked, EmbeddingCache(), looks, frame_path)
+    return Segmenter(model, checked, EmbeddingCache(), looks, frame_path, generic)
 
 
 def load_model(name: str | Path, *, device: str = "auto", models: Path | None = None) -> "Model":

@@ -151,6 +151,11 @@ class LoadOptions(_Checked):
         "affinity, its container's CPU quota and OMP_NUM_THREADS.",
         (0, 1024),
     )
+    negatives: str = _option(
+        "generic",
+        "Words that compete for pixels beside a vocabulary without negative words: 'generic' (a few "
+        "that fit most pictures), 'off', or words separated by commas. Pixels that they win are unknown.",
+    )
     attributes: str = _option(
         OFF,
         "What words look like (LMSeg), mixed into their embeddings: 'off', 'shipped', or a YAML file merged "

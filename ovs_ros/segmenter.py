@@ -64,6 +64,7 @@ class Segmenter:
         cache: where `embed` looks up embeddings and keeps new ones; None: it encodes all words each time.
         attributes: what `embed` says of words' looks beside their names (LMSeg); None: nothing.
         frame_path: a faster way for whole frames, to the same answer; None: there is none.
+        negatives: generic negative words, which `embed` adds to vocabularies that have none of their own.
 
     Raises:
         TypeError: a part is of another kind.
@@ -74,6 +75,7 @@ class Segmenter:
     cache: EmbeddingCache | None = None
     attributes: Attributes | None = None
     frame_path: "TorchFrame | None" = None
+    negatives: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name, kind in (("model", Model), ("options", SegmenterOptions)):
@@ -93,8 +95,15 @@ class Segmenter:
             VocabularyError: a category's prompts cancel each other out, or there are more words than the
                 model can keep the prompts of.
         """
-        model = self.model
-        return embed(vocabulary, model.text_encoder, self.cache, progress, self.attributes, model.seen_names)
+        return embed(
+            vocabulary,
+            self.model.text_encoder,
+            self.cache,
+            progress,
+            self.attributes,
+            self.model.seen_names,
+            self.negatives,
+        )
 
     def segment(
         self, image: NDArray[np.uint8], words: WordEmbeddings, options: SegmenterOptions | None = None

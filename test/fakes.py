@@ -20,6 +20,7 @@ from ovs_ros.options import LoadOptions, SegmenterOptions
 from ovs_ros.runtime.stage_clock import StageClock
 from ovs_ros.segmenter import Segmenter
 from ovs_ros.vocabulary.attributes import load_attributes
+from ovs_ros.vocabulary.generic_negatives import read_negatives
 
 COLORS: dict[str, tuple[int, int, int]] = {
     "black": (0, 0, 0),
@@ -146,6 +147,7 @@ def load_color_segmenter(name: str, **arguments: Any) -> Segmenter:
         segmenter,
         model=replace(segmenter.model, image_encoder=encoder),
         attributes=load_attributes(load.attributes, load.attribute_weight),
+        negatives=read_negatives(load.negatives),
     )
 
 

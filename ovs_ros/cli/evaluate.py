@@ -25,10 +25,11 @@ from ovs_ros.cli.common import (
 )
 from ovs_ros.cli.options import with_flags
 from ovs_ros.cli.prediction_sets import evaluate_prediction_sets
+from ovs_ros.cli.present_words import evaluate_present_words
 from ovs_ros.evaluation.labelled_folder import IGNORED, load_labelled_set
 from ovs_ros.evaluation.metrics import ConfusionMatrix, SelectionRecall
 from ovs_ros.evaluation.temperature_scaling import Reliability
-from ovs_ros.options import LoadOptions, SegmenterOptions
+from ovs_ros.options import OFF, LoadOptions, SegmenterOptions
 from ovs_ros.runtime.processor import device_name
 from ovs_ros.segmenter import Segmenter
 from ovs_ros.steps.segmentation import Segmentation
@@ -37,7 +38,7 @@ from ovs_ros.vocabulary.word_embeddings import WordEmbeddings
 from ovs_ros.vocabulary.yaml_io import load_class_names
 
 
-@with_flags()
+@with_flags(defaults={"negatives": OFF})
 def evaluate(
     folder: Annotated[
         Path, typer.Argument(metavar="DIR", help="Holds image/* and label/*.png of the same names.")
@@ -78,6 +79,14 @@ def evaluate(
             "positions gets a set with the true name. Half of the images serve to fit them.",
         ),
     ] = None,
+    present_only: Annotated[
+        bool,
+        typer.Option(
+            "--present-only",
+            help="Also ask each image for the names that are in it and no others: their IoU, and the share "
+            "of the ignored pixels that got a name. Try it with --negatives.",
+        ),
+    ] = False,
     models: ModelsOption = None,
     network_file: Annotated[
         Path | None, typer.Option(help="Another network than the model's, as `ovs train network` exports it.")
@@ -103,11 +112,9 @@ def evaluate(
     segmenter = replace(segmenter, model=replace(segmenter.model, seen_names=seen_names))
     words = embed_words(segmenter, vocabulary)
     skipped = Skipped()
-    sets = (
-        {}
-        if conformal is None
-        else {"conformal": evaluate_prediction_sets(segmenter, words, dataset, conformal, skipped)}
-    )
+    sets: dict[str, Any] = {}
+    if conformal is not None:
+        sets["conformal"] = evaluate_prediction_sets(segmenter, words, dataset, conformal, skipped)
     first = _Run(segmenter, names)
     every = _Run(replace(segmenter, options=replace(segmenter.options, select=False)), names)
     kept = SelectionRecall(len(names))
@@ -140,6 +147,8 @@ def evaluate(
             "speedup": round(float(np.median(every.times_ms) / np.median(first.times_ms)), 3),
             "kept": rounded(kept.recall),
         }
+    if present_only:
+        sets["present_only"] = evaluate_present_words(segmenter, dataset, skipped)
     results |= sets
     # Of each class with mistakes: what it was most often taken for, and for what share of its pixels.
     others = [*names, "none of the classes"]

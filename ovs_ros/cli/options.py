@@ -1,8 +1,9 @@
 """Flags of the command line, made from the declared options."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import is_dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import is_dataclass, replace
 from inspect import Parameter, Signature, get_annotations, signature
+from types import MappingProxyType
 from typing import Annotated, Any
 
 import typer
@@ -11,7 +12,9 @@ from ovs_ros.cli.common import user_errors
 from ovs_ros.options import Option, declared
 
 
-def with_flags(leave_out: Iterable[str] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def with_flags(
+    leave_out: Iterable[str] = (), defaults: Mapping[str, Any] = MappingProxyType({})
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command a flag for each option of its parameters that are dataclasses of options.
 
     A command with the parameter `options: SegmenterOptions` gets `--threshold`, `--select/--no-select` and so
@@ -20,13 +23,18 @@ def with_flags(leave_out: Iterable[str] = ()) -> Callable[[Callable[..., None]],
 
     Args:
         leave_out: options that get no flag, and keep their defaults.
+        defaults: of options that have another default in this command.
     """
 
     def equip(command: Callable[..., None]) -> Callable[..., None]:
         # Not get_type_hints: on Python 3.10 it wraps what has the default None, and hides the flag's name.
         hints = get_annotations(command, eval_str=True)
         groups = {
-            name: {n: option for n, option in declared(hint).items() if n not in leave_out}
+            name: {
+                n: replace(option, default=defaults.get(n, option.default))
+                for n, option in declared(hint).items()
+                if n not in leave_out
+            }
             for name, hint in hints.items()
             if isinstance(hint, type) and is_dataclass(hint)
         }

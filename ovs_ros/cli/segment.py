@@ -86,6 +86,8 @@ def segment(
     for finding in lint(asked, reads=segmenter.model.text_encoder.reads):
         say(f"Note: {finding.message}")
     embedded = embed_words(segmenter, asked)
+    if embedded.generic:
+        say(f"Negative words, whose pixels are unknown: {', '.join(embedded.generic)}")
     output.mkdir(parents=True, exist_ok=True)
     reports: list[dict[str, object]] = []
     written = time()

@@ -62,7 +62,7 @@ def temperature(
     rows = []
     skipped = Skipped()
     for model in names:
-        segmenter = load_segmenter(LoadOptions(model=model), models=models)
+        segmenter = load_segmenter(LoadOptions(model=model, negatives="off"), models=models)
         segmenter = replace(segmenter, model=replace(segmenter.model, temperature=1.0))
         words = {
             name: embed_words(segmenter, Vocabulary.from_names(dataset.names))

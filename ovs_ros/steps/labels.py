@@ -43,7 +43,7 @@ def validate(
     """
     vocabulary, classes = words.vocabulary, selection.classes
     count = len(classes)
-    nobody = count + len(vocabulary.negatives)
+    nobody = count + len(words.negatives)
     least = np.zeros(nobody + 1, np.uint8)
     least[:count] = least_confidence(words, threshold)[classes]
     if least.any():

@@ -133,8 +133,9 @@ def _near_synonyms(embedded: WordEmbeddings, near: float) -> list[Finding]:
     """For each category the category and the negative word next to it, where they are near."""
     vocabulary = embedded.vocabulary
     count = len(vocabulary)
-    categories, negatives = embedded.embeddings[:count], embedded.embeddings[count:]  # (K, D), (N, D)
     words = vocabulary.names + vocabulary.negatives
+    categories = embedded.embeddings[:count]  # (K, D)
+    negatives = embedded.embeddings[count : len(words)]  # (N, D)
     findings: dict[tuple[int, int], Finding] = {}
     for others, start in ((categories, 0), (negatives, count)):
         nearest, cosines = _nearest(categories, others, itself=start > 0)

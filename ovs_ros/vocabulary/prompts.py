@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ovs_ros.vocabulary.attributes import Attributes
 from ovs_ros.vocabulary.cache import EmbeddingCache, content_key
+from ovs_ros.vocabulary.generic_negatives import GENERIC, apart, without
 from ovs_ros.vocabulary.text_encoder import TextEncoder
 from ovs_ros.vocabulary.vocabulary import Vocabulary, VocabularyError
 from ovs_ros.vocabulary.word_embeddings import WordEmbeddings
@@ -43,6 +44,7 @@ def embed(
     progress: Callable[[int, int], None] | None = None,
     attributes: Attributes | None = None,
     seen_names: frozenset[str] = frozenset(),
+    negatives: Sequence[str] = (),
 ) -> WordEmbeddings:
     """Embed a vocabulary's K categories and N negative words.
 
@@ -60,13 +62,17 @@ def embed(
         progress: called after each batch with how many words are done and how many there are.
         attributes: mixed into the words without prompts of their own; None: names alone count.
         seen_names: keys (see `name_key`) of names that the model was trained with pixel labels for.
+        negatives: generic negative words for a vocabulary without negative words; those that are near to one
+            of its categories are left out.
 
     Raises:
         VocabularyError: a category's prompts cancel each other out, or there are more words than the memory
             for their prompts holds.
     """
     words = [(c.spoken, c.prompts) for c in vocabulary.categories]
-    words += [((word,), ()) for word in vocabulary.negatives]
+    spoken = [name for names, _ in words for name in names]
+    generic = () if vocabulary.negatives else without(negatives, spoken)
+    words += [((word,), ()) for word in vocabulary.negatives or generic]
     plain = [
         tuple(text for name in names for text in texts_for(name, prompts, text_encoder.templates))
         for names, prompts in words
@@ -85,7 +91,18 @@ def embed(
             embeddings[rows] = _mixed(embeddings[rows], looks, attributes.weight)
             if prompts is not None:
                 prompts[rows] = _mixed(prompts[rows].astype(np.float32), looks[:, None], attributes.weight)
-    return WordEmbeddings(vocabulary, embeddings, seen_names, prompts)
+    if generic:
+        unrelated = [texts_for(name, (), text_encoder.templates) for name in GENERIC]
+        far = apart(
+            embeddings[: len(vocabulary)],
+            embeddings[len(vocabulary) :],
+            _embed_groups(unrelated, text_encoder, cache, None),
+        )
+        generic = tuple(word for word, kept in zip(generic, far, strict=True) if kept)
+        kept_rows = np.concatenate((np.ones(len(vocabulary), bool), far))
+        embeddings = embeddings[kept_rows]
+        prompts = None if prompts is None else prompts[kept_rows]
+    return WordEmbeddings(vocabulary, embeddings, seen_names, prompts, generic)
 
 
 def _mixed(plain: NDArray[np.float32], looks: NDArray[np.float32], weight: float) -> NDArray[np.float32]:

@@ -45,11 +45,12 @@ class WordEmbeddings:
     """One version of a vocabulary with a unit embedding for each of its words. All arrays are read-only.
 
     Attributes:
-        vocabulary: the words: K categories and N negative words.
+        vocabulary: the words: K categories and, with the generic ones, N negative words.
         embeddings: (K + N, D) float32, C-contiguous, unit rows: the categories in order, then the negatives.
         seen_names: keys (see `name_key`) of names that the model was trained with pixel labels for.
         prompts: (K + N, P, D) float16 unit rows, each word's prompts apart, for models whose decoder wants
             them; None for all others. Not copied.
+        generic: the generic negative words, after those of the vocabulary.
         ids: (K,) uint16, the label of each category.
         thresholds: (K,) float32 in [0, 1], NaN where the segmenter's default counts.
         seen: (K,) bool, which categories have a name out of `seen_names`.
@@ -64,6 +65,7 @@ class WordEmbeddings:
     embeddings: NDArray[np.float32]
     seen_names: frozenset[str] = frozenset()
     prompts: NDArray[np.float16] | None = None
+    generic: tuple[str, ...] = ()
     ids: NDArray[np.uint16] = field(init=False)
     thresholds: NDArray[np.float32] = field(init=False)
     seen: NDArray[np.bool_] = field(init=False)
@@ -71,7 +73,7 @@ class WordEmbeddings:
 
     def __post_init__(self) -> None:
         embeddings = np.array(self.embeddings, dtype=np.float32, order="C")
-        rows = len(self.vocabulary) + len(self.vocabulary.negatives)
+        rows = len(self.vocabulary) + len(self.negatives)
         if embeddings.ndim != 2 or embeddings.shape[0] != rows or embeddings.shape[1] == 0:
             raise ValueError(
                 f"expected embeddings of shape ({rows}, D), one row for each category and negative word, "
@@ -95,6 +97,11 @@ class WordEmbeddings:
         count = len(self.vocabulary)
         sketch = draw_sketch(embeddings[:count]) if count >= SKETCHED_FROM else None
         object.__setattr__(self, "sketch", sketch)
+
+    @property
+    def negatives(self) -> tuple[str, ...]:
+        """The N words that compete for pixels and are never published."""
+        return (*self.vocabulary.negatives, *self.generic)
 
 
 def _checked_prompts(prompts: NDArray[np.float16], embeddings: NDArray[np.float32]) -> NDArray[np.float16]:

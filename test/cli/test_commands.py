@@ -90,6 +90,23 @@ def test_segment_takes_a_vocabulary_file(tmp_path):
     assert (labels[:, :32] == 255).all() and (labels[:, 32:] == 0).all()
 
 
+def test_segment_and_evaluate_take_generic_negatives(labelled, tmp_path):
+    out = tmp_path / "out"
+    result = run("segment", labelled / "image", "--words", "blue", "--negatives", "red,green", "-o", out)
+    assert result.exit_code == 0 and "unknown: red, green" in result.output
+    assert (read(out / "a_labels.png")[:, :32] == 255).all() and (
+        read(out / "a_labels.png")[:, 32:] == 0
+    ).all()
+    named = {}
+    for negatives in ((), ("--negatives", "red,green,yellow")):
+        run("evaluate", labelled, "--present-only", *negatives, "--json", tmp_path / "r.json")
+        present = json.loads((tmp_path / "r.json").read_text())["present_only"]
+        assert present["images"] == 2
+        named[present["negatives"]] = present["background_named"], present["miou"]
+    # Image b asks for blue alone, and shows red; the labels ignore half of it.
+    assert named == {"": (1.0, 0.8333), "red, green, yellow": (0.0, 0.75)}
+
+
 def test_segment_numbers_the_frames_of_a_video(tmp_path):
     video = cv2.VideoWriter(str(tmp_path / "v.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 5, (64, 32))
     for name in ("red", "blue", "red"):

@@ -111,6 +111,7 @@ def test_show_as_json(tmp_path: Path) -> None:
         "name": "chair",
         "prompts": [],
         "threshold": None,
+        "synonyms": [],
         "color": [72, 232, 248],
     }
     assert shown["categories"][1]["name"] == "b\u00fcro" and shown["categories"][1]["threshold"] == 0.25
