@@ -14,7 +14,7 @@ from std_srvs.srv import Trigger
 
 from ovs_ros.ros.words import NOT_CONFIGURED, PROMPT_SEPARATOR, Words, remarks
 from ovs_ros.srv import GetVocabulary, SetVocabulary
-from ovs_ros.vocabulary.vocabulary import Vocabulary, VocabularyError
+from ovs_ros.vocabulary.vocabulary import VocabularyError
 from ovs_ros.vocabulary.word_embeddings import WordEmbeddings
 
 Result = TypeVar("Result")
@@ -65,18 +65,19 @@ class VocabularyServices:
         return response
 
     def _get(self, _: GetVocabulary.Request, response: GetVocabulary.Response) -> GetVocabulary.Response:
-        vocabulary = self._fill(response)
-        if vocabulary is not None:
+        words = self._fill(response)
+        if words is not None:
+            vocabulary = words.vocabulary
             response.prompts = [PROMPT_SEPARATOR.join(c.prompts) for c in vocabulary.categories]
             response.thresholds = [
                 math.nan if c.threshold is None else c.threshold for c in vocabulary.categories
             ]
-            response.negatives = list(vocabulary.negatives)
+            response.negatives = list(words.negatives)
             response.unknown_id = vocabulary.unknown_id
         return response
 
-    def _fill(self, response: SetVocabulary.Response | GetVocabulary.Response) -> Vocabulary | None:
-        """Write the present words into a response. Returns their vocabulary."""
+    def _fill(self, response: SetVocabulary.Response | GetVocabulary.Response) -> WordEmbeddings | None:
+        """Write the present words into a response, and return them."""
         words = self._words()
         if words is None:
             return None
@@ -84,7 +85,7 @@ class VocabularyServices:
         response.version = vocabulary.version
         response.ids = vocabulary.ids.tolist()
         response.names = list(vocabulary.names)
-        return vocabulary
+        return words.current
 
     def _answer(self, change: Callable[[Words], WordEmbeddings]) -> tuple[bool, str]:
         """Make a change. Returns whether it was made, and the message."""
