@@ -28,7 +28,7 @@ from ovs_ros.cli.common import (
 from ovs_ros.cli.options import with_flags
 from ovs_ros.geometry.flow import DownscaledFrame
 from ovs_ros.options import LoadOptions, NodeOptions, SegmenterOptions, declared
-from ovs_ros.render import overlay, with_legend
+from ovs_ros.render import display_colors, picture
 from ovs_ros.runtime.images import IMAGE_SUFFIXES, list_images, output_names, read_image, write_image
 from ovs_ros.steps.segmentation import Segmentation
 from ovs_ros.steps.temporal_filter import flow_filter
@@ -97,8 +97,7 @@ def segment(
         if stream is not None:
             result = stream.apply(result, len(reports) / (own_rate or rate), DownscaledFrame.of(image))
         write_image(output / f"{name}_labels.png", result.labels)
-        picture = overlay(image, result.labels, asked, alpha)
-        write_image(output / f"{name}_overlay.png", with_legend(picture, result))
+        write_image(output / f"{name}_overlay.png", picture(image, result, alpha))
         reports.append(_report(name, result))
         pixels[result.selected_ids] += result.shares
         if time() - written > _JSON_EVERY_S:
@@ -164,8 +163,10 @@ def _report(name: str, result: Segmentation) -> dict[str, object]:
 
 
 def _print(vocabulary: Vocabulary, shares: NDArray[np.float64]) -> None:
+    found = [c.name for c in vocabulary.categories if shares[c.id] > 0]
+    colors = display_colors(vocabulary.names, found)
     rows: list[list[str | Text]] = [
-        [Text("■■", f"rgb({','.join(map(str, c.color))})"), c.name, str(c.id), f"{shares[c.id]:.1%}"]
+        [Text("■■", f"rgb({','.join(map(str, colors[c.name]))})"), c.name, str(c.id), f"{shares[c.id]:.1%}"]
         for c in sorted(vocabulary.categories, key=lambda category: -shares[category.id])
         if shares[c.id] > 0
     ]

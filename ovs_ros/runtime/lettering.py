@@ -6,7 +6,7 @@ its code point, as in `\\u673a`, so that different texts look different on every
 
 import subprocess
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, lru_cache
 from itertools import groupby
 
 import numpy as np
@@ -23,17 +23,29 @@ _FONTS = ("DejaVuSans.ttf", "NotoSansCJK-Regular.ttc", "wqy-microhei.ttc", "Aria
 _NO_CHARACTER = "\U0010ffff"
 
 
-def line_of_text(text: str) -> NDArray[np.uint8]:
-    """A text's coverage of the pixels: (HEIGHT, width) uint8, 255 where it covers them wholly."""
+@lru_cache(maxsize=512)
+def line_of_text(text: str, scale: int = 1) -> NDArray[np.uint8]:
+    """A text's coverage of the pixels: (scale * HEIGHT, width) uint8, read-only; 255: wholly covered.
+
+    Args:
+        text: one line.
+        scale: how many times as large as usual the letters are.
+    """
     own = text.isascii()
     shown = "".join(c if c != "\\" and _font(c, own) else c.encode("unicode_escape").decode() for c in text)
-    runs = [(font, "".join(run)) for font, run in groupby(shown, lambda c: _font(c, own)) if font is not None]
+    runs = [
+        (font.font_variant(size=scale * SIZE), "".join(run))
+        for font, run in groupby(shown, lambda c: _font(c, own))
+        if font is not None
+    ]
     lengths = [font.getlength(run) for font, run in runs]
-    image = Image.new("L", (int(np.ceil(sum(lengths))) + 1, HEIGHT))  # The last letter may hang over.
+    image = Image.new("L", (int(np.ceil(sum(lengths))) + 1, scale * HEIGHT))  # The last letter may hang over.
     draw = ImageDraw.Draw(image)
     for (font, run), left in zip(runs, np.cumsum([0.0, *lengths]), strict=False):
-        draw.text((left, _BASE), run, 255, font, anchor="ls")
-    return np.asarray(image)
+        draw.text((left, scale * _BASE), run, 255, font, anchor="ls")
+    line = np.array(image)
+    line.setflags(write=False)
+    return line
 
 
 @cache

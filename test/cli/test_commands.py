@@ -46,7 +46,7 @@ def test_segment_writes_labels_overlay_and_json(tmp_path):
     labels = read(out / "a_labels.png")
     assert labels.dtype == np.uint8 and (labels[:, :32] == 0).all() and (labels[:, 32:] == 1).all()
     assert (read(out / "b_labels.png")[:, :32] == 1).all()
-    assert read(out / "a_overlay.png").shape[0] == 32
+    assert read(out / "a_overlay.png").shape[0] == 256  # Enlarged, so that the legend can be read.
     images = json.loads(report.read_text())["images"]
     assert [image["name"] for image in images] == ["a", "b"]
     assert {entry["name"]: entry["share"] for entry in images[0]["categories"]} == {"red": 0.5, "blue": 0.5}

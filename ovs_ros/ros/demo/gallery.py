@@ -1,7 +1,7 @@
 """The files of the demonstration: pictures, label images and labelled points."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,27 +11,28 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ovs_ros.geometry.ply import write_ply
-from ovs_ros.render import legend_strip
+from ovs_ros.render import legend_rows, legend_strip
 from ovs_ros.runtime.images import write_image
 from ovs_ros.vocabulary.category import Category
-from ovs_ros.vocabulary.vocabulary import UNKNOWN_COLOR
 
 FRAME_MS = 200
 """How long the animation shows a frame."""
 ANIMATION_WIDTH = 560
-LEAST_SHARE = 0.005
-"""Of the pixels: what would be 0% is left out of the legend."""
 
 
 def with_legend(
-    overlay: NDArray[np.uint8], shares: Mapping[str, float], unknown_share: float
+    overlay: NDArray[np.uint8], names: Collection[str], shares: Mapping[str, float], unknown_share: float
 ) -> NDArray[np.uint8]:
-    """An overlay (H, W, 3) uint8 RGB with a legend beside it: names by their shares of the pixels."""
-    rows = [
-        (name, Category(name, id=0).color, shares[name]) for name in sorted(shares, key=lambda n: -shares[n])
-    ]
-    rows.append(("unknown", UNKNOWN_COLOR, unknown_share))
-    return np.hstack((overlay, legend_strip([row for row in rows if row[2] >= LEAST_SHARE], len(overlay))))
+    """An overlay (H, W, 3) uint8 RGB with a legend beside it: names by their shares of the pixels.
+
+    Args:
+        overlay: of the node.
+        names: of the vocabulary.
+        shares: of the pixels, by name.
+        unknown_share: of the pixels without a name.
+    """
+    rows = legend_rows(names, shares, unknown_share)
+    return np.hstack((overlay, legend_strip(rows, len(overlay))))
 
 
 def save(

@@ -71,6 +71,7 @@ class Viewer(Node):
         self.labels: dict[int, Image] = {}
         self.clouds: dict[int, PointCloud2] = {}
         self.names: dict[int, str] = {}
+        self._vocabulary: list[str] = []
         self.complete = 0
         self.done = Future()
         self.words, self._frames = tuple(words), frames
@@ -88,6 +89,7 @@ class Viewer(Node):
         self._client = self.create_client(SetVocabulary, f"{node}/set_vocabulary")
 
     def _on_label_info(self, message: LabelInfo) -> None:
+        self._vocabulary = [entry.class_name for entry in message.class_map]
         self.names.update({entry.class_id: entry.class_name for entry in message.class_map})
 
     def _take(self, topic: str, message: Any) -> None:
@@ -112,7 +114,8 @@ class Viewer(Node):
         self.labels[categories.version] = labels
         if self.complete % EVERY == 0 or self.complete == self._frames - 1:
             shares = dict(zip(categories.names, categories.shares, strict=True))
-            self.pictures.append(with_legend(pixels(overlay), shares, categories.unknown_share))
+            names = self._vocabulary or categories.names
+            self.pictures.append(with_legend(pixels(overlay), names, shares, categories.unknown_share))
         self.complete += 1
         if self.words and self.complete == max(self._frames // 2, 1):
             self._change_words()

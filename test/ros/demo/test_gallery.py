@@ -12,7 +12,7 @@ from ovs_ros.ros.demo.gallery import save, with_legend
 @pytest.fixture
 def saved(tmp_path):
     pictures = [
-        with_legend(np.full((48, 64, 3), grey, np.uint8), {"floor": 0.7, "wall": 0.2}, 0.1)
+        with_legend(np.full((48, 64, 3), grey, np.uint8), ["floor", "wall"], {"floor": 0.7, "wall": 0.2}, 0.1)
         for grey in (40, 140, 80)
     ]
     cloud = np.zeros((48, 64), POINT)
