@@ -146,6 +146,7 @@ def _embedded(name: str, folder: Path, network: str = "") -> "Model":
     from ovs_ros.encoders import embedded
     from ovs_ros.model import Model
     from ovs_ros.steps.network import NETWORK_FILE, Network
+    from ovs_ros.vocabulary.knowledge import load_knowledge
 
     image, text = embedded.load(name, models=folder)
     return Model(
@@ -153,5 +154,5 @@ def _embedded(name: str, folder: Path, network: str = "") -> "Model":
         text,
         Network(Path(network) if network else folder / NETWORK_FILE),
         embedded.load_temperature(name, folder),
-        embedded.load_seen_names(folder),
+        load_knowledge(folder),
     )

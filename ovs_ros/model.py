@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from ovs_ros.encoders.features import Features, ImageEncoder
 from ovs_ros.steps.network import Network
+from ovs_ros.vocabulary.knowledge import Knowledge
 from ovs_ros.vocabulary.text_encoder import TextEncoder
 
 
@@ -20,7 +21,7 @@ class Model:
         network: the trained coarse-to-fine network; None: the model has none.
         temperature: what logits are divided by so that confidences are calibrated (temperature scaling; see
             evaluation/temperature_scaling.py), beside the temperature of the options.
-        seen_names: keys (see `name_key`) of names that the model was trained with pixel labels for.
+        knowledge: what the model was shown of words in training.
 
     Raises:
         ValueError: the encoders, or they and the network, do not share one space, or the temperature is not
@@ -31,7 +32,7 @@ class Model:
     text_encoder: TextEncoder
     network: Network | None = None
     temperature: float = 1.0
-    seen_names: frozenset[str] = frozenset()
+    knowledge: Knowledge = Knowledge()
 
     def __post_init__(self) -> None:
         image, text = self.image_encoder, self.text_encoder

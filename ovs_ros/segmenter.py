@@ -101,7 +101,7 @@ class Segmenter:
             self.cache,
             progress,
             self.attributes,
-            self.model.seen_names,
+            self.model.knowledge.labels,
             self.negatives,
         )
 

@@ -30,9 +30,11 @@ from ovs_ros.evaluation.labelled_folder import IGNORED, load_labelled_set
 from ovs_ros.evaluation.metrics import ConfusionMatrix, SelectionRecall
 from ovs_ros.evaluation.temperature_scaling import Reliability
 from ovs_ros.options import OFF, LoadOptions, SegmenterOptions
+from ovs_ros.runtime.files import write_atomically
 from ovs_ros.runtime.processor import device_name
 from ovs_ros.segmenter import Segmenter
 from ovs_ros.steps.segmentation import Segmentation
+from ovs_ros.vocabulary.knowledge import confusions_text, read_confusions
 from ovs_ros.vocabulary.vocabulary import Vocabulary, name_key
 from ovs_ros.vocabulary.word_embeddings import WordEmbeddings
 from ovs_ros.vocabulary.yaml_io import load_class_names
@@ -79,6 +81,14 @@ def evaluate(
             "positions gets a set with the true name. Half of the images serve to fit them.",
         ),
     ] = None,
+    confusions_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--confusions",
+            help="Add the pairs of names that are often confused to this file: confusions.tsv in the model's "
+            "folder is what `ovs vocabulary lint` and the node tell of.",
+        ),
+    ] = None,
     present_only: Annotated[
         bool,
         typer.Option(
@@ -108,8 +118,9 @@ def evaluate(
     if images is not None:
         dataset = dataset.spread(images)
     segmenter = load_segmenter(load, options, models=models, network_file=network_file)
-    seen_names = segmenter.model.seen_names - {name_key(name) for name in held_out}
-    segmenter = replace(segmenter, model=replace(segmenter.model, seen_names=seen_names))
+    known = segmenter.model.knowledge
+    known = replace(known, labels=known.labels - {name_key(name) for name in held_out})
+    segmenter = replace(segmenter, model=replace(segmenter.model, knowledge=known))
     words = embed_words(segmenter, vocabulary)
     skipped = Skipped()
     sets: dict[str, Any] = {}
@@ -159,6 +170,9 @@ def evaluate(
     }
     _print(results)
     write_json(json_file, results)
+    if confusions_file is not None:
+        confusions = read_confusions(confusions_file) | first.matrix.confusions(names)
+        write_atomically(confusions_file, confusions_text(confusions).encode())
     skipped.end()
 
 

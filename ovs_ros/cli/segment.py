@@ -32,7 +32,7 @@ from ovs_ros.render import display_colors, picture
 from ovs_ros.runtime.images import IMAGE_SUFFIXES, list_images, output_names, read_image, write_image
 from ovs_ros.steps.segmentation import Segmentation
 from ovs_ros.steps.temporal_filter import flow_filter
-from ovs_ros.vocabulary.linter import lint
+from ovs_ros.vocabulary.linter import lint, note_knowledge
 from ovs_ros.vocabulary.vocabulary import Vocabulary
 
 _JSON_EVERY_S = 10.0
@@ -83,8 +83,10 @@ def segment(
     skipped = Skipped()
     images, own_rate = _open_source(source, skipped)
     segmenter = load_segmenter(load, options)
-    for finding in lint(asked, reads=segmenter.model.text_encoder.reads):
-        say(f"Note: {finding.message}")
+    model = segmenter.model
+    for finding in lint(asked, reads=model.text_encoder.reads) + note_knowledge(asked, model.knowledge):
+        about = f"{', '.join(finding.names)}: " if finding.is_note else ""
+        say(f"Note: {about}{finding.message}")
     embedded = embed_words(segmenter, asked)
     if embedded.generic:
         say(f"Negative words, whose pixels are unknown: {', '.join(embedded.generic)}")

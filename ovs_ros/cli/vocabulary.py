@@ -8,7 +8,8 @@ from rich.text import Text
 
 from ovs_ros.cli.common import JsonOption, embedding_bar, print_table, say, user_errors, write_json
 from ovs_ros.vocabulary.cache import EmbeddingCache
-from ovs_ros.vocabulary.linter import Finding, lint, lint_names
+from ovs_ros.vocabulary.knowledge import Knowledge, load_knowledge
+from ovs_ros.vocabulary.linter import Finding, lint, lint_names, note_knowledge
 from ovs_ros.vocabulary.prompts import embed
 from ovs_ros.vocabulary.text_encoder import TextEncoder
 from ovs_ros.vocabulary.vocabulary import VocabularyError
@@ -33,18 +34,20 @@ def lint_command(
     ] = False,
     json_file: JsonOption = None,
 ) -> None:
-    """Warn of duplicates, near synonyms, and empty, overlong or too general words.
+    """Warn of duplicates, near synonyms, and empty, overlong or too general words; note what the model knows.
 
-    Exits with 0 without findings, 1 with findings, and 2 when the file has another form.
+    Notes say which words the model saw only in captions of pictures, or in text alone, and which of them it
+    confused on images with labels. Exits with 0 without other findings, 1 with some, and 2 when the file has
+    another form.
     """
     findings = _findings(file, near, words_only)
     write_json(json_file, [asdict(finding) for finding in findings])
-    if not findings:
-        say(f"{file}: no findings")
-        return
-    rows = [(finding.kind, ", ".join(finding.names), finding.message) for finding in findings]
-    print_table(["kind", "words", "what to do"], rows)
-    raise typer.Exit(1)
+    if findings:
+        rows = [(finding.kind, ", ".join(finding.names), finding.message) for finding in findings]
+        print_table(["kind", "words", "what to do"], rows)
+    if not all(finding.is_note for finding in findings):
+        raise typer.Exit(1)
+    say(f"{file}: no findings" + (" but notes" if findings else ""))
 
 
 @app.command("show")
@@ -87,6 +90,13 @@ def text_encoder() -> TextEncoder:
     return EmbeddedTextEncoder()
 
 
+def knowledge() -> Knowledge:
+    """What the embedded model knows of words."""
+    from ovs_ros.encoders.embedded import MODELS
+
+    return load_knowledge(MODELS)
+
+
 def _findings(name: str, near: float, words_only: bool) -> list[Finding]:
     entries, negatives = read_draft(find_vocabulary(name))
     try:
@@ -104,4 +114,4 @@ def _findings(name: str, near: float, words_only: bool) -> list[Finding]:
         ) from error
     with embedding_bar(vocabulary) as progress:
         words = embed(vocabulary, encoder, EmbeddingCache(), progress=progress)
-    return lint(vocabulary, words, near, encoder.reads)
+    return lint(vocabulary, words, near, encoder.reads) + note_knowledge(vocabulary, knowledge())

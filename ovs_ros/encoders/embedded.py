@@ -18,7 +18,6 @@ from ovs_ros.encoders.multi_scale import MultiScaleImageEncoder
 from ovs_ros.encoders.patches import PatchGrid, blank, fit_grid, place
 from ovs_ros.runtime.onnx import open_session
 from ovs_ros.runtime.stage_clock import StageClock
-from ovs_ros.vocabulary.category import name_key
 
 MODELS = Path(__file__).parents[1] / "models"
 PRESETS = {"stream": (540,), "quality": (432, 768, 1350)}
@@ -120,19 +119,6 @@ class EmbeddedTextEncoder(SentenceEncoder):
         words = super().encode(texts) @ self._weight + self._bias
         words /= np.linalg.norm(words, axis=1, keepdims=True)
         return words
-
-
-def load_seen_names(models: Path = MODELS) -> frozenset[str]:
-    """Keys (see `name_key`) of the names that the embedded pair was trained with pixel labels for.
-
-    Args:
-        models: the folder with the model's files.
-
-    Raises:
-        FileNotFoundError: the list is missing.
-    """
-    lines = (models / "seen_words.txt").read_text(encoding="utf-8").splitlines()
-    return frozenset(name_key(line) for line in lines)
 
 
 def load_temperature(preset: str, models: Path) -> float:

@@ -1,7 +1,14 @@
 """How well label images agree with the truth."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
+
+from ovs_ros.vocabulary.category import name_key
+
+CONFUSED = 0.2
+"""The share of a class's pixels from which another class that gets them counts as confused with it."""
 
 
 class ConfusionMatrix:
@@ -71,6 +78,20 @@ class ConfusionMatrix:
         true = self.counts.sum(axis=1)
         share = np.where(true > 0, wrong.max(axis=1) / np.maximum(true, 1), np.nan)
         return wrong.argmax(axis=1), share
+
+    def confusions(self, names: Sequence[str]) -> dict[tuple[str, str], float]:
+        """The pairs of a class and another one that often takes its pixels, and the share that it takes.
+
+        Args:
+            names: of the classes.
+
+        Returns:
+            keys (see `name_key`) of the name and of the other one -> a share of at least CONFUSED.
+        """
+        shares = self.counts[:, :-1] / np.maximum(self.counts.sum(axis=1, keepdims=True), 1)
+        np.fill_diagonal(shares, 0)
+        keys = [name_key(name) for name in names]
+        return {(keys[i], keys[j]): float(shares[i, j]) for i, j in np.argwhere(shares >= CONFUSED)}
 
 
 class SelectionRecall:

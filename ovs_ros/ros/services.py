@@ -102,7 +102,7 @@ class VocabularyServices:
             logger.error(f"The vocabulary stays as it is:\n{traceback.format_exc()}")
             return False, f"{type(error).__name__}: {error}; the node's log has more"
         self._changed()
-        message = remarks(embedded, words.reads)
+        message = remarks(embedded, words.model)
         logger.info(f"The vocabulary is now {message}")
         return True, message
 

@@ -4,9 +4,10 @@ import math
 import threading
 from collections.abc import Callable, Sequence
 
+from ovs_ros.model import Model
 from ovs_ros.segmenter import Segmenter
 from ovs_ros.srv import SetVocabulary
-from ovs_ros.vocabulary.linter import lint
+from ovs_ros.vocabulary.linter import lint, note_knowledge
 from ovs_ros.vocabulary.vocabulary import CategorySpec, Vocabulary, VocabularyError
 from ovs_ros.vocabulary.word_embeddings import WordEmbeddings
 
@@ -35,7 +36,7 @@ class Words:
         self._closed = False
         vocabulary = initial if before is None else before.replaced(initial.categories, initial.negatives)
         self.current = segmenter.embed(vocabulary)
-        self.reads = segmenter.model.text_encoder.reads
+        self.model = segmenter.model
 
     def change(
         self, mode: int, names: Sequence[str], prompts: Sequence[str], thresholds: Sequence[float]
@@ -129,17 +130,24 @@ def requested(
     return vocabulary.replaced(specs) if mode == request.REPLACE else vocabulary.added(specs)
 
 
-def remarks(words: WordEmbeddings, reads: Callable[[str], bool]) -> str:
-    """One line: how many categories there are, and what the linter says of them; `reads` as for `lint`."""
+def remarks(words: WordEmbeddings, model: Model) -> str:
+    """One line: how many categories there are, and what the linter and the model's training say of them."""
     vocabulary = words.vocabulary
     full = len(words.embeddings) <= _LINTED_FULLY
-    findings = lint(vocabulary, words if full else None, reads=reads)
+    findings = lint(vocabulary, words if full else None, reads=model.text_encoder.reads)
+    warnings = _listed([finding.message for finding in findings], "; ")
+    notes = [
+        f"{_listed(note.names, ', ')}: {note.message}" for note in note_knowledge(vocabulary, model.knowledge)
+    ]
     text = f"version {vocabulary.version} with {len(vocabulary)} categories"
-    if not findings:
-        return text
-    shown = "; ".join(finding.message for finding in findings[:_FINDINGS_SHOWN])
-    more = len(findings) - _FINDINGS_SHOWN
-    return f"{text}. Warnings: {shown}" + (f"; and {more} more" if more > 0 else "")
+    text += f". Warnings: {warnings}" if warnings else ""
+    return text + (f". Notes: {_listed(notes, '; ')}" if notes else "")
+
+
+def _listed(items: Sequence[str], between: str) -> str:
+    """The first few items."""
+    more = len(items) - _FINDINGS_SHOWN
+    return between.join(items[:_FINDINGS_SHOWN]) + (f"{between}and {more} more" if more > 0 else "")
 
 
 def _split(prompts: str) -> tuple[str, ...]:

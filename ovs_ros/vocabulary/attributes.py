@@ -11,7 +11,7 @@ from pathlib import Path
 
 import yaml
 
-from ovs_ros.vocabulary.category import MAX_NAME_LENGTH, VocabularyError, checked_text, name_key
+from ovs_ros.vocabulary.category import MAX_NAME_LENGTH, VocabularyError, checked_text, name_key, singular
 from ovs_ros.vocabulary.yaml_io import Form, described
 
 SHIPPED = Path(__file__).parent / "attributes.yaml"
@@ -73,12 +73,12 @@ class Attributes:
             for synonym in entry.synonyms:
                 self._index.setdefault(_key(synonym), entry)
         for key, entry in list(self._index.items()):
-            self._index.setdefault(_singular(key), entry)
+            self._index.setdefault(singular(key), entry)
 
     def find(self, name: str) -> CategoryAttributes | None:
         """The attributes of a name; None if there are none."""
         key = _key(name)
-        return self._index.get(key) or self._index.get(_singular(key))
+        return self._index.get(key) or self._index.get(singular(key))
 
     def texts(self, name: str) -> tuple[str, ...]:
         """The texts about a name's looks; none where nothing is known of it."""
@@ -201,14 +201,3 @@ def _over(below: CategoryAttributes | None, above: CategoryAttributes) -> Catego
 
 def _key(name: str) -> str:
     return name_key(name.replace("-", " ").replace("_", " "))
-
-
-def _singular(key: str) -> str:
-    """The key with its last word in the singular, by the common endings of English."""
-    if key.endswith("ies") and len(key) > 4:
-        return key[:-3] + "y"
-    if key.endswith(("sses", "xes", "ches", "shes")):
-        return key[:-2]
-    if key.endswith("s") and not key.endswith(("ss", "us", "is")):
-        return key[:-1]
-    return key

@@ -34,6 +34,17 @@ def name_key(name: str) -> str:
     return unicodedata.normalize("NFC", " ".join(_JOINERS.sub("", name).split()).casefold())
 
 
+def singular(key: str) -> str:
+    """The key with its last word in the singular, by the common endings of English."""
+    if key.endswith("ies") and len(key) > 4:
+        return key[:-3] + "y"
+    if key.endswith(("sses", "xes", "ches", "shes")):
+        return key[:-2]
+    if key.endswith("s") and not key.endswith(("ss", "us", "is")):
+        return key[:-1]
+    return key
+
+
 @dataclass(frozen=True)
 class CategorySpec:
     """What a user asks for, before an id exists.

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ovs_ros.vocabulary.category import MAX_NAME_LENGTH
+from ovs_ros.vocabulary.knowledge import Knowledge
 from ovs_ros.vocabulary.text_encoder import is_latin
 from ovs_ros.vocabulary.vocabulary import Vocabulary, name_key
 from ovs_ros.vocabulary.word_embeddings import WordEmbeddings
@@ -23,6 +24,9 @@ GENERIC = frozenset(
 )
 """Names that fit nearly everything, so that they take pixels from all others."""
 
+NOTES = ("captions", "text only", "confused")
+"""Kinds of findings that tell what the model knows of words."""
+
 _ROWS_A_BLOCK = 512
 
 
@@ -32,7 +36,7 @@ class Finding:
 
     Attributes:
         kind: 'empty', 'overlong', 'duplicate', 'generic', 'near synonym', 'negative', 'list', 'unreadable',
-            or 'refused' for what no vocabulary takes.
+            or 'refused' for what no vocabulary takes; or one of NOTES.
         names: the words it is about.
         message: what is wrong and what to do.
     """
@@ -40,6 +44,11 @@ class Finding:
     kind: str
     names: tuple[str, ...]
     message: str
+
+    @property
+    def is_note(self) -> bool:
+        """Whether nothing has to be done about it."""
+        return self.kind in NOTES
 
 
 def lint(
@@ -68,6 +77,26 @@ def lint(
             raise ValueError("expected the embeddings of the vocabulary that is linted, got those of another")
         findings += _near_synonyms(embedded, near)
     return findings
+
+
+def note_knowledge(vocabulary: Vocabulary, knowledge: Knowledge) -> list[Finding]:
+    """Notes on what a model was shown of words, and which it confuses; none if its training is unknown."""
+    notes: list[Finding] = []
+    shown = {category.name: knowledge.shown(category) for category in vocabulary.categories}
+    captions = tuple(name for name in vocabulary.names if shown[name] == "captions")
+    text = tuple(name for name in vocabulary.names if shown[name] == "text")
+    if captions:
+        message = "seen in training in captions or names of pictures, never as labelled pixels"
+        notes.append(Finding("captions", captions, message))
+    if text and knowledge.labels:
+        message = "seen in training in no picture, known from text alone; a synonym may be found more surely"
+        notes.append(Finding("text only", text, message))
+    keys = {name_key(name): category.name for category in vocabulary.categories for name in category.spoken}
+    for (key, other), share in knowledge.confusions.items():
+        if key in keys and other in keys and keys[key] != keys[other]:
+            message = f"{share:.0%} of the pixels of '{keys[key]}' got '{keys[other]}' on images with labels"
+            notes.append(Finding("confused", (keys[key], keys[other]), message))
+    return notes
 
 
 def lint_names(

@@ -55,6 +55,7 @@ def test_a_vocabulary_is_written_that_loads(site, tmp_path):
 def test_what_is_unsure_gets_a_threshold(site, tmp_path):
     """Half of what is called red is brown, which none of the words fits."""
     arguments = [site / "image", "--words", "red, blue, green", "-o", tmp_path / "site.yaml"]
+    arguments += ["--negatives", "off"]
     assert run(*arguments, "--precision", 0.9).exit_code == 0
     red = load_vocabulary(tmp_path / "site.yaml").categories[0]
     assert red.threshold is not None and 0.3 < red.threshold < 0.9

@@ -12,6 +12,7 @@ from ovs_ros.cli import bench
 from ovs_ros.cli.main import app
 from ovs_ros.runtime.processor import device_name, processor_name
 from ovs_ros.segmenter import Segmenter
+from ovs_ros.vocabulary.knowledge import Knowledge
 from ovs_ros.vocabulary.vocabulary import Vocabulary
 
 STRIPES = color_image([["red", "blue"]])
@@ -262,6 +263,15 @@ def test_evaluate_tells_how_far_confidences_can_be_trusted(labelled, tmp_path):
     assert "ece" in result.output
 
 
+def test_evaluate_writes_what_is_confused(labelled, tmp_path):
+    file = tmp_path / "confusions.tsv"
+    file.write_text("desk\ttable\t0.400\nblue\tred\t0.900\n")
+    result = run("evaluate", labelled, "--confusions", file)
+    assert result.exit_code == 0, result.output
+    # All of image b is red, a half of it is labelled, as blue.
+    assert file.read_text() == "blue\tred\t0.500\ndesk\ttable\t0.400\n"
+
+
 def test_evaluate_forms_prediction_sets(labelled, tmp_path):
     more = ["--conformal", "0.5", "--json", tmp_path / "r.json"]
     result = run("evaluate", labelled, *more)
@@ -357,7 +367,9 @@ def test_evaluate_hands_all_options_on(labelled, option, message):
 
 def test_evaluate_takes_held_out_words_as_unseen(labelled, tmp_path, monkeypatch):
     segmenter = color_segmenter()
-    trained = replace(segmenter, model=replace(segmenter.model, seen_names=frozenset({"red", "blue"})))
+    trained = replace(
+        segmenter, model=replace(segmenter.model, knowledge=Knowledge(frozenset({"red", "blue"})))
+    )
     monkeypatch.setattr(ovs_ros, "load", lambda name, **arguments: trained)
     used = []
 

@@ -9,6 +9,7 @@ from fakes import ColorTextEncoder
 from typer.testing import CliRunner, Result
 
 from ovs_ros.cli import vocabulary as command
+from ovs_ros.vocabulary.knowledge import Knowledge
 from ovs_ros.vocabulary.yaml_io import SHIPPED
 
 OFFICE = SHIPPED / "office.yaml"
@@ -19,6 +20,8 @@ def encoder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ColorTextEncoder
     """The text encoder that the command gets; embeddings are kept in a folder of this test."""
     fake = ColorTextEncoder()
     monkeypatch.setattr(command, "text_encoder", lambda: fake)
+    known = Knowledge(frozenset({"red", "red thing", "blue"}), frozenset({"cyan"}), {("red", "blue"): 0.4})
+    monkeypatch.setattr(command, "knowledge", lambda: known)
     monkeypatch.setenv("OVS_ROS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("COLUMNS", "200")
     return fake
@@ -42,15 +45,27 @@ def write(tmp_path: Path, text: str) -> Path:
 
 
 def test_lint_has_nothing_to_say(tmp_path: Path) -> None:
-    path = write(tmp_path, "[red, blue]")
+    path = write(tmp_path, "[red]")
     result = ovs_vocabulary("lint", path)
     assert result.exit_code == 0 and "no findings" in result.stdout
     assert results("lint", path, code=0) == []
 
 
+def test_lint_notes_what_the_model_knows_and_ends_well(tmp_path: Path) -> None:
+    notes = results("lint", write(tmp_path, "[red, cyan, yellow, blue]"), code=0)
+    assert [(note["kind"], note["names"]) for note in notes] == [
+        ("captions", ["cyan"]),
+        ("text only", ["yellow"]),
+        ("confused", ["red", "blue"]),
+    ]
+    result = ovs_vocabulary("lint", tmp_path / "words.yaml")
+    assert result.exit_code == 0 and "text only" in result.stdout and "no findings but notes" in result.stdout
+
+
 def test_lint_finds_near_synonyms(tmp_path: Path, encoder: ColorTextEncoder) -> None:
     path = write(tmp_path, "categories: [red, red thing, blue]\nnegatives: [green]")
-    (finding,) = results("lint", path, code=1)
+    finding, note = results("lint", path, code=1)
+    assert note["kind"] == "confused"
     assert finding["kind"] == "near synonym" and finding["names"] == ["red", "red thing"]
     result = ovs_vocabulary("lint", path)
     assert result.exit_code == 1 and "near synonym" in result.stdout and "red, red thing" in result.stdout

@@ -8,8 +8,9 @@ from ovs_ros.encoders.embedded import (
     EmbeddedImageEncoder,
     EmbeddedTextEncoder,
     load,
-    load_seen_names,
 )
+from ovs_ros.vocabulary.category import CategorySpec
+from ovs_ros.vocabulary.knowledge import load_knowledge
 
 TEXTS = ("road", "street", "a photo of a dog", "an old man rides a bicycle in the rain", "Kühlschrank", "x")
 
@@ -53,7 +54,10 @@ def test_all_files_together_stay_under_60_megabytes() -> None:
     assert sum(file.stat().st_size for file in MODELS.iterdir()) < 60e6
 
 
-def test_the_model_tells_which_names_it_was_trained_with() -> None:
-    seen = load_seen_names()
-    assert {"wall", "night stand", "bicyclist", "fire extinguisher"} <= seen
-    assert "quasar" not in seen and "unknown" not in seen
+def test_the_model_tells_what_it_was_shown_of_words() -> None:
+    known = load_knowledge(MODELS)
+    assert {"wall", "night stand", "bicyclist", "fire extinguisher"} <= known.labels
+    assert {"dog", "snowboarder"} <= known.captions
+    assert not {"quasar", "unknown"} & (known.labels | known.captions)
+    shown = {name: known.shown(CategorySpec(name)) for name in ("chairs", "dogs", "quasar")}
+    assert shown == {"chairs": "labels", "dogs": "captions", "quasar": "text"}

@@ -1,4 +1,5 @@
 import threading
+from dataclasses import replace
 from time import sleep
 
 import pytest
@@ -6,6 +7,7 @@ from fakes import color_segmenter
 
 from ovs_ros.ros.words import Words, remarks, requested
 from ovs_ros.srv import SetVocabulary
+from ovs_ros.vocabulary.knowledge import Knowledge
 from ovs_ros.vocabulary.vocabulary import Vocabulary, VocabularyError
 
 REPLACE, ADD, REMOVE = SetVocabulary.Request.REPLACE, SetVocabulary.Request.ADD, SetVocabulary.Request.REMOVE
@@ -116,5 +118,9 @@ def test_closing_does_not_wait_for_all_words_of_a_change():
 
 def test_the_linter_has_a_word():
     words = Words(Vocabulary.from_names(["red", "object"]), color_segmenter())
-    assert "version 1 with 2 categories" in remarks(words.current, words.reads)
-    assert "'object' fits everything" in remarks(words.current, words.reads)
+    assert "version 1 with 2 categories" in remarks(words.current, words.model)
+    assert "'object' fits everything" in remarks(words.current, words.model)
+    known = replace(words.model, knowledge=Knowledge(frozenset({"object"}), frozenset({"green"})))
+    said = remarks(words.current, known)
+    assert ". Warnings: " in said and ". Notes: red: seen in training in no picture" in said
+    assert "Notes" not in remarks(words.current, words.model)

@@ -11,6 +11,7 @@ from ovs_ros.options import SegmenterOptions
 from ovs_ros.segmenter import Segmenter
 from ovs_ros.steps.selection import Selection
 from ovs_ros.steps.tag_validation import validate_tags
+from ovs_ros.vocabulary.knowledge import Knowledge
 from ovs_ros.vocabulary.vocabulary import Vocabulary
 from ovs_ros.vocabulary.word_embeddings import WordEmbeddings
 
@@ -163,6 +164,6 @@ def test_the_segmenter_validates_with_the_names_that_it_was_trained_with(validat
     expected = 2 if validation == "relabel" else 255
     assert (result.labels[:, :32] == expected).all() and (result.labels[:, 32:] == 1).all()
     assert result.shares.sum() + result.unknown_share == pytest.approx(1)
-    segmenter = replace(segmenter, model=replace(segmenter.model, seen_names=frozenset({"red"})))
+    segmenter = replace(segmenter, model=replace(segmenter.model, knowledge=Knowledge(frozenset({"red"}))))
     result = segmenter.segment(image, segmenter.embed(vocabulary))
     assert (result.labels[:, :32] == 0).all()

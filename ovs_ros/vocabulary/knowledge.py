@@ -1,0 +1,86 @@
+"""What a model was shown of words in training, and which words it is known to confuse.
+
+Three text files beside a model's weights say so: `seen_words.txt`, names with labelled pixels, and
+`caption_words.txt`, nouns of captions and names of whole images, hold one word a line; `confusions.tsv` is
+written by `ovs evaluate --confusions`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from ovs_ros.vocabulary.category import CategorySpec, name_key, singular
+
+LABELS_FILE, CAPTIONS_FILE, CONFUSIONS_FILE = "seen_words.txt", "caption_words.txt", "confusions.tsv"
+
+Shown = Literal["labels", "captions", "text"]
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """What a model knows of words, by their keys (see `name_key`).
+
+    Attributes:
+        labels: names that pixels were labelled with in training.
+        captions: nouns of captions, and names of whole images.
+        confusions: two names -> the share of the first one's pixels that got the second one, on images with
+            labels that were not trained on.
+    """
+
+    labels: frozenset[str] = frozenset()
+    captions: frozenset[str] = frozenset()
+    confusions: Mapping[tuple[str, str], float] = field(default_factory=dict)
+
+    def shown(self, category: CategorySpec) -> Shown:
+        """The most that the model was shown of a category or one of its synonyms."""
+        keys = {name_key(name) for name in category.spoken}
+        keys |= {singular(key) for key in keys}
+        if keys & self.labels:
+            return "labels"
+        return "captions" if keys & self.captions else "text"
+
+
+def load_knowledge(folder: Path) -> Knowledge:
+    """Read what the files in a model's folder say; without captions or confusions there are none.
+
+    Raises:
+        FileNotFoundError: there is no list of names with labels.
+    """
+    labels = _read_keys(folder / LABELS_FILE)
+    captions = folder / CAPTIONS_FILE
+    return Knowledge(
+        labels,
+        _read_keys(captions) if captions.is_file() else frozenset(),
+        read_confusions(folder / CONFUSIONS_FILE),
+    )
+
+
+def read_confusions(path: Path) -> dict[tuple[str, str], float]:
+    """Read a file of confusions; nothing where there is none. See `Knowledge.confusions`.
+
+    Raises:
+        ValueError: a line is not 'name, other name, share' with tabs between.
+    """
+    confusions = {}
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    for number, line in enumerate(lines, 1):
+        try:
+            name, other, share = line.split("\t")
+            confusions[name_key(name), name_key(other)] = float(share)
+        except ValueError as error:
+            raise ValueError(
+                f"{path}, line {number}: expected 'name, other name, share' with tabs between, got {line!r}; "
+                "write the file anew with 'ovs evaluate --confusions'"
+            ) from error
+    return confusions
+
+
+def confusions_text(confusions: Mapping[tuple[str, str], float]) -> str:
+    """The text of a file of confusions, the most frequent first."""
+    ordered = sorted(confusions.items(), key=lambda item: (-item[1], item[0]))
+    return "".join(f"{name}\t{other}\t{share:.3f}\n" for (name, other), share in ordered)
+
+
+def _read_keys(path: Path) -> frozenset[str]:
+    return frozenset(name_key(line) for line in path.read_text(encoding="utf-8").splitlines())
