@@ -37,7 +37,7 @@ setup(
         "onnxruntime>=1.19",
         "tokenizers>=0.15",
         "pyyaml>=6.0",
-        "typer>=0.16",
+        "typer>=0.19",
         "rich>=13",
         "platformdirs>=4",
         "threadpoolctl>=3",
