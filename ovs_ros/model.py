@@ -1,6 +1,7 @@
 """A model: encoders of one space, and what was fitted for them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from threading import RLock
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,7 @@ class Model:
         temperature: what logits are divided by so that confidences are calibrated (temperature scaling; see
             evaluation/temperature_scaling.py), beside the temperature of the options.
         knowledge: what the model was shown of words in training.
+        lock: held by whoever uses the image encoder, and shared with models that `replace` makes.
 
     Raises:
         ValueError: the encoders, or they and the network, do not share one space, or the temperature is not
@@ -33,6 +35,7 @@ class Model:
     network: Network | None = None
     temperature: float = 1.0
     knowledge: Knowledge = Knowledge()
+    lock: "RLock" = field(default_factory=RLock, repr=False)
 
     def __post_init__(self) -> None:
         image, text = self.image_encoder, self.text_encoder

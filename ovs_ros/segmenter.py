@@ -1,5 +1,6 @@
 """The whole way of a frame, from an RGB image to a name for every pixel."""
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -14,14 +15,17 @@ from ovs_ros.options import SegmenterOptions
 from ovs_ros.runtime.stage_clock import StageClock
 from ovs_ros.steps.alignment import align
 from ovs_ros.steps.decoder import decode
+from ovs_ros.steps.evidence import evidence_of
 from ovs_ros.steps.labels import validate
 from ovs_ros.steps.network import MOST_WORDS, REFINED
 from ovs_ros.steps.postprocess import refine, with_fine_grid
 from ovs_ros.steps.segmentation import Segmentation, segmentation
 from ovs_ros.steps.selection import Selection, everything, select
 from ovs_ros.steps.tag_validation import validate_tags
+from ovs_ros.steps.teaching import Shown, arrays_of, teach
 from ovs_ros.vocabulary.attributes import Attributes
 from ovs_ros.vocabulary.cache import EmbeddingCache
+from ovs_ros.vocabulary.examples import Example
 from ovs_ros.vocabulary.prompts import embed
 from ovs_ros.vocabulary.vocabulary import Vocabulary
 from ovs_ros.vocabulary.word_embeddings import WordEmbeddings
@@ -56,7 +60,8 @@ class Segmenter:
 
     It is immutable and keeps no state between two frames; `dataclasses.replace` makes another one over the
     same model. The encoders keep their buffers from frame to frame, so that segmenters over one model must
-    not be used by two threads at once. `embed` may run beside `segment`.
+    not be used by two threads at once. `embed` may run beside `segment`; where it looks at an example's
+    image, the two wait for each other.
 
     Attributes:
         model: the encoders, and what was fitted for them.
@@ -92,10 +97,10 @@ class Segmenter:
             progress: called now and then with how many words are done and how many there are.
 
         Raises:
-            VocabularyError: a category's prompts cancel each other out, or there are more words than the
-                model can keep the prompts of.
+            VocabularyError: a category's prompts cancel each other out, there are more words than the model
+                can keep the prompts of, or an example cannot be used.
         """
-        return embed(
+        words = embed(
             vocabulary,
             self.model.text_encoder,
             self.cache,
@@ -104,6 +109,21 @@ class Segmenter:
             self.model.knowledge.labels,
             self.negatives,
         )
+        return teach(words, self._see, self.model.image_encoder.logit_scale)
+
+    def _see(self, example: Example) -> Shown:
+        """What the model sees of an example's image, from the cache if it is there."""
+        model = self.model
+        names = f"{model.image_encoder.name} {model.text_encoder.name}"
+        key = hashlib.sha256(names.encode() + example.content()).hexdigest()
+        kept = self.cache.get_arrays(key) if self.cache else None
+        if kept is None:
+            image = example.read_image()
+            with model.lock:
+                kept = arrays_of(model.encode(image), (image.shape[0], image.shape[1]))
+            if self.cache:
+                self.cache.put_arrays(key, kept)
+        return Shown.of(kept)
 
     def segment(
         self, image: NDArray[np.uint8], words: WordEmbeddings, options: SegmenterOptions | None = None
@@ -121,6 +141,12 @@ class Segmenter:
         """
         options = self.options if options is None else options
         self._check(image, words)
+        with self.model.lock:
+            return self._segment(image, words, options)
+
+    def _segment(
+        self, image: NDArray[np.uint8], words: WordEmbeddings, options: SegmenterOptions
+    ) -> Segmentation:
         if self.frame_path is not None:
             temperature = options.temperature * self.model.temperature
             network = options.network and self.model.network is not None
@@ -153,7 +179,8 @@ class Segmenter:
             TypeError, ValueError: as in `segment`.
         """
         self._check(image, words)
-        return self._score(image, words, self.options if options is None else options, StageClock())
+        with self.model.lock:
+            return self._score(image, words, self.options if options is None else options, StageClock())
 
     def _check(self, image: NDArray[np.uint8], words: WordEmbeddings) -> None:
         check_image(image)
@@ -173,7 +200,8 @@ class Segmenter:
         features = with_fine_grid(features, options.postprocess)
         with _BLAS.limit(limits=1):
             # Selection's settings were chosen at the scale of training; no temperature moves them.
-            selection = select(features, words, options) if options.select else everything(words)
+            evidence = evidence_of(features, words.prototypes)
+            selection = select(features, words, options, evidence) if options.select else everything(words)
             clock.stage("select")
             logits = align(
                 features,
@@ -182,6 +210,7 @@ class Segmenter:
                 network=model.network if options.network else None,
                 most_refined=REFINED if options.select else MOST_WORDS,
                 temperature=options.temperature * model.temperature,
+                evidence=None if evidence is None else evidence.among(selection.classes),
             )
             clock.stage("align")
             if options.postprocess != "none":

@@ -26,6 +26,7 @@ from ovs_ros.cli.common import (
 from ovs_ros.cli.options import with_flags
 from ovs_ros.cli.prediction_sets import evaluate_prediction_sets
 from ovs_ros.cli.present_words import evaluate_present_words
+from ovs_ros.cli.shots import sharing_features, take_shots
 from ovs_ros.evaluation.labelled_folder import IGNORED, load_labelled_set
 from ovs_ros.evaluation.metrics import ConfusionMatrix, SelectionRecall
 from ovs_ros.evaluation.temperature_scaling import Reliability
@@ -97,6 +98,15 @@ def evaluate(
             "of the ignored pixels that got a name. Try it with --negatives.",
         ),
     ] = False,
+    shots: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            metavar="K",
+            help="Take K images of each name as examples beside its word, and evaluate on the other images. "
+            "Also tells what words alone and examples alone do there.",
+        ),
+    ] = 0,
     models: ModelsOption = None,
     network_file: Annotated[
         Path | None, typer.Option(help="Another network than the model's, as `ovs train network` exports it.")
@@ -115,25 +125,37 @@ def evaluate(
     names = dataset.names
     held_out = frozenset() if split_words is None else _held_out(split_words, names)
     vocabulary = _with_distractors(names, distractors)
+    skipped = Skipped()
+    taken = take_shots(dataset, shots, skipped) if shots else None
+    if taken is not None:
+        dataset = taken.others
     if images is not None:
         dataset = dataset.spread(images)
     segmenter = load_segmenter(load, options, models=models, network_file=network_file)
     known = segmenter.model.knowledge
     known = replace(known, labels=known.labels - {name_key(name) for name in held_out})
     segmenter = replace(segmenter, model=replace(segmenter.model, knowledge=known))
-    words = embed_words(segmenter, vocabulary)
-    skipped = Skipped()
+    if taken is not None:
+        segmenter = sharing_features(segmenter)
+    words = embed_words(segmenter, vocabulary if taken is None else taken.vocabulary(vocabulary))
     sets: dict[str, Any] = {}
     if conformal is not None:
         sets["conformal"] = evaluate_prediction_sets(segmenter, words, dataset, conformal, skipped)
     first = _Run(segmenter, names)
     every = _Run(replace(segmenter, options=replace(segmenter.options, select=False)), names)
     kept = SelectionRecall(len(names))
+    alone: dict[str, tuple[_Run, WordEmbeddings]] = {}
+    if taken is not None:
+        pictured = taken.vocabulary(vocabulary, examples_only=True)
+        for key, other in (("words_alone", vocabulary), ("examples_alone", pictured)):
+            alone[key] = _Run(segmenter, names), segmenter.embed(other)
     for _, (image, truth) in read_each(range(len(dataset)), dataset.read, skipped, "Evaluating"):
         result = first.add(image, truth, words)
         if compare:
             exhaustive = every.add(image, truth, words)
             kept.add(np.where(exhaustive.labels == truth, truth, IGNORED), result.selected_ids)
+        for run, its_words in alone.values():
+            run.add(image, truth, its_words)
     results: dict[str, Any] = {
         **_agreement(first.matrix, names, held_out),
         "images": len(dataset) - len(skipped),
@@ -157,6 +179,12 @@ def evaluate(
             # Of medians, which a busy moment does not move.
             "speedup": round(float(np.median(every.times_ms) / np.median(first.times_ms)), 3),
             "kept": rounded(kept.recall),
+        }
+    if taken is not None:
+        sets["shots"] = {
+            "shots": shots,
+            "example_images": taken.images,
+            **{key: rounded(run.matrix.mean_iou) for key, (run, _) in alone.items()},
         }
     if present_only:
         sets["present_only"] = evaluate_present_words(segmenter, dataset, skipped)

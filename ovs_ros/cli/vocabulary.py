@@ -1,21 +1,29 @@
-"""`ovs vocabulary`: look at a vocabulary file before a robot depends on it."""
+"""`ovs vocabulary`: look at a vocabulary file before a robot depends on it, and teach it by pointing."""
 
-from dataclasses import asdict
-from typing import Annotated
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 from rich.text import Text
 
 from ovs_ros.cli.common import JsonOption, embedding_bar, print_table, say, user_errors, write_json
 from ovs_ros.vocabulary.cache import EmbeddingCache
+from ovs_ros.vocabulary.examples import Example
 from ovs_ros.vocabulary.knowledge import Knowledge, load_knowledge
 from ovs_ros.vocabulary.linter import Finding, lint, lint_names, note_knowledge
 from ovs_ros.vocabulary.prompts import embed
 from ovs_ros.vocabulary.text_encoder import TextEncoder
-from ovs_ros.vocabulary.vocabulary import VocabularyError
-from ovs_ros.vocabulary.yaml_io import find_vocabulary, load_vocabulary, read_draft
+from ovs_ros.vocabulary.vocabulary import Category, CategorySpec, Vocabulary, VocabularyError, name_key
+from ovs_ros.vocabulary.yaml_io import (
+    dump_vocabulary,
+    example_entry,
+    find_vocabulary,
+    load_vocabulary,
+    read_draft,
+)
 
-app = typer.Typer(help="Check and show vocabulary files.", no_args_is_help=True)
+app = typer.Typer(help="Check, show and teach vocabulary files.", no_args_is_help=True)
 
 VocabularyFile = Annotated[
     str, typer.Argument(metavar="VOCABULARY", help="A YAML file, or home, office, street or warehouse.")
@@ -72,10 +80,68 @@ def show_command(file: VocabularyFile, json_file: JsonOption = None) -> None:
     results = {
         "version": vocabulary.version,
         "unknown_id": vocabulary.unknown_id,
-        "categories": [{**asdict(c), "color": list(c.color)} for c in vocabulary.categories],
+        "categories": [_shown(category, find_vocabulary(file).parent) for category in vocabulary.categories],
         "negatives": list(vocabulary.negatives),
     }
     write_json(json_file, results)
+
+
+@app.command("teach")
+@user_errors()
+def teach_command(
+    file: Annotated[Path, typer.Argument(metavar="WORDS.yaml", help="A vocabulary file; made if missing.")],
+    name: Annotated[str, typer.Argument(help="The category; added to the file if it is not in it.")],
+    image: Annotated[Path, typer.Argument(help="An image that shows it.")],
+    box: Annotated[
+        str | None, typer.Option(metavar="X0,Y0,X1,Y1", help="Where, in pixels; x1 and y1 are just outside.")
+    ] = None,
+    mask: Annotated[
+        Path | None, typer.Option(help="Where: a grey image of the same size, above 0 inside.")
+    ] = None,
+    points: Annotated[
+        list[str] | None,
+        typer.Option(metavar="X,Y", help="Where: a point on it, in pixels; may be given several times."),
+    ] = None,
+    negative: Annotated[bool, typer.Option("--negative", help="The region shows what it is not.")] = False,
+    examples_only: Annotated[
+        bool, typer.Option("--examples-only", help="The name says nothing of looks: 'my mug', 'bay 7'.")
+    ] = False,
+) -> None:
+    """Teach a word by pointing: write an example into a vocabulary file. Comments in it are lost.
+
+    Exits with 2, and leaves the file as it was, when the example cannot be used.
+    """
+    corners = None if box is None else _numbers(box, "--box", 4)
+    example = Example(image, corners, mask, tuple(_numbers(p, "--points", 2) for p in points or ()), negative)
+    height, width = example.read_image().shape[:2]
+    example.region(height, width)
+    present = load_vocabulary(file) if file.exists() else None
+    categories: dict[str, CategorySpec] = {name_key(c.name): c for c in present.categories} if present else {}
+    old = categories.get(name_key(name), CategorySpec(name))
+    only = examples_only or old.examples_only
+    spec = replace(old, examples=(*old.examples, example), examples_only=only)
+    categories[name_key(name)] = spec
+    dump_vocabulary(Vocabulary.from_specs(categories.values(), present.negatives if present else ()), file)
+    count = len(spec.examples)
+    say(f"{file}: '{spec.name}' has {count} example{'s' if count > 1 else ''}")
+
+
+def _numbers(text: str, flag: str, count: int) -> tuple[int, ...]:
+    parts = text.replace(",", " ").split()
+    if len(parts) != count or not all(part.isascii() and part.isdigit() for part in parts):
+        raise ValueError(f"expected {count} whole numbers with commas between them for {flag}, got '{text}'")
+    return tuple(int(part) for part in parts)
+
+
+def _shown(category: Category, folder: Path) -> dict[str, Any]:
+    """A category for JSON; paths start at the vocabulary's folder."""
+    examples = [example_entry(example, folder) for example in category.examples]
+    return {
+        **asdict(replace(category, examples=(), examples_only=False)),
+        "examples": examples,
+        "examples_only": category.examples_only,
+        "color": list(category.color),
+    }
 
 
 def text_encoder() -> TextEncoder:

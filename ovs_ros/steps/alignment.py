@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ovs_ros.encoders.features import Features
+from ovs_ros.steps.evidence import Evidence
 from ovs_ros.steps.grid import crop
 from ovs_ros.steps.network import MOST_WORDS, Network
 
@@ -15,6 +16,7 @@ def align(
     network: Network | None = None,
     most_refined: int = MOST_WORDS,
     temperature: float = 1.0,
+    evidence: Evidence | None = None,
 ) -> NDArray[np.float32]:
     """The logits of a softmax over words, refined by the trained network if there is one.
 
@@ -28,16 +30,21 @@ def align(
         network: refines the logits; None: they stay as the model gives them.
         most_refined: how many words the network refines at most.
         temperature: what logits are divided by.
+        evidence: of examples, for some of the words; None: there are no examples.
 
     Returns:
         (rows, columns, M) float32, for the nodes that the image covers.
     """
+    added = None if evidence is None else evidence.added(len(words))
     if prompts is not None:
-        logits = features.logits(prompts)
+        logits = features.logits(prompts, added)
     elif network is not None and len(words) <= MOST_WORDS:
-        logits = network.logits(features, words, most_refined)
+        logits = network.logits(features, words, most_refined, added)
     else:
-        logits = features.logits(words)
+        logits = features.logits(words, added)
+    if evidence is not None:
+        evidence.decide_wordless(logits)
+        temperature /= evidence.sharpness
     if temperature != 1.0:
         logits /= np.float32(temperature)
     return crop(logits, features.valid)

@@ -53,7 +53,11 @@ class Network:
         self.dim = int(inputs["words"][2])
 
     def logits(
-        self, features: Features, words: NDArray[np.float32], most: int = MOST_WORDS
+        self,
+        features: Features,
+        words: NDArray[np.float32],
+        most: int = MOST_WORDS,
+        evidence: NDArray[np.float32] | None = None,
     ) -> NDArray[np.float32]:
         """Logits of words as `Features.logits` gives them, refined.
 
@@ -65,6 +69,7 @@ class Network:
             features: of one image.
             words: (M, D) float32 unit rows.
             most: how many words are refined.
+            evidence: (h, w, M) what examples add to the logits; None: there are no examples.
 
         Raises:
             ValueError: the network needs what the encoder does not give.
@@ -74,13 +79,18 @@ class Network:
         if len(words) <= most:
             best = np.arange(len(words))
         else:
-            lacks = (cosines - cosines.max(axis=1, keepdims=True)).max(axis=0)  # (M,)
+            rank = cosines
+            if evidence is not None:
+                rank = cosines + evidence.reshape(cosines.shape) / np.float32(features.logit_scale)
+            lacks = (rank - rank.max(axis=1, keepdims=True)).max(axis=0)  # (M,)
             best = np.sort(np.argpartition(-lacks, most)[:most])
         added = self._run(features, words[best])
         added -= (cosines[:, best] * np.float32(features.logit_scale)).reshape(h, w, -1)  # (h, w, most)
         if len(best) < len(words):
             refined, added = added, np.repeat(added.mean(axis=2, keepdims=True), len(words), axis=2)
             added[..., best] = refined
+        if evidence is not None:
+            added = added + evidence
         return features.logits(words, added)
 
     def _run(self, features: Features, words: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from ovs_ros.encoders.features import Features
 from ovs_ros.options import SegmenterOptions
+from ovs_ros.steps.evidence import Evidence, fuse
 from ovs_ros.steps.grid import crop
 from ovs_ros.vocabulary.word_embeddings import WordEmbeddings
 
@@ -54,13 +55,16 @@ def everything(words: WordEmbeddings) -> Selection:
     return Selection(np.arange(count), np.ones(count, np.float32), slice(None))
 
 
-def select(features: Features, words: WordEmbeddings, options: SegmenterOptions) -> Selection:
+def select(
+    features: Features, words: WordEmbeddings, options: SegmenterOptions, evidence: Evidence | None = None
+) -> Selection:
     """The categories that an image can hold, at most `options.max_categories`.
 
     Args:
         features: of one image.
         words: K categories and N negatives.
         options: rule, top_n, theta, max_categories and shortlist count here.
+        evidence: of the examples that categories have; their patches vote by it too.
     """
     count, total = len(words.ids), len(words.embeddings)
     grid = crop(features.patch_tokens, features.valid)  # (rows, cols, D)
@@ -70,6 +74,8 @@ def select(features: Features, words: WordEmbeddings, options: SegmenterOptions)
         parts = _parts(grid, features.class_token, SCREEN_CELLS)
         fewer = _parts(grid, features.class_token, SKETCH_CELLS)
         listed = nearest(parts, words, options.shortlist, fewer)
+        if evidence is not None:  # They are few, and their words may say little.
+            listed = np.union1d(listed, evidence.places)
         embeddings = words.embeddings[np.concatenate((listed, negatives))]
     else:
         listed = np.arange(count)
@@ -78,7 +84,12 @@ def select(features: Features, words: WordEmbeddings, options: SegmenterOptions)
     logits = patches @ weights  # (n, C) log S_p, but for a summand that is the same within a row
     whole = (features.class_token @ weights).astype(np.float64)
     whole = np.exp(whole - whole.max())
-    whole /= whole.sum()  # (C,) S_i
+    if evidence is not None:
+        taught = evidence.among(listed)
+        values = crop(taught.values, features.valid).reshape(len(patches), -1)
+        fuse(logits, values, taught.places, taught.wordless)
+        whole[taught.places[taught.wordless]] = 0  # No word says whether the image holds them.
+    whole /= max(whole.sum(), np.finfo(np.float64).tiny)  # (C,) S_i
     if options.rule == "top_n":
         ballots = _best(logits, options.top_n)
     else:

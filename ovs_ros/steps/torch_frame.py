@@ -64,6 +64,7 @@ def refusal(
         f"there are more than {CAPACITIES[-1]} categories": count > CAPACITIES[-1],
         f"a frame is decided among more than {MOST_SLOTS} words": named > MOST_SLOTS,
         "the vocabulary is screened by its sketch": by_sketch,
+        "categories have examples": words.prototypes is not None,
     }
     return next((reason for reason, holds in reasons.items() if holds), None)
 

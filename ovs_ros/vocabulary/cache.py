@@ -3,49 +3,25 @@
 import hashlib
 import json
 import logging
-import os
 import sqlite3
-import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from functools import cache
+from io import BytesIO
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
-import platformdirs
 from numpy.typing import NDArray
+
+from ovs_ros.runtime.cache_directory import CACHE_VARIABLE, default_directory
+from ovs_ros.runtime.files import write_atomically
 
 logger = logging.getLogger(__name__)
 
-CACHE_VARIABLE = "OVS_ROS_CACHE"
 FILE_NAME = "embeddings.sqlite3"
 # SQLite before 3.32 takes at most 999 variables in a statement.
 _KEYS_A_QUERY = 900
 _LOCK_SECONDS = 10.0
-
-
-def default_directory() -> Path:
-    """Where embeddings are kept: $OVS_ROS_CACHE, or the user's cache directory where that is not set.
-
-    A user without a home directory gets a temporary one that is removed at exit.
-    """
-    named = os.environ.get(CACHE_VARIABLE)
-    try:
-        path = Path(named).expanduser() if named else platformdirs.user_cache_path("ovs_ros")
-    except RuntimeError:  # pathlib and new versions of platformdirs find no home directory.
-        return Path(_temporary().name)
-    # Old ones leave '~' as it is.
-    return Path(_temporary().name) if path.parts[:1] == ("~",) else path
-
-
-@cache
-def _temporary() -> "tempfile.TemporaryDirectory[str]":
-    logger.warning(
-        "There is no home directory (HOME is not set), so that nothing is cached beyond this process; set %s "
-        "to a directory that can be written",
-        CACHE_VARIABLE,
-    )
-    return tempfile.TemporaryDirectory(prefix="ovs_ros_cache_")
 
 
 def content_key(encoder_name: str, texts: Sequence[str]) -> bytes:
@@ -87,6 +63,31 @@ class EmbeddingCache:
         for key, blob in blobs.items():
             self._memory[key] = _vector(blob)
         self._write(list(blobs.items()))
+
+    def get_arrays(self, key: str) -> dict[str, NDArray[np.generic]] | None:
+        """The arrays that were kept under a key; None where they are missing or damaged."""
+        try:
+            with np.load(self._arrays_file(key), allow_pickle=False) as file:
+                return {name: file[name] for name in file.files}
+        except (OSError, ValueError, EOFError, BadZipFile):
+            return None
+
+    def put_arrays(self, key: str, arrays: Mapping[str, NDArray[np.generic]]) -> None:
+        """Keep arrays in a file of their own, under a key that can be a file's name."""
+        if not self._writable:
+            return
+        data = BytesIO()
+        np.savez(data, **arrays)  # type: ignore[arg-type]  # its stub has no keywords
+        path = self._arrays_file(key)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, data.getvalue())
+        except OSError as error:
+            self._writable = False
+            self._warn("written to", error)
+
+    def _arrays_file(self, key: str) -> Path:
+        return self.path.parent / "examples" / f"{key}.npz"
 
     def _read(self, keys: list[bytes]) -> list[tuple[bytes, object]]:
         rows: list[tuple[bytes, object]] = []

@@ -8,6 +8,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from numbers import Real
 
+from ovs_ros.vocabulary.errors import VocabularyError as VocabularyError
+from ovs_ros.vocabulary.examples import Example, checked_examples
+
 MAX_NAME_LENGTH = 100
 MAX_PROMPT_LENGTH = 300
 MAX_PROMPTS = 100
@@ -23,10 +26,6 @@ _BLANK = re.compile(
 )
 """What Unicode calls 'default ignorable' beside its format characters; letters and symbols that look blank;
 joiners without a letter before them that they could join."""
-
-
-class VocabularyError(ValueError):
-    """Words or a change of them that cannot be: says what was expected, what came, and what to do."""
 
 
 def name_key(name: str) -> str:
@@ -54,6 +53,8 @@ class CategorySpec:
         prompts: texts to embed instead of the encoder's templates; '{}' in a prompt takes the name.
         threshold: probability in [0, 1] below which a pixel is unknown; None: the segmenter's default.
         synonyms: other names of the same thing; each is said as the name is, and the mean counts.
+        examples: where it was shown; what looks like them matches too.
+        examples_only: the examples alone count, for a name that says nothing of looks ('my mug', 'bay 7').
 
     Raises:
         VocabularyError: a field is of the wrong type, empty, too long or out of range.
@@ -63,12 +64,19 @@ class CategorySpec:
     prompts: tuple[str, ...] = ()
     threshold: float | None = None
     synonyms: tuple[str, ...] = ()
+    examples: tuple[Example, ...] = ()
+    examples_only: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", checked_name(self.name))
         object.__setattr__(self, "prompts", _checked_prompts(self.name, self.prompts))
         object.__setattr__(self, "threshold", _checked_threshold(self.name, self.threshold))
         object.__setattr__(self, "synonyms", _checked_synonyms(self.name, self.synonyms))
+        object.__setattr__(self, "examples", checked_examples(self.name, self.examples))
+        if self.examples_only and not self.examples:
+            raise VocabularyError(
+                f"expected examples for '{self.name}', whose name is not to count, got none; add one"
+            )
 
     @property
     def spoken(self) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from ovs_ros.vocabulary.prototypes import Prototypes
 from ovs_ros.vocabulary.vocabulary import Vocabulary, name_key
 
 DIMENSIONS = 64
@@ -51,9 +52,10 @@ class WordEmbeddings:
         prompts: (K + N, P, D) float16 unit rows, each word's prompts apart, for models whose decoder wants
             them; None for all others. Not copied.
         generic: the generic negative words, after those of the vocabulary.
+        prototypes: what the categories' examples teach; None where there are no examples.
         ids: (K,) uint16, the label of each category.
         thresholds: (K,) float32 in [0, 1], NaN where the segmenter's default counts.
-        seen: (K,) bool, which categories have a name out of `seen_names`.
+        seen: (K,) bool, which categories have a name out of `seen_names`, or examples.
         sketch: the categories in few dimensions, for selection; None for vocabularies below SKETCHED_FROM.
 
     Raises:
@@ -66,6 +68,7 @@ class WordEmbeddings:
     seen_names: frozenset[str] = frozenset()
     prompts: NDArray[np.float16] | None = None
     generic: tuple[str, ...] = ()
+    prototypes: Prototypes | None = None
     ids: NDArray[np.uint16] = field(init=False)
     thresholds: NDArray[np.float32] = field(init=False)
     seen: NDArray[np.bool_] = field(init=False)
@@ -89,7 +92,8 @@ class WordEmbeddings:
             object.__setattr__(self, "prompts", _checked_prompts(self.prompts, embeddings))
         given = [c.threshold for c in self.vocabulary.categories]
         thresholds = np.array([np.nan if t is None else t for t in given], dtype=np.float32)  # (K,)
-        seen = np.array([name_key(c.name) in self.seen_names for c in self.vocabulary.categories])  # (K,)
+        names = self.seen_names
+        seen = np.array([name_key(c.name) in names or bool(c.examples) for c in self.vocabulary.categories])
         for name, array in (("embeddings", embeddings), ("thresholds", thresholds), ("seen", seen)):
             array.setflags(write=False)
             object.__setattr__(self, name, array)

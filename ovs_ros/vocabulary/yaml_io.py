@@ -4,22 +4,33 @@ A YAML vocabulary is a list of names, or a mapping::
 
     categories: [person, {name: sofa, synonyms: [couch]}, {name: desk, prompts: ["a desk"], threshold: 0.3}]
     negatives: [sky, shadow]
+
+A category may have examples, whose paths start at the file's folder::
+
+    - name: my mug
+      examples_only: true
+      examples: [{image: mug.jpg, box: [310, 120, 402, 260]}, {image: b.jpg, mask: bin.png, negative: true}]
 """
 
 import difflib
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
+from ovs_ros.runtime.files import write_atomically
+from ovs_ros.vocabulary.examples import Example
 from ovs_ros.vocabulary.vocabulary import CategorySpec, Vocabulary, VocabularyError, name_key
 
 SHIPPED = Path(__file__).parent / "shipped"
 _FILE_KEYS = ("categories", "negatives")
-_CATEGORY_KEYS = ("name", "prompts", "threshold", "synonyms")
+_CATEGORY_KEYS = ("name", "prompts", "threshold", "synonyms", "examples", "examples_only")
+_EXAMPLE_KEYS = ("image", "box", "mask", "points", "negative")
 _EXAMPLES = "the shipped vocabularies (ovs vocabulary show office)"
 _TEXT = "tag:yaml.org,2002:str"
+_BOOL = "tag:yaml.org,2002:bool"
 _NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 
 
@@ -31,6 +42,8 @@ class Entry(NamedTuple):
     prompts: tuple[str, ...] = ()
     threshold: float | None = None
     synonyms: tuple[str, ...] = ()
+    examples: tuple[Example, ...] = ()
+    examples_only: bool = False
 
 
 def find_vocabulary(name: Path | str) -> Path:
@@ -109,6 +122,7 @@ def dump_vocabulary(vocabulary: Vocabulary, path: Path | str) -> None:
 
     Raises:
         OSError: the file cannot be written.
+        VocabularyError: an example's image is in no file.
     """
     categories: list[Any] = []
     for category in vocabulary.categories:
@@ -119,12 +133,42 @@ def dump_vocabulary(vocabulary: Vocabulary, path: Path | str) -> None:
             entry["threshold"] = category.threshold
         if category.synonyms:
             entry["synonyms"] = list(category.synonyms)
+        if category.examples:
+            entry["examples"] = [example_entry(example, Path(path).parent) for example in category.examples]
+        if category.examples_only:
+            entry["examples_only"] = True
         categories.append(entry if len(entry) > 1 else category.name)
     document: dict[str, Any] = {"categories": categories}
     if vocabulary.negatives:
         document["negatives"] = list(vocabulary.negatives)
     text = yaml.safe_dump(document, allow_unicode=True, sort_keys=False, default_flow_style=False)
-    Path(path).write_text(text, encoding="utf-8")
+    write_atomically(Path(path), text.encode())
+
+
+def example_entry(example: Example, folder: Path) -> dict[str, Any]:
+    """An example as a YAML file in a folder has it.
+
+    Raises:
+        VocabularyError: its image or mask is in no file.
+    """
+    entry: dict[str, Any] = {"image": _relative(example.image, folder)}
+    if example.box is not None:
+        entry["box"] = list(example.box)
+    if example.mask is not None:
+        entry["mask"] = _relative(example.mask, folder)
+    if example.points:
+        entry["points"] = [list(point) for point in example.points]
+    if example.negative:
+        entry["negative"] = True
+    return entry
+
+
+def _relative(file: Path | bytes, folder: Path) -> str:
+    if isinstance(file, bytes):
+        raise VocabularyError(
+            "expected examples in files to write them, got one that was taught while running; save its image"
+        )
+    return os.path.relpath(file, folder)
 
 
 def load_class_names(path: Path | str) -> list[str]:
@@ -237,7 +281,52 @@ class Form:
             self.texts(fields["prompts"], "prompts") if "prompts" in fields else (),
             self._number(fields["threshold"]) if "threshold" in fields else None,
             self.texts(fields["synonyms"], "synonyms") if "synonyms" in fields else (),
+            self._examples_of(fields["examples"]) if "examples" in fields else (),
+            self._truth(fields["examples_only"]) if "examples_only" in fields else False,
         )
+
+    def _examples_of(self, node: yaml.Node) -> tuple[Example, ...]:
+        return tuple(self._example(item) for item in self._items(node, "examples"))
+
+    def _example(self, node: yaml.Node) -> Example:
+        fields = self.fields(node, "an example as a mapping with 'image'", _EXAMPLE_KEYS)
+        if "image" not in fields:
+            raise self.error(node, "the key 'image'", "an example without it", "name the image's file")
+        points = self._items(fields["points"], "points") if "points" in fields else ()
+        try:
+            return Example(
+                self._file(fields["image"], "an image"),
+                self._whole_numbers(fields["box"], "box") if "box" in fields else None,
+                self._file(fields["mask"], "a mask") if "mask" in fields else None,
+                tuple(self._whole_numbers(point, "point") for point in points),
+                self._truth(fields["negative"]) if "negative" in fields else False,
+            )
+        except VocabularyError as error:
+            if str(error).startswith(str(self.path)):
+                raise
+            raise VocabularyError(f"{self.path}, line {node.start_mark.line + 1}: {error}") from error
+
+    def _file(self, node: yaml.Node, what: str) -> Path:
+        """An existing file, named relative to this one."""
+        path = Path(self.path).parent / Path(self.text(node, f"the path of {what}")).expanduser()
+        if not path.is_file():
+            raise self.error(
+                node, f"{what} at {path}", "no such file", "paths start at the YAML file's folder"
+            )
+        return path
+
+    def _whole_numbers(self, node: yaml.Node, what: str) -> tuple[int, ...]:
+        numbers = []
+        for item in self._items(node, f"the numbers of a {what}"):
+            if item.tag != _NUMBERS[0]:
+                raise self.error(item, "a whole number of pixels", described(item), "count from the top left")
+            numbers.append(int(self._number(item)))
+        return tuple(numbers)
+
+    def _truth(self, node: yaml.Node) -> bool:
+        if not isinstance(node, yaml.ScalarNode) or node.tag != _BOOL:
+            raise self.error(node, "true or false", described(node), "write true, or leave the key out")
+        return bool(yaml.safe_load(node.value))
 
     def _items(self, node: yaml.Node, what: str) -> Iterable[yaml.Node]:
         if not isinstance(node, yaml.SequenceNode):

@@ -175,6 +175,22 @@ def test_evaluate_measures_and_writes_what_it_promises(labelled, tmp_path, more)
     assert results["images"] == 2 and results["ms_per_image"] > 0 and results["model"] == "fake-colours"
 
 
+def test_evaluate_takes_images_as_examples_and_measures_on_the_others(tmp_path):
+    """The names say nothing to the encoder: examples alone can tell them apart."""
+    for number, colors in enumerate((["red", "blue"], ["blue", "red"]) * 3):
+        write(tmp_path / "image" / f"{number}.png", color_image([colors]))
+        truth = color_image([colors])[..., 2] // 255  # 1 where it is blue
+        write(tmp_path / "label" / f"{number}.png", truth)
+    (tmp_path / "classes.txt").write_text("azure\ncrimson\n")
+    result = run("evaluate", tmp_path, "--shots", 2, "--json", tmp_path / "r.json")
+    assert result.exit_code == 0, result.output
+    results = json.loads((tmp_path / "r.json").read_text())
+    shots = results["shots"]
+    assert shots["shots"] == 2 and shots["example_images"] == 2 and results["images"] == 4
+    assert shots["examples_alone"] == 1 and results["miou"] == 1 and shots["words_alone"] < 0.6
+    assert "shots: words alone" in result.output
+
+
 def test_evaluate_reads_labels_that_are_painted(labelled, tmp_path):
     # The truth is that of `labelled`, with a colour that is no class where that has 255.
     paints = np.uint8([[128, 0, 0], [0, 0, 128], [0, 0, 0]])  # of red, of blue, of nothing

@@ -1,16 +1,20 @@
-"""`ovs vocabulary lint` and `show`."""
+"""`ovs vocabulary lint`, `show` and `teach`."""
 
 import json
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
-from fakes import ColorTextEncoder
+from fakes import ColorTextEncoder, color_image
 from typer.testing import CliRunner, Result
 
 from ovs_ros.cli import vocabulary as command
+from ovs_ros.vocabulary.category import Category
+from ovs_ros.vocabulary.examples import Example
 from ovs_ros.vocabulary.knowledge import Knowledge
-from ovs_ros.vocabulary.yaml_io import SHIPPED
+from ovs_ros.vocabulary.yaml_io import SHIPPED, load_vocabulary
 
 OFFICE = SHIPPED / "office.yaml"
 
@@ -127,6 +131,8 @@ def test_show_as_json(tmp_path: Path) -> None:
         "prompts": [],
         "threshold": None,
         "synonyms": [],
+        "examples": [],
+        "examples_only": False,
         "color": [72, 232, 248],
     }
     assert shown["categories"][1]["name"] == "b\u00fcro" and shown["categories"][1]["threshold"] == 0.25
@@ -143,3 +149,57 @@ def test_a_shipped_vocabulary_goes_by_its_name() -> None:
     for command_name in ("show", "lint"):
         result = ovs_vocabulary(command_name, "ofice")
         assert result.exit_code == 2 and "home, office, street, warehouse" in result.output
+
+
+def picture(path: Path) -> Path:
+    assert cv2.imwrite(str(path), color_image([["red", "blue"]])[..., ::-1])
+    return path
+
+
+def test_teach_makes_a_file_and_adds_examples_to_it(tmp_path: Path) -> None:
+    (tmp_path / "shots").mkdir()
+    image, words = picture(tmp_path / "shots" / "a.png"), tmp_path / "words.yaml"
+    result = ovs_vocabulary("teach", words, "my mug", image, "--box", "32,0,64,32", "--examples-only")
+    assert result.exit_code == 0 and "'my mug' has 1 example" in result.stdout
+    mask = tmp_path / "mask.png"
+    assert cv2.imwrite(str(mask), np.eye(32, 64, dtype=np.uint8))
+    assert ovs_vocabulary("teach", words, "My Mug", image, "--mask", mask, "--negative").exit_code == 0
+    where = ("--points", "40,3", "--points", "50,9")
+    assert ovs_vocabulary("teach", words, "cup", image, *where).exit_code == 0
+    mug, cup = load_vocabulary(words).categories
+    against = Example(image, mask=mask, negative=True)
+    assert mug == Category(
+        "my mug", examples=(Example(image, box=(32, 0, 64, 32)), against), examples_only=True, id=0
+    )
+    assert cup == Category("cup", examples=(Example(image, points=((40, 3), (50, 9))),), id=1)
+    assert "image: shots/a.png" in words.read_text(encoding="utf-8")
+    shown = results("show", words, code=0)["categories"][0]
+    assert shown["examples_only"] and shown["examples"][0] == {"image": "shots/a.png", "box": [32, 0, 64, 32]}
+
+
+def test_teach_keeps_what_a_file_has(tmp_path: Path) -> None:
+    image = picture(tmp_path / "a.png")
+    words = write(
+        tmp_path, "categories: [{name: mug, prompts: ['a {} of tea'], threshold: 0.2}, red]\nnegatives: [sky]"
+    )
+    assert ovs_vocabulary("teach", words, "mug", image, "--box", "0,0,9,9").exit_code == 0
+    taught = load_vocabulary(words)
+    assert taught.names == ("mug", "red") and taught.negatives == ("sky",)
+    assert taught.categories[0].prompts == ("a {} of tea",) and taught.categories[0].threshold == 0.2
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        (("--box", "0,0,65,1"), "a box inside the image of 64 x 32"),
+        (("--box", "0,0,9"), "expected 4 whole numbers with commas between them for --box"),
+        (("--points", "a,b"), "expected 2 whole numbers with commas between them for --points"),
+        ((), "one of box, mask and points"),
+        (("--box", "0,0,1,1", "--negative"), "an example that shows 'mug'"),
+    ],
+)
+def test_teach_refuses_in_one_line_and_leaves_the_file(tmp_path: Path, where: tuple, message: str) -> None:
+    words = write(tmp_path, "[red]")
+    result = ovs_vocabulary("teach", words, "mug", picture(tmp_path / "a.png"), *where)
+    assert result.exit_code == 2 and message in result.stderr
+    assert words.read_text(encoding="utf-8") == "[red]"

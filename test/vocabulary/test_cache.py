@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ovs_ros.vocabulary.cache import FILE_NAME, EmbeddingCache, content_key, default_directory
+from ovs_ros.runtime.cache_directory import default_directory
+from ovs_ros.vocabulary.cache import FILE_NAME, EmbeddingCache, content_key
 
 KEYS = [content_key("encoder", [str(i)]) for i in range(2000)]
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ovs_ros.vocabulary.examples import Example
 from ovs_ros.vocabulary.linter import lint
 from ovs_ros.vocabulary.vocabulary import CategorySpec, Vocabulary, VocabularyError, name_key
 from ovs_ros.vocabulary.yaml_io import (
@@ -185,6 +186,65 @@ def test_synonyms_are_read_and_written(tmp_path: Path) -> None:
     assert load_vocabulary(path) == Vocabulary.from_specs([sofa])
     dump_vocabulary(load_vocabulary(path), path)
     assert load_vocabulary(path) == Vocabulary.from_specs([sofa])
+
+
+EXAMPLES = """\
+- red
+- name: my mug
+  examples_only: true
+  examples:
+  - {image: sub/a.png, box: [1, 2, 3, 4]}
+  - {image: sub/a.png, mask: mask.png, negative: true}
+  - {image: sub/a.png, points: [[1, 2], [3, 4]]}
+"""
+
+
+def test_examples_are_read_and_written(tmp_path: Path) -> None:
+    image, mask = tmp_path / "sub" / "a.png", tmp_path / "mask.png"
+    image.parent.mkdir()
+    for path in (image, mask):
+        path.write_bytes(b"")
+    examples = (
+        Example(image, box=(1, 2, 3, 4)),
+        Example(image, mask=mask, negative=True),
+        Example(image, points=((1, 2), (3, 4))),
+    )
+    expected = Vocabulary.from_specs(["red", CategorySpec("my mug", examples=examples, examples_only=True)])
+    path = write(tmp_path, EXAMPLES)
+    assert load_vocabulary(path) == expected
+    dump_vocabulary(expected, path)
+    assert load_vocabulary(path) == expected
+    assert "image: sub/a.png" in path.read_text(encoding="utf-8")
+
+
+def test_examples_that_are_in_no_file_cannot_be_written(tmp_path: Path) -> None:
+    taught = CategorySpec("mug", examples=(Example(b"image", box=(0, 0, 1, 1)),))
+    with pytest.raises(VocabularyError, match="examples in files"):
+        dump_vocabulary(Vocabulary.from_specs([taught]), tmp_path / "words.yaml")
+
+
+@pytest.mark.parametrize(
+    ("example", "message"),
+    [
+        ("{image: b.png, box: [0, 0, 1, 1]}", "an image at .*b.png, got no such file"),
+        ("{box: [0, 0, 1, 1]}", "the key 'image'"),
+        ("a.png", "an example as a mapping with 'image', got 'a.png'"),
+        ("{image: a.png}", "one of box, mask and points"),
+        ("{image: a.png, box: [0, 0, 1]}", "a box x0, y0, x1, y1 as whole numbers from 0"),
+        ("{image: a.png, box: [0, 0, 1, 1.5]}", "a whole number of pixels, got the float 1.5"),
+        ("{image: a.png, box: 3}", "a list of the numbers of a box, got the int 3"),
+        ("{image: a.png, points: [3, 4]}", "a list of the numbers of a point, got the int 3"),
+        ("{image: a.png, mask: b.png}", "a mask at .*b.png, got no such file"),
+        ("{image: a.png, box: [0, 0, 1, 1], negative: 1}", "true or false, got the int 1"),
+        ("{image: a.png, box: [0, 0, 1, 1], negative: true}", "an example that shows 'mug'"),
+        ("{image: a.png, bx: [0, 0, 1, 1]}", "got 'bx'; did you mean 'box'"),
+    ],
+)
+def test_mistakes_in_examples_are_named_with_their_line(tmp_path: Path, example: str, message: str) -> None:
+    (tmp_path / "a.png").write_bytes(b"")
+    path = write(tmp_path, f"- red\n- {{name: mug, examples: [{example}]}}\n")
+    with pytest.raises(VocabularyError, match=f"^{re.escape(str(path))}, line 2: .*{message}"):
+        load_vocabulary(path)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
