@@ -149,10 +149,12 @@ def _embedded(name: str, folder: Path, network: str = "") -> "Model":
     from ovs_ros.vocabulary.knowledge import load_knowledge
 
     image, text = embedded.load(name, models=folder)
+    file = Path(network) if network else folder / NETWORK_FILE
+    needed = bool(network) or embedded.has_image_head(folder)
     return Model(
         image,
         text,
-        Network(Path(network) if network else folder / NETWORK_FILE),
+        Network(file) if needed or file.is_file() else None,
         embedded.load_temperature(name, folder),
         load_knowledge(folder),
     )

@@ -43,3 +43,23 @@ def largest_pair(quantised: NDArray[np.int8]) -> int:
     pairs = wide.reshape(-1, 2, wide.shape[1])
     # The other product of a pair may be zero, so that only weights of one sign make it worse.
     return int(max(pairs.clip(min=0).sum(axis=1).max(), -pairs.clip(max=0).sum(axis=1).min()))
+
+
+def largest_weight(model: onnx.ModelProto) -> int:
+    """The largest magnitude of the 8-bit weights of a network's quantised convolutions; up to 64 any two fit.
+
+    Raises:
+        ValueError: a convolution in 8 bits has weights of another kind, or there is none.
+    """
+    arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    scaled = {node.output[0]: node for node in model.graph.node if node.op_type == "DequantizeLinear"}
+    found = []
+    for node in model.graph.node:
+        if node.op_type == "Conv" and node.input[1] in scaled:
+            weight = arrays.get(scaled[node.input[1]].input[0])
+            if weight is None or weight.dtype != np.int8:
+                raise ValueError(f"expected {node.name} to have constant int8 weights, got none")
+            found.append(int(np.abs(weight.astype(np.int32)).max()))
+    if not found:
+        raise ValueError("expected convolutions in 8 bits, got none")
+    return max(found)

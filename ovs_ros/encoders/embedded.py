@@ -1,8 +1,13 @@
-"""The embedded model: DINOv2 ViT-S/14 and MiniLM-L6 in int8, and the project's head that joins them."""
+"""The embedded model: an image encoder, MiniLM-L6, and what joins them.
+
+The shipped one encodes images by DINOv2 ViT-S/14 and a head of the project's; `ovs train embedded` writes one
+with a convolutional network (see pyramid.py). A folder's files tell which it is.
+"""
 
 import hashlib
 import json
 import logging
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +21,8 @@ from ovs_ros.encoders.heads import ConvexHead
 from ovs_ros.encoders.minilm import SentenceEncoder
 from ovs_ros.encoders.multi_scale import MultiScaleImageEncoder
 from ovs_ros.encoders.patches import PatchGrid, blank, fit_grid, place
+from ovs_ros.encoders.pyramid import PRESETS as PYRAMID_PRESETS
+from ovs_ros.encoders.pyramid import PyramidImageEncoder
 from ovs_ros.runtime.onnx import open_session
 from ovs_ros.runtime.stage_clock import StageClock
 
@@ -108,6 +115,8 @@ class EmbeddedTextEncoder(SentenceEncoder):
         with np.load(models / "text_head.npz", allow_pickle=False) as words:
             self._weight: NDArray[np.float32] = words["weight"]  # (384, D)
             self._bias: NDArray[np.float32] = words["bias"]  # (D,)
+            residual = ("widen_weight", "widen_bias", "back_weight", "back_bias")
+            self._residual = [words[name] for name in residual if name in words]
         digest = hashlib.sha256()
         for file in ("text_encoder.onnx", "text_head.npz", "tokenizer.json"):
             digest.update((models / file).read_bytes())
@@ -116,9 +125,20 @@ class EmbeddedTextEncoder(SentenceEncoder):
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Embed texts in the space shared with images: (len(texts), D) float32, rows of unit L2 norm."""
-        words = super().encode(texts) @ self._weight + self._bias
+        sentences = super().encode(texts)
+        words = sentences @ self._weight + self._bias
+        if self._residual:
+            widen, widen_bias, back, back_bias = self._residual
+            words += _gelu(sentences @ widen + widen_bias) @ back + back_bias
         words /= np.linalg.norm(words, axis=1, keepdims=True)
         return words
+
+
+def _gelu(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """GELU in its form with tanh (Hendrycks and Gimpel 2016)."""
+    inner = np.float32(math.sqrt(2 / math.pi)) * (x + np.float32(0.044715) * x**3)
+    out: NDArray[np.float32] = np.float32(0.5) * x * (1 + np.tanh(inner))
+    return out
 
 
 def load_temperature(preset: str, models: Path) -> float:
@@ -145,6 +165,11 @@ def load_temperature(preset: str, models: Path) -> float:
 
 def is_embedded_model(folder: Path) -> bool:
     """Whether a folder holds the files of an embedded model, as `ovs train` writes them."""
+    return (folder / "text_head.npz").is_file()
+
+
+def has_image_head(folder: Path) -> bool:
+    """Whether a folder's model is the one over DINOv2, which has a coarse-to-fine network beside it."""
     return (folder / "image_head.onnx").is_file()
 
 
@@ -152,7 +177,7 @@ def load(name: str = "stream", *, models: Path = MODELS) -> tuple[ImageEncoder, 
     """Open the embedded pair.
 
     Args:
-        name: "stream" (fast, the default) or "quality" (three scales).
+        name: "stream" (fast, the default) or "quality" (several scales).
         models: the folder with the model's files.
 
     Raises:
@@ -161,6 +186,10 @@ def load(name: str = "stream", *, models: Path = MODELS) -> tuple[ImageEncoder, 
     """
     if name not in PRESETS:
         raise ValueError(f"expected the model to be one of {', '.join(PRESETS)}, got {name!r}")
-    scales = [EmbeddedImageEncoder(models, patches=patches) for patches in PRESETS[name]]
+    scales: list[ImageEncoder]
+    if has_image_head(models):
+        scales = [EmbeddedImageEncoder(models, patches=patches) for patches in PRESETS[name]]
+    else:
+        scales = [PyramidImageEncoder(models, cells=cells) for cells in PYRAMID_PRESETS[name]]
     image = scales[0] if len(scales) == 1 else MultiScaleImageEncoder(scales)
     return image, EmbeddedTextEncoder(models)

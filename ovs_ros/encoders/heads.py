@@ -110,7 +110,8 @@ class ConvexHead:
         scaled = words * np.float32(self.logit_scale)  # (M, D)
         coarse = (self.patch_tokens.reshape(-1, dim) @ scaled.T).reshape(h, w, m)
         if added is not None:
-            coarse += added
+            # An image's patch tokens may be means of these.
+            coarse += added if added.shape[:2] == (h, w) else spread(added, (h, w))
         bordered = np.pad(coarse, ((1, 1), (1, 1), (0, 0)), mode="edge")
         around = sliding_window_view(bordered, (3, 3, 1))[..., 0]  # (h, w, M, 3, 3)
         around = around.transpose(0, 1, 3, 4, 2).reshape(h * w, 9, m)

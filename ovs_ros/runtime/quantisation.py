@@ -5,9 +5,14 @@ add the products in 32 bits. Those with AVX2 or AVX-512 alone (`vpmaddubsw`) fir
 of the inputs 2 i and 2 i + 1, in 16 bits, and saturate. `quantise_columns` keeps two such weights of one sign
 small enough together: they add up to at most 128, and 255 * 128 < 2**15. That costs far less precision than
 weights of 7 bits, and is as fast as any signed weights. Unsigned weights are slower on both kinds.
+
+Convolutions take weights of 7 bits (-64 to 64): which of their weights are adjacent depends on the kernel
+that ONNX Runtime chooses, and any two of these fit.
 """
 
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -131,6 +136,47 @@ def read_weights(path: Path) -> dict[str, NDArray[Any]]:
             weights[matrix] = (arrays[matrix].astype(np.float32) * arrays[scale]).T
             del weights[scale], weights[zero]
     return weights
+
+
+def quantise_convolutions(
+    path: Path, inputs: Iterable[Mapping[str, NDArray[Any]]], kept: Sequence[str] = ()
+) -> None:
+    """Quantise a network's convolutions, and what is added and clipped between them, to 8 bits.
+
+    Activations have fixed scales, from their least and largest values over the inputs; weights have one
+    scale an output channel.
+
+    Args:
+        path: of a network in float32, written over.
+        inputs: typical ones, by name.
+        kept: parts of the names of nodes that stay in float32.
+    """
+    from onnxruntime import quantization
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Reader(quantization.CalibrationDataReader):
+        given = iter(inputs)
+
+        def get_next(self) -> Any:
+            return next(self.given, None)
+
+    with TemporaryDirectory() as folder:
+        prepared = Path(folder) / "prepared.onnx"
+        quant_pre_process(path, prepared, skip_symbolic_shape=True)
+        nodes = onnx.load(prepared, load_external_data=False).graph.node
+        quantization.quantize_static(
+            prepared,
+            path,
+            Reader(),
+            quant_format=quantization.QuantFormat.QDQ,
+            activation_type=quantization.QuantType.QUInt8,
+            weight_type=quantization.QuantType.QInt8,
+            per_channel=True,
+            reduce_range=True,
+            op_types_to_quantize=["Conv", "Add", "Clip"],
+            nodes_to_exclude=[node.name for node in nodes if any(part in node.name for part in kept)],
+            calibrate_method=quantization.CalibrationMethod.MinMax,
+        )
 
 
 def _round_columns(weight: Float, largest: Float) -> tuple[NDArray[np.int8], Float]:

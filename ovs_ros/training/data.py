@@ -68,9 +68,10 @@ def nouns_in(captions: list[str], nouns: list[str], *, least: int = 1) -> list[i
 
 
 def read_image_names(folder: Path) -> list[tuple[Path, str]]:
-    """Read `names.tsv` (file, class name) of a folder of named images."""
+    """Read `names.tsv` (file, class name; a first line "file", "name" is no image) of named images."""
     with (folder / "names.tsv").open(newline="") as lines:
         return [
             (folder / "image" / name, label)
             for name, label in csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
+            if (name, label) != ("file", "name")
         ]

@@ -41,6 +41,13 @@ class Ranks:
                     parameter.grad = torch.zeros_like(parameter)
                 self.add_up(parameter.grad.div_(self.world))
 
+    def average_statistics(self, model: nn.Module) -> None:
+        """Give every process the mean of the statistics that batch norms keep."""
+        for module in model.modules():
+            if self.world > 1 and isinstance(module, nn.BatchNorm2d) and module.training:
+                for statistic in (module.running_mean, module.running_var):
+                    self.add_up(statistic.div_(self.world))
+
     def wait(self) -> None:
         """Wait for every process."""
         if self.world > 1:

@@ -110,7 +110,7 @@ def rate_share(step: int, options: Options) -> float:
 
 
 class MovingAverage:
-    """The moving average of a model's weights.
+    """The moving average of a model's weights, and of the statistics of its batch norms.
 
     Args:
         model: whose weights change.
@@ -119,20 +119,24 @@ class MovingAverage:
 
     def __init__(self, model: nn.Module, longest: float) -> None:
         self.model, self.longest = model, longest
-        self.values = {name: p.detach().clone() for name, p in model.named_parameters()} if longest else {}
+        self.values = {name: value.clone() for name, value in self._current().items()} if longest else {}
+
+    def _current(self) -> dict[str, Tensor]:
+        return {n: v.detach() for n, v in self.model.state_dict().items() if v.is_floating_point()}
 
     @torch.no_grad()  # type: ignore[untyped-decorator]  # torch is not installed where types are checked
     def update(self, step: int) -> None:
         """Take in the weights after a step, counted from 1. The first steps are forgotten sooner."""
         if self.longest:
             kept = min(self.longest, step / (step + 20))
-            for name, parameter in self.model.named_parameters():
-                self.values[name].lerp_(parameter, 1 - kept)
+            current = self._current()
+            for name, value in self.values.items():
+                value.lerp_(current[name], 1 - kept)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
         """Give the model its average, and afterwards its own weights again."""
-        own = {name: p.detach().clone() for name, p in self.model.named_parameters()}
+        own = {name: value.clone() for name, value in self._current().items()}
         self.model.load_state_dict(self.values, strict=False)
         self.model.eval()
         try:
@@ -197,6 +201,7 @@ def train(recipe: Recipe, folder: Path, console: Console) -> None:
             nn.utils.clip_grad_norm_(model.parameters(), LONGEST_NORM)
             scaler.step(optimiser)
             scaler.update()
+            ranks.average_statistics(model)
             step += 1
             average.update(step)
             for name, value in {"loss": loss, **losses}.items():

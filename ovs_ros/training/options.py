@@ -81,8 +81,8 @@ class Options:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EmbeddedOptions(Options):
-    """What the stages of the embedded model share."""
+class StageOptions(Options):
+    """What the stages of the model over DINOv2 share."""
 
     precision: Precision = _precision("bf16")
     sets: str = _option("nyuv2,camvid", "Labelled sets to train on, folders of DATA, separated by commas.")
@@ -91,7 +91,7 @@ class EmbeddedOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class HeadOptions(EmbeddedOptions):
+class HeadOptions(StageOptions):
     """Of `recipes.head`."""
 
     steps: int = _steps(1500)
@@ -99,7 +99,7 @@ class HeadOptions(EmbeddedOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TuneOptions(EmbeddedOptions):
+class TuneOptions(StageOptions):
     """Of `recipes.tune`."""
 
     steps: int = _steps(1500)
@@ -110,7 +110,7 @@ class TuneOptions(EmbeddedOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class NetworkOptions(EmbeddedOptions):
+class NetworkOptions(StageOptions):
     """Of `recipes.network`."""
 
     steps: int = _steps(200)
@@ -135,6 +135,47 @@ class NetworkOptions(EmbeddedOptions):
         0,
         1,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbeddedOptions(Options):
+    """Of `recipes.embedded`."""
+
+    free: ClassVar[tuple[str, ...]] = (*Options.free, "images")
+
+    steps: int = _steps(6000)
+    batch: int = _batch(12)
+    rate: float = _rate(1.2e-3)
+    encoder_rate: float = _option(2.5e-4, "Peak learning rate of the image encoder.", 1e-9, 1e3)
+    words_rate: float = _option(4e-4, "Peak learning rate of the words' side.", 1e-9, 1e3)
+    warm_up: int = _warm_up(100)
+    average: float = _average(0.997)
+    precision: Precision = _precision("bf16")
+    encoder: Literal["lite0", "lite2"] = _option("lite2", "EfficientNet-Lite0 or EfficientNet-Lite2.")
+    sets: str = _option(
+        "all",
+        "Sets to train on, folders of DATA, separated by commas; 'all' that the project knows; 'permissive': "
+        "those whose terms allow weights trained on them in a product.",
+    )
+    without: str = _option(
+        "", "Sets to leave out of training, separated by commas. All of their images are evaluated on."
+    )
+    hold_out: bool = _option(True, "Keep one image in ten for evaluation, where a set has no split val.")
+    height: int = _option(256, "Height of a training view, in pixels: a multiple of 32.", 64)
+    width: int = _option(352, "Width of a training view, in pixels: a multiple of 32.", 64)
+    points: int = _option(384, "Labelled positions a view.", 2)
+    pictures: int = _option(8, "Captioned or named pictures in every second step, over all processes.", 1)
+    distillation: float = _option(0.5, "Weight of the image encoder's own classifier as a teacher.")
+    images: int = _option(24, "Evaluate on at most so many images of each set, evenly spaced.", 1)
+    workers: int = _option(1, "Processes that read images, per training process.")
+    evaluate_every: int = _option(1000, "Evaluate every so many steps, and at the end.", 1)
+    save_every: int = _option(500, "Save a checkpoint every so many steps, and at the end.", 1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("height", "width"):
+            if getattr(self, name) % 32:
+                raise ValueError(f"expected {name} to be a multiple of 32, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True, kw_only=True)

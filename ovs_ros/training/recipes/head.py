@@ -42,7 +42,7 @@ from ovs_ros.training.distributed import Ranks
 from ovs_ros.training.head import SCALE, Head
 from ovs_ros.training.options import HeadOptions, TuneOptions
 from ovs_ros.training.originals import SaliencyModel
-from ovs_ros.training.recipes.embedded import EmbeddedRecipe
+from ovs_ros.training.recipes.stage import StageRecipe
 from ovs_ros.training.views import View, labelled_views, middle_square, random_crop
 from ovs_ros.training.vocabularies import HELD_OUT, LabelVocabulary, count_values, label_vocabularies
 from ovs_ros.training.weights import State, load_weights, mean_state, save_weights, write_models
@@ -74,7 +74,7 @@ class Words:
         return (chosen * (share / share.sum(1, keepdim=True))[..., None]).sum(1)
 
 
-class HeadRecipe(EmbeddedRecipe):
+class HeadRecipe(StageRecipe):
     """Train the head.
 
     Args:
@@ -354,7 +354,7 @@ class HeadRecipe(EmbeddedRecipe):
         }
 
     def write(self, models: Path) -> None:
-        """See `EmbeddedRecipe`."""
+        """See `StageRecipe`."""
         write_models(models, self._parts())
 
     def save(self, folder: Path) -> None:

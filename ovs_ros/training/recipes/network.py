@@ -31,7 +31,7 @@ from ovs_ros.training.head import SCALE
 from ovs_ros.training.networks.candidates import choose, elected, present
 from ovs_ros.training.networks.objective import Objective
 from ovs_ros.training.options import NetworkOptions
-from ovs_ros.training.recipes.embedded import EmbeddedRecipe
+from ovs_ros.training.recipes.stage import StageRecipe
 from ovs_ros.training.views import View, labelled_views, random_crop
 from ovs_ros.training.vocabularies import HELD_OUT, LabelVocabulary, count_values, label_vocabularies
 from ovs_ros.zoo.coarse_to_fine import checkpoint
@@ -48,7 +48,7 @@ CROPPED = {"full": None, "crop": 0.4, "part": 0.4}
 """The views of each image: as it is, and random crops with this least side."""
 
 
-class NetworkRecipe(EmbeddedRecipe):
+class NetworkRecipe(StageRecipe):
     """Train one network on projected views.
 
     Args:
@@ -178,7 +178,7 @@ class NetworkRecipe(EmbeddedRecipe):
         self.write(folder)
 
     def write(self, models: Path) -> None:
-        """See `EmbeddedRecipe`."""
+        """See `StageRecipe`."""
         export_network(self.model.network, models / NETWORK_FILE, self.options.strength)
 
 

@@ -1,0 +1,71 @@
+"""The image side of the embedded model that `ovs train embedded` writes: one convolutional network."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ovs_ros.encoders.features import Features
+from ovs_ros.encoders.heads import ConvexHead
+from ovs_ros.encoders.patches import PatchGrid, blank, fit_grid, place
+from ovs_ros.runtime.onnx import open_session
+from ovs_ros.runtime.stage_clock import StageClock
+
+PRESETS = {"stream": (80,), "quality": (80, 192)}
+"""How many cells of 32 x 32 pixels an image is cut into at most, at each scale: for one of 640 x 480 pixels
+80 gives 8 x 10, and 192 gives 12 x 16."""
+CELL, PATCH = 32, 8
+"""Pixels of a side that images are padded to, and from one embedding to the next."""
+NAME_KEY = "name"
+"""The network's name in the metadata of its file."""
+
+
+class PyramidImageEncoder:
+    """EfficientNet-Lite with a decoder; see `ImageEncoder` for the contract.
+
+    A cell's side has 8 logits, 4 embeddings and 2 of `Features.patch_tokens`: these are the means of 2x2
+    embeddings, which is as fine as selection and validation need.
+
+    Not safe to be used by two threads at once: the input image is kept between frames.
+
+    Args:
+        models: the folder with the model's files.
+        cells: the most cells of 32 x 32 pixels an image is cut into; time and detail grow with it.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+    """
+
+    device = "cpu"
+
+    def __init__(self, models: Path, *, cells: int) -> None:
+        self._session = open_session(models / "image_encoder.onnx")
+        with np.load(models / "text_head.npz", allow_pickle=False) as words:
+            self._detail_words: NDArray[np.float32] = words["details"]  # (D, F)
+            self.logit_scale = float(words["logit_scale"])
+        self._cells = cells
+        self._canvas: tuple[PatchGrid, NDArray[np.uint8]] | None = None
+        self.dim = self._detail_words.shape[0]
+        network = self._session.get_modelmeta().custom_metadata_map.get(NAME_KEY, "pyramid")
+        self.name = f"{network}@{cells}"
+
+    def encode(self, image: NDArray[np.uint8]) -> Features:
+        """Encode an RGB image (H, W, 3) uint8, scaled into its grid of cells without distortion."""
+        clock = StageClock()
+        grid = fit_grid(*image.shape[:2], patches=self._cells, patch=CELL)
+        if self._canvas is None or self._canvas[0] != grid:
+            self._canvas = grid, blank(grid)
+        pixels = place(image, grid, self._canvas[1])
+        clock.stage("prepare")
+        class_token, patches, pooled, weights, details = self._session.run(None, {"pixels": pixels})
+        clock.stage("encode")
+        fine = CELL // PATCH
+        embeddings = patches.reshape(grid.rows * fine, grid.columns * fine, -1)
+        return Features(
+            class_token=class_token[0],
+            patch_tokens=pooled.reshape(grid.rows * fine // 2, grid.columns * fine // 2, -1),
+            head=ConvexHead(embeddings, weights, details, self._detail_words, self.logit_scale),
+            valid=grid.valid,
+            logit_scale=self.logit_scale,
+            stages_ms=clock.stages_ms,
+        )
