@@ -57,6 +57,7 @@ from ovs_ros.training.label_spaces import JointVocabulary, LabelSpace, shipped_l
 from ovs_ros.training.loop import Recipe
 from ovs_ros.training.options import EmbeddedOptions
 from ovs_ros.training.recipes.head import text_score
+from ovs_ros.vocabulary.knowledge import CAPTIONS_FILE, LABELS_FILE
 from ovs_ros.vocabulary.vocabulary import Vocabulary
 
 WEIGHTS = {
@@ -119,6 +120,7 @@ class EmbeddedRecipe(Recipe):
         self.vocabulary = JointVocabulary(of_pixels, known.values())
         self.sets = [PixelSet(data / space.name, space, hold_out=options.hold_out) for space in of_pixels]
         self._text = SentenceEncoder(models)
+        self.described: set[str] = set()  # Words of captions, and names of pictures.
         self._read_words()
         pictures = [*self._read_captions(), *self._read_names()]
         self.samples = JointSamples(self.sets, [pictured for _, pictured in pictures], options, ranks)
@@ -189,6 +191,7 @@ class EmbeddedRecipe(Recipe):
             # One caption may err or name what is hardly seen; two say that it is there.
             row[nouns_in(texts, nouns)] = 1
             row[nouns_in(texts, nouns, least=2)] = 2
+        self.described |= {noun for noun, named in zip(nouns, counts.any(0).tolist(), strict=True) if named}
         self.mentions = counts.to(self.device)
         yield "captions", Pictures(tuple(captions), np.arange(len(captions)), whole=True)
 
@@ -211,6 +214,7 @@ class EmbeddedRecipe(Recipe):
             files += [file for file, _ in pairs]
             self.names.append(Names(slice(len(names), len(names) + len(own)), space.classifier))
             names += own
+        self.described |= set(names)
         if names:
             self.named = self._sentences(names)
             yield "names", Pictures(tuple(files), np.array(targets), whole=False)
@@ -340,8 +344,12 @@ class EmbeddedRecipe(Recipe):
         write_image_encoder(self.model, models / "image_encoder.onnx", self._calibration_images())
         save_words(self.model.words, models / "text_head.npz")
         fine = [name for one in self.sets for name in one.fine_names if name != NAMELESS]
-        words = sorted({*self.vocabulary.words, *fine})
-        (models / "seen_words.txt").write_text("".join(f"{word}\n" for word in words), encoding="utf-8")
+        for file, words in (
+            (LABELS_FILE, {*self.vocabulary.words, *fine}),
+            (CAPTIONS_FILE, self.described),
+        ):
+            text = "".join(f"{word}\n" for word in sorted(words))
+            (models / file).write_text(text, encoding="utf-8")
 
     def _calibration_images(self) -> list[NDArray[np.uint8]]:
         rng = np.random.default_rng(0)

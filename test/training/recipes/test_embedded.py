@@ -84,6 +84,9 @@ def test_the_folder_segments(run: tuple[EmbeddedRecipe, Path]) -> None:
     image = pictures.coffee()
     result = segmenter.segment(image, words)
     assert result.labels.shape == image.shape[:2]
+    knowledge = segmenter.model.knowledge
+    assert "kettle" in knowledge.labels and "unknown" not in knowledge.labels
+    assert {"dog", "apple"} <= knowledge.captions
     assert ovs_ros.load("quality", models=folder / "models").model.name.count("@") == 2
 
 
