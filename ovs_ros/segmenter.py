@@ -106,7 +106,7 @@ class Segmenter:
             self.cache,
             progress,
             self.attributes,
-            self.model.knowledge.labels,
+            self.model.knowledge,
             self.negatives,
         )
         return teach(words, self._see, self.model.image_encoder.logit_scale)

@@ -178,6 +178,7 @@ def _findings(name: str, near: float, words_only: bool) -> list[Finding]:
         raise FileNotFoundError(
             f"expected the text encoder's files, got none: {error}; give --words-only to do without"
         ) from error
+    known = knowledge()
     with embedding_bar(vocabulary) as progress:
-        words = embed(vocabulary, encoder, EmbeddingCache(), progress=progress)
-    return lint(vocabulary, words, near, encoder.reads) + note_knowledge(vocabulary, knowledge())
+        words = embed(vocabulary, encoder, EmbeddingCache(), progress, knowledge=known)
+    return lint(vocabulary, words, near, encoder.reads) + note_knowledge(vocabulary, known)

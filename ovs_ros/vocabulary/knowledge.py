@@ -1,8 +1,8 @@
 """What a model was shown of words in training, and which words it is known to confuse.
 
-Three text files beside a model's weights say so: `seen_words.txt`, names with labelled pixels, and
-`caption_words.txt`, nouns of captions and names of whole images, hold one word a line; `confusions.tsv` is
-written by `ovs evaluate --confusions`.
+Text files beside a model's weights say so: `seen_words.txt`, names with labelled pixels, and
+`caption_words.txt`, nouns of captions and names of whole images, hold one word a line; `kinds.tsv` has rare
+words and of what they are a kind; `confusions.tsv` is written by `ovs evaluate --confusions`.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,8 @@ from typing import Literal
 
 from ovs_ros.vocabulary.category import CategorySpec, name_key, singular
 
-LABELS_FILE, CAPTIONS_FILE, CONFUSIONS_FILE = "seen_words.txt", "caption_words.txt", "confusions.tsv"
+LABELS_FILE, CAPTIONS_FILE = "seen_words.txt", "caption_words.txt"
+KINDS_FILE, CONFUSIONS_FILE = "kinds.tsv", "confusions.tsv"
 
 Shown = Literal["labels", "captions", "text"]
 
@@ -26,11 +27,13 @@ class Knowledge:
         captions: nouns of captions, and names of whole images.
         confusions: two names -> the share of the first one's pixels that got the second one, on images with
             labels that were not trained on.
+        kinds: rare words -> what they are a kind of, a word that the model knows better: 'settee' -> 'sofa'.
     """
 
     labels: frozenset[str] = frozenset()
     captions: frozenset[str] = frozenset()
     confusions: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    kinds: Mapping[str, str] = field(default_factory=dict)
 
     def shown(self, category: CategorySpec) -> Shown:
         """The most that the model was shown of a category or one of its synonyms."""
@@ -40,9 +43,16 @@ class Knowledge:
             return "labels"
         return "captions" if keys & self.captions else "text"
 
+    def kind(self, category: CategorySpec) -> str | None:
+        """What a category is a kind of; None for known words, and for those with prompts or synonyms."""
+        if category.prompts or category.synonyms:
+            return None
+        key = name_key(category.name)
+        return self.kinds.get(key, self.kinds.get(singular(key)))
+
 
 def load_knowledge(folder: Path) -> Knowledge:
-    """Read what the files in a model's folder say; without captions or confusions there are none.
+    """Read what the files in a model's folder say; what is not there but the labels is empty.
 
     Raises:
         FileNotFoundError: there is no list of names with labels.
@@ -53,6 +63,7 @@ def load_knowledge(folder: Path) -> Knowledge:
         labels,
         _read_keys(captions) if captions.is_file() else frozenset(),
         read_confusions(folder / CONFUSIONS_FILE),
+        {name_key(word): kind for word, kind in _read_rows(folder / KINDS_FILE, "word, kind")},
     )
 
 
@@ -60,26 +71,28 @@ def read_confusions(path: Path) -> dict[tuple[str, str], float]:
     """Read a file of confusions; nothing where there is none. See `Knowledge.confusions`.
 
     Raises:
-        ValueError: a line is not 'name, other name, share' with tabs between.
+        ValueError: a line has another form.
     """
-    confusions = {}
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    for number, line in enumerate(lines, 1):
-        try:
-            name, other, share = line.split("\t")
-            confusions[name_key(name), name_key(other)] = float(share)
-        except ValueError as error:
-            raise ValueError(
-                f"{path}, line {number}: expected 'name, other name, share' with tabs between, got {line!r}; "
-                "write the file anew with 'ovs evaluate --confusions'"
-            ) from error
-    return confusions
+    rows = _read_rows(path, "name, other name, share")
+    return {(name_key(name), name_key(other)): float(share) for name, other, share in rows}
 
 
 def confusions_text(confusions: Mapping[tuple[str, str], float]) -> str:
     """The text of a file of confusions, the most frequent first."""
     ordered = sorted(confusions.items(), key=lambda item: (-item[1], item[0]))
     return "".join(f"{name}\t{other}\t{share:.3f}\n" for (name, other), share in ordered)
+
+
+def _read_rows(path: Path, form: str) -> list[list[str]]:
+    """The rows of a file of values between tabs; none where there is no file."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    rows = [line.split("\t") for line in lines]
+    for number, row in enumerate(rows, 1):
+        if len(row) != len(form.split(", ")):
+            raise ValueError(
+                f"{path}, line {number}: expected '{form}' with tabs between, got {row!r}; mend it"
+            )
+    return rows
 
 
 def _read_keys(path: Path) -> frozenset[str]:

@@ -24,7 +24,7 @@ GENERIC = frozenset(
 )
 """Names that fit nearly everything, so that they take pixels from all others."""
 
-NOTES = ("captions", "text only", "confused")
+NOTES = ("captions", "text only", "kind", "confused")
 """Kinds of findings that tell what the model knows of words."""
 
 _ROWS_A_BLOCK = 512
@@ -84,13 +84,19 @@ def note_knowledge(vocabulary: Vocabulary, knowledge: Knowledge) -> list[Finding
     notes: list[Finding] = []
     shown = {category.name: knowledge.shown(category) for category in vocabulary.categories}
     captions = tuple(name for name in vocabulary.names if shown[name] == "captions")
-    text = tuple(name for name in vocabulary.names if shown[name] == "text")
+    kinds = {category.name: knowledge.kind(category) for category in vocabulary.categories}
+    text = tuple(name for name in vocabulary.names if shown[name] == "text" and kinds[name] is None)
     if captions:
         message = "seen in training in captions or names of pictures, never as labelled pixels"
         notes.append(Finding("captions", captions, message))
     if text and knowledge.labels:
         message = "seen in training in no picture, known from text alone; a synonym may be found more surely"
         notes.append(Finding("text only", text, message))
+    for name, kind in kinds.items():
+        if kind is not None and shown[name] != "labels":
+            notes.append(
+                Finding("kind", (name,), f"said as a kind of '{kind}', which the model knows better")
+            )
     keys = {name_key(name): category.name for category in vocabulary.categories for name in category.spoken}
     for (key, other), share in knowledge.confusions.items():
         if key in keys and other in keys and keys[key] != keys[other]:

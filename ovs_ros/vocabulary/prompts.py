@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from ovs_ros.vocabulary.attributes import Attributes
 from ovs_ros.vocabulary.cache import EmbeddingCache, content_key
 from ovs_ros.vocabulary.generic_negatives import GENERIC, apart, without
+from ovs_ros.vocabulary.knowledge import Knowledge
 from ovs_ros.vocabulary.text_encoder import TextEncoder
-from ovs_ros.vocabulary.vocabulary import Vocabulary, VocabularyError
+from ovs_ros.vocabulary.vocabulary import Vocabulary, VocabularyError, name_key
 from ovs_ros.vocabulary.word_embeddings import WordEmbeddings
 
 WORDS_A_BATCH = 64
@@ -43,7 +44,7 @@ def embed(
     cache: EmbeddingCache | None = None,
     progress: Callable[[int, int], None] | None = None,
     attributes: Attributes | None = None,
-    seen_names: frozenset[str] = frozenset(),
+    knowledge: Knowledge = Knowledge(),  # noqa: B008  # frozen
     negatives: Sequence[str] = (),
 ) -> WordEmbeddings:
     """Embed a vocabulary's K categories and N negative words.
@@ -61,7 +62,7 @@ def embed(
         cache: where embeddings are looked up and kept; None: every word is encoded.
         progress: called after each batch with how many words are done and how many there are.
         attributes: mixed into the words without prompts of their own; None: names alone count.
-        seen_names: keys (see `name_key`) of names that the model was trained with pixel labels for.
+        knowledge: what the model knows of words; a rare word takes the mean with what it is a kind of.
         negatives: generic negative words for a vocabulary without negative words; those that are near to one
             of its categories are left out.
 
@@ -71,6 +72,11 @@ def embed(
     """
     words = [(c.spoken, c.prompts) for c in vocabulary.categories]
     spoken = [name for names, _ in words for name in names]
+    asked = {name_key(name) for name in spoken}
+    for row, category in enumerate(vocabulary.categories):
+        kind = knowledge.kind(category)
+        if kind is not None and name_key(kind) not in asked:  # Or both would share pixels.
+            words[row] = ((category.name, kind), ())
     generic = () if vocabulary.negatives else without(negatives, spoken)
     words += [((word,), ()) for word in vocabulary.negatives or generic]
     plain = [
@@ -102,7 +108,7 @@ def embed(
         kept_rows = np.concatenate((np.ones(len(vocabulary), bool), far))
         embeddings = embeddings[kept_rows]
         prompts = None if prompts is None else prompts[kept_rows]
-    return WordEmbeddings(vocabulary, embeddings, seen_names, prompts, generic)
+    return WordEmbeddings(vocabulary, embeddings, knowledge.labels, prompts, generic)
 
 
 def _mixed(plain: NDArray[np.float32], looks: NDArray[np.float32], weight: float) -> NDArray[np.float32]:
