@@ -87,10 +87,10 @@ def note_knowledge(vocabulary: Vocabulary, knowledge: Knowledge) -> list[Finding
     kinds = {category.name: knowledge.kind(category) for category in vocabulary.categories}
     text = tuple(name for name in vocabulary.names if shown[name] == "text" and kinds[name] is None)
     if captions:
-        message = "seen in training in captions or names of pictures, never as labelled pixels"
+        message = "in training in captions or names of pictures, never as labelled pixels"
         notes.append(Finding("captions", captions, message))
     if text and knowledge.labels:
-        message = "seen in training in no picture, known from text alone; a synonym may be found more surely"
+        message = "in no training picture, known from text alone; a synonym may be found more surely"
         notes.append(Finding("text only", text, message))
     for name, kind in kinds.items():
         if kind is not None and shown[name] != "labels":

@@ -99,15 +99,12 @@ def embed(
                 prompts[rows] = _mixed(prompts[rows].astype(np.float32), looks[:, None], attributes.weight)
     if generic:
         unrelated = [texts_for(name, (), text_encoder.templates) for name in GENERIC]
-        far = apart(
-            embeddings[: len(vocabulary)],
-            embeddings[len(vocabulary) :],
-            _embed_groups(unrelated, text_encoder, cache, None),
-        )
+        categories, others = np.split(embeddings, [len(vocabulary)])
+        far = apart(categories, others, _embed_groups(unrelated, text_encoder, cache, None))
         generic = tuple(word for word, kept in zip(generic, far, strict=True) if kept)
-        kept_rows = np.concatenate((np.ones(len(vocabulary), bool), far))
-        embeddings = embeddings[kept_rows]
-        prompts = None if prompts is None else prompts[kept_rows]
+        rows_kept = np.r_[np.ones(len(vocabulary), bool), far]
+        embeddings = embeddings[rows_kept]
+        prompts = None if prompts is None else prompts[rows_kept]
     return WordEmbeddings(vocabulary, embeddings, knowledge.labels, prompts, generic)
 
 

@@ -122,5 +122,5 @@ def test_the_linter_has_a_word():
     assert "'object' fits everything" in remarks(words.current, words.model)
     known = replace(words.model, knowledge=Knowledge(frozenset({"object"}), frozenset({"green"})))
     said = remarks(words.current, known)
-    assert ". Warnings: " in said and ". Notes: red: seen in training in no picture" in said
+    assert ". Warnings: " in said and ". Notes: red: in no training picture" in said
     assert "Notes" not in remarks(words.current, words.model)
