@@ -27,6 +27,7 @@ setup(
             "training/set_names.yaml",
             "training/label_spaces/*.yaml",
             "vocabulary/attributes.yaml",
+            "vocabulary/kinds.tsv",
             "vocabulary/shipped/*.yaml",
         ]
     },

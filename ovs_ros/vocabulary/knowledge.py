@@ -1,8 +1,8 @@
 """What a model was shown of words in training, and which words it is known to confuse.
 
 Text files beside a model's weights say so: `seen_words.txt`, names with labelled pixels, and
-`caption_words.txt`, nouns of captions and names of whole images, hold one word a line; `kinds.tsv` has rare
-words and of what they are a kind; `confusions.tsv` is written by `ovs evaluate --confusions`.
+`caption_words.txt`, nouns of captions and names of whole images, hold one word a line; `confusions.tsv` is
+written by `ovs evaluate --confusions`. `kinds.tsv` beside this module has rare words and their kinds.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,8 @@ from typing import Literal
 from ovs_ros.vocabulary.category import CategorySpec, name_key, singular
 
 LABELS_FILE, CAPTIONS_FILE = "seen_words.txt", "caption_words.txt"
-KINDS_FILE, CONFUSIONS_FILE = "kinds.tsv", "confusions.tsv"
+CONFUSIONS_FILE = "confusions.tsv"
+KINDS = Path(__file__).parent / "kinds.tsv"
 
 Shown = Literal["labels", "captions", "text"]
 
@@ -45,14 +46,14 @@ class Knowledge:
 
     def kind(self, category: CategorySpec) -> str | None:
         """What a category is a kind of; None for known words, and for those with prompts or synonyms."""
-        if category.prompts or category.synonyms:
+        if category.prompts or category.synonyms or self.shown(category) == "labels":
             return None
         key = name_key(category.name)
         return self.kinds.get(key, self.kinds.get(singular(key)))
 
 
 def load_knowledge(folder: Path) -> Knowledge:
-    """Read what the files in a model's folder say; what is not there but the labels is empty.
+    """Read what the files in a model's folder say, and the kinds; what is not there but the labels is empty.
 
     Raises:
         FileNotFoundError: there is no list of names with labels.
@@ -63,7 +64,7 @@ def load_knowledge(folder: Path) -> Knowledge:
         labels,
         _read_keys(captions) if captions.is_file() else frozenset(),
         read_confusions(folder / CONFUSIONS_FILE),
-        {name_key(word): kind for word, kind in _read_rows(folder / KINDS_FILE, "word, kind")},
+        {name_key(word): kind for word, kind in _read_rows(KINDS, "word, kind")},
     )
 
 
