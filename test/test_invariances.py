@@ -27,9 +27,9 @@ def photograph(request):
 
 
 def named(segmenter, image, names):
-    """(H, W) the name of each pixel."""
+    """(H, W) the name of each pixel; 'unknown' where generic negative words won."""
     result = segmenter.segment(image, segmenter.embed(Vocabulary.from_names(names)))
-    return np.array([*names])[result.labels]
+    return np.array([*names, *["unknown"] * (256 - len(names))])[result.labels]
 
 
 def test_permuting_the_categories_permutes_the_answer(segmenter, photograph):
