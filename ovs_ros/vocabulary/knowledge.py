@@ -5,7 +5,7 @@ Text files beside a model's weights say so: `seen_words.txt`, names with labelle
 written by `ovs evaluate --confusions`. `kinds.tsv` beside this module has rare words and their kinds.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -44,12 +44,21 @@ class Knowledge:
             return "labels"
         return "captions" if keys & self.captions else "text"
 
-    def kind(self, category: CategorySpec) -> str | None:
-        """What a category is a kind of; None for known words, and for those with prompts or synonyms."""
-        if category.prompts or category.synonyms or self.shown(category) == "labels":
-            return None
-        key = name_key(category.name)
-        return self.kinds.get(key, self.kinds.get(singular(key)))
+    def kinds_among(self, categories: Sequence[CategorySpec]) -> dict[str, str]:
+        """The names of rare words among categories, and what each is a kind of.
+
+        Left out are words that were labelled in training, those with prompts or synonyms, and those whose
+        kind is a category too: both would share pixels.
+        """
+        asked = {name_key(name) for category in categories for name in category.spoken}
+        found = {}
+        for category in categories:
+            key = name_key(category.name)
+            kind = self.kinds.get(key) or self.kinds.get(singular(key))
+            own = category.prompts or category.synonyms or self.shown(category) == "labels"
+            if kind and not own and name_key(kind) not in asked:
+                found[category.name] = kind
+        return found
 
 
 def load_knowledge(folder: Path) -> Knowledge:

@@ -84,8 +84,8 @@ def note_knowledge(vocabulary: Vocabulary, knowledge: Knowledge) -> list[Finding
     notes: list[Finding] = []
     shown = {category.name: knowledge.shown(category) for category in vocabulary.categories}
     captions = tuple(name for name in vocabulary.names if shown[name] == "captions")
-    kinds = {category.name: knowledge.kind(category) for category in vocabulary.categories}
-    text = tuple(name for name in vocabulary.names if shown[name] == "text" and kinds[name] is None)
+    kinds = knowledge.kinds_among(vocabulary.categories)
+    text = tuple(name for name in vocabulary.names if shown[name] == "text" and name not in kinds)
     if captions:
         message = "in training in captions or names of pictures, never as labelled pixels"
         notes.append(Finding("captions", captions, message))
@@ -93,10 +93,8 @@ def note_knowledge(vocabulary: Vocabulary, knowledge: Knowledge) -> list[Finding
         message = "in no training picture, known from text alone; a synonym may be found more surely"
         notes.append(Finding("text only", text, message))
     for name, kind in kinds.items():
-        if kind is not None and shown[name] != "labels":
-            notes.append(
-                Finding("kind", (name,), f"said as a kind of '{kind}', which the model knows better")
-            )
+        message = f"said as '{kind}' too, of which it is a kind and which the model knows better"
+        notes.append(Finding("kind", (name,), message))
     keys = {name_key(name): category.name for category in vocabulary.categories for name in category.spoken}
     for (key, other), share in knowledge.confusions.items():
         if key in keys and other in keys and keys[key] != keys[other]:

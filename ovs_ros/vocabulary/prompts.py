@@ -15,7 +15,7 @@ from ovs_ros.vocabulary.cache import EmbeddingCache, content_key
 from ovs_ros.vocabulary.generic_negatives import GENERIC, apart, without
 from ovs_ros.vocabulary.knowledge import Knowledge
 from ovs_ros.vocabulary.text_encoder import TextEncoder
-from ovs_ros.vocabulary.vocabulary import Vocabulary, VocabularyError, name_key
+from ovs_ros.vocabulary.vocabulary import Vocabulary, VocabularyError
 from ovs_ros.vocabulary.word_embeddings import WordEmbeddings
 
 WORDS_A_BATCH = 64
@@ -70,13 +70,11 @@ def embed(
         VocabularyError: a category's prompts cancel each other out, or there are more words than the memory
             for their prompts holds.
     """
-    words = [(c.spoken, c.prompts) for c in vocabulary.categories]
+    kinds = knowledge.kinds_among(vocabulary.categories)
+    words = [
+        ((c.name, kinds[c.name]) if c.name in kinds else c.spoken, c.prompts) for c in vocabulary.categories
+    ]
     spoken = [name for names, _ in words for name in names]
-    asked = {name_key(name) for name in spoken}
-    for row, category in enumerate(vocabulary.categories):
-        kind = knowledge.kind(category)
-        if kind is not None and name_key(kind) not in asked:  # Or both would share pixels.
-            words[row] = ((category.name, kind), ())
     generic = () if vocabulary.negatives else without(negatives, spoken)
     words += [((word,), ()) for word in vocabulary.negatives or generic]
     plain = [

@@ -93,5 +93,10 @@ def test_notes_tell_what_the_model_knows_of_words() -> None:
     assert "40% of the pixels of 'desk' got 'board'" in notes[3].message
 
 
+def test_a_kind_is_not_noted_beside_its_own_word() -> None:
+    notes = note_knowledge(Vocabulary.from_names(["settee", "sofa"]), KNOWN)
+    assert [(note.kind, note.names) for note in notes] == [("text only", ("settee", "sofa"))]
+
+
 def test_nothing_is_noted_of_a_model_whose_training_is_unknown() -> None:
     assert note_knowledge(Vocabulary.from_names(["quasar"]), Knowledge()) == []
