@@ -109,7 +109,8 @@ class Segmenter:
             self.model.knowledge,
             self.negatives,
         )
-        return teach(words, self._see, self.model.image_encoder.logit_scale)
+        model = self.model
+        return teach(words, self._see, model.image_encoder.logit_scale, model.temperature)
 
     def _see(self, example: Example) -> Shown:
         """What the model sees of an example's image, from the cache if it is there."""

@@ -115,15 +115,15 @@ def teach_command(
     example = Example(image, corners, mask, tuple(_numbers(p, "--points", 2) for p in points or ()), negative)
     height, width = example.read_image().shape[:2]
     example.region(height, width)
-    present = load_vocabulary(file) if file.exists() else None
-    categories: dict[str, CategorySpec] = {name_key(c.name): c for c in present.categories} if present else {}
-    old = categories.get(name_key(name), CategorySpec(name))
-    only = examples_only or old.examples_only
-    spec = replace(old, examples=(*old.examples, example), examples_only=only)
-    categories[name_key(name)] = spec
-    dump_vocabulary(Vocabulary.from_specs(categories.values(), present.negatives if present else ()), file)
-    count = len(spec.examples)
-    say(f"{file}: '{spec.name}' has {count} example{'s' if count > 1 else ''}")
+    if file.exists():
+        vocabulary = load_vocabulary(file).taught(name, example, examples_only=examples_only)
+    else:
+        spec = CategorySpec(name, examples=(example,), examples_only=examples_only)
+        vocabulary = Vocabulary.from_specs([spec])
+    dump_vocabulary(vocabulary, file)
+    taught = next(c for c in vocabulary.categories if name_key(c.name) == name_key(name))
+    count = len(taught.examples)
+    say(f"{file}: '{taught.name}' has {count} example{'s' if count > 1 else ''}")
 
 
 def _numbers(text: str, flag: str, count: int) -> tuple[int, ...]:

@@ -86,14 +86,14 @@ def select(
     whole = np.exp(whole - whole.max())
     if evidence is not None:
         taught = evidence.among(listed)
-        values = crop(taught.values, features.valid).reshape(len(patches), -1)
-        fuse(logits, values, taught.places, taught.wordless)
         whole[taught.places[taught.wordless]] = 0  # No word says whether the image holds them.
     whole /= max(whole.sum(), np.finfo(np.float64).tiny)  # (C,) S_i
-    if options.rule == "top_n":
-        ballots = _best(logits, options.top_n)
-    else:
-        ballots = np.argmax(logits + held_back(whole, np).astype(np.float32), axis=1)
+    voted = logits if options.rule == "top_n" else logits + held_back(whole, np).astype(np.float32)
+    if evidence is not None:
+        values = crop(taught.values, features.valid).reshape(len(patches), -1)
+        for each in (logits,) if voted is logits else (logits, voted):
+            fuse(each, values, taught.places, taught.wordless)
+    ballots = _best(voted, options.top_n) if options.rule == "top_n" else voted.argmax(axis=1)
     votes = np.bincount(ballots.ravel(), minlength=len(weights.T))[: len(listed)]
     elected = votes > 0
     if options.rule == "dcp":

@@ -40,7 +40,7 @@ _INSIDE = 0.6
 _ALIKE = 0.5
 """Cosine, less what the image has in common, from which patches around a point belong to it."""
 _WEIGHTS = WEIGHT * 2.0 ** np.arange(-3, 6.1, 0.5)
-_SHARPNESS = np.array([0.03, 0.06, 0.125, 0.25, 0.5, 0.75, 1.0, 1.25])
+_SHARPNESS = np.array([0.03, 0.06, 0.125, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5])
 _TINY = 1e-6
 
 
@@ -120,13 +120,19 @@ def arrays_of(features: Features, size: tuple[int, int]) -> dict[str, NDArray[np
     }
 
 
-def teach(words: WordEmbeddings, see: Callable[[Example], Shown], logit_scale: float) -> WordEmbeddings:
+def teach(
+    words: WordEmbeddings,
+    see: Callable[[Example], Shown],
+    logit_scale: float,
+    temperature: float = 1.0,
+) -> WordEmbeddings:
     """The same words with what their categories' examples teach; unchanged where there are no examples.
 
     Args:
         words: K categories and N negative words.
         see: what the model sees of an example's image.
         logit_scale: what cosines are multiplied with.
+        temperature: what logits are divided by.
 
     Raises:
         VocabularyError: an example's image, mask, box or points cannot be used; the message names the
@@ -161,7 +167,7 @@ def teach(words: WordEmbeddings, see: Callable[[Example], Shown], logit_scale: f
     negative = [r for r in regions if r.negative]
     plain = _prototypes(discriminant, categories, negative, tokens, wordless)
     logits = [one @ (embeddings * np.float32(logit_scale)).T for one in patches]
-    taught = _weighted(plain, discriminant, categories, tokens, logits, regions, len(wordless))
+    taught = _weighted(plain, discriminant, categories, tokens, logits, regions, len(wordless), temperature)
     return replace(words, embeddings=embeddings, prototypes=taught)
 
 
@@ -243,22 +249,26 @@ def _weighted(
     logits: Sequence[Array],
     regions: Sequence[_Region],
     count: int,
+    temperature: float,
 ) -> Prototypes:
     """Prototypes with the weight and sharpness that fit the regions best, each without its own image.
 
-    The likelihood is that of a region's name inside of it, and of any other name outside; each region counts
-    as one. Sharpness stays 1 unless all categories were taught, for it changes the others' confidence too.
+    The likelihood is that of a region's name inside of it, and of any other name outside. For the weight each
+    region counts as one, for the sharpness each patch inside: confidence is to hold for pixels. Sharpness
+    stays 1 unless all categories were taught, for it changes the others' confidence too.
     """
     images_of = {category.row: np.unique(category.image) for category in categories}
     tried = [r for r in regions if not r.negative and len(images_of[r.category]) > 1]
-    if not tried:
-        missed = 1 - np.mean([_found(logits[r.image], r) for r in regions if not r.negative])
-        return replace(plain, weight=float(LEAST_WEIGHT + MORE_WEIGHT * missed**2), floor=FLOOR)
     wordless = np.zeros(count, bool)
     wordless[plain.classes] = plain.wordless
+    if not tried:
+        found = [_found(logits[r.image], r, wordless[r.category]) for r in regions if not r.negative]
+        missed = 1 - np.mean(found)
+        return replace(plain, weight=float(LEAST_WEIGHT + MORE_WEIGHT * missed**2), floor=FLOOR)
     negative = [r for r in regions if r.negative]
     sharpness = _SHARPNESS if len(categories) == count else np.ones(1)
-    total = np.zeros((len(_WEIGHTS), len(sharpness)))
+    by_region = np.zeros((len(_WEIGHTS), len(sharpness)))
+    by_patch = np.zeros_like(by_region)
     for image in sorted({r.image for r in tried}):
         others = _prototypes(discriminant, categories, negative, tokens, wordless, image)
         evidence = others.evidence(tokens[image])  # (n, t)
@@ -267,23 +277,25 @@ def _weighted(
             fuse(fused, evidence * np.float32(weight), others.classes, others.wordless)
             fused -= fused.max(axis=1, keepdims=True)
             for column, sharp in enumerate(sharpness):
-                shares = np.exp(fused * np.float32(sharp))
+                shares = np.exp(fused * np.float32(sharp / temperature))
                 shares /= shares.sum(axis=1, keepdims=True)
                 shares = shares.clip(_TINY, 1 - _TINY)
                 for r in tried:
                     if r.image == image:
                         share = shares[:, r.category]
-                        total[at, column] += np.log(share[r.inside]).mean()
+                        inside = np.log(share[r.inside])
+                        by_patch[at, column] += inside.sum()
+                        by_region[at, column] += inside.mean()
                         if not r.inside.all():
-                            total[at, column] += np.log(1 - share[~r.inside]).mean()
-    total -= 0.5 * np.log2(_WEIGHTS / WEIGHT)[:, None] ** 2 / 4
-    best = np.unravel_index(total.argmax(), total.shape)
-    return replace(plain, weight=float(_WEIGHTS[best[0]]), sharpness=float(sharpness[best[1]]))
+                            by_region[at, column] += np.log(1 - share[~r.inside]).mean()
+    by_region -= 0.5 * np.log2(_WEIGHTS / WEIGHT)[:, None] ** 2 / 4
+    best = np.unravel_index(by_region.argmax(), by_region.shape)[0]
+    return replace(plain, weight=float(_WEIGHTS[best]), sharpness=float(sharpness[by_patch[best].argmax()]))
 
 
-def _found(logits: Array, region: _Region) -> float:
+def _found(logits: Array, region: _Region, wordless: bool) -> float:
     """The share of a region's patches that its word wins, of the logits (n, K + N) of its image."""
-    return float((logits[region.inside].argmax(axis=1) == region.category).mean())
+    return 0.0 if wordless else float((logits[region.inside].argmax(axis=1) == region.category).mean())
 
 
 def _patches_inside(example: Example, shown: Shown) -> NDArray[np.bool_]:

@@ -1,7 +1,7 @@
 """The words that a robot looks for: immutable, versioned, with ids that keep their meaning."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from types import MappingProxyType
 from typing import TypeVar
@@ -18,6 +18,7 @@ from ovs_ros.vocabulary.category import (
     name_key,
     refuse_duplicates,
 )
+from ovs_ros.vocabulary.examples import Example
 
 __all__ = ["UNKNOWN_COLOR", "Category", "CategorySpec", "Vocabulary", "VocabularyError", "name_key"]
 
@@ -144,6 +145,25 @@ class Vocabulary:
                 "replace the vocabulary instead"
             )
         return Vocabulary(categories, self.negatives, self.version + 1, self.ids_ever)
+
+    def taught(self, name: str, example: Example, *, examples_only: bool = False) -> "Vocabulary":
+        """The next version, with one more example for a category, which is added if it is not there.
+
+        Args:
+            name: of the category.
+            example: what shows it, or what it is not.
+            examples_only: the examples alone count from now on; False: as before.
+
+        Raises:
+            VocabularyError: as `replaced`.
+        """
+        known = {name_key(category.name): category for category in self.categories}
+        old: CategorySpec = known.get(name_key(checked_name(name))) or CategorySpec(name)
+        only = examples_only or old.examples_only
+        spec = replace(old, examples=(*old.examples, example), examples_only=only)
+        if name_key(name) not in known:
+            return self.added([spec])
+        return self.replaced([spec if c is old else c for c in self.categories])
 
     def __len__(self) -> int:
         """K, how many categories there are."""
