@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from fakes import color_image, color_segmenter
 
+from ovs_ros.load import load
 from ovs_ros.vocabulary.cache import EmbeddingCache
 from ovs_ros.vocabulary.category import CategorySpec
 from ovs_ros.vocabulary.errors import VocabularyError
@@ -118,3 +119,19 @@ def test_the_same_examples_teach_the_same() -> None:
     first, second = (color_segmenter().embed(Vocabulary.from_specs(["red", spec])).prototypes for _ in "ab")
     assert first is not None and second is not None
     np.testing.assert_array_equal(first.weights, second.weights)
+
+
+def test_the_embedded_model_learns_a_texture_from_one_box() -> None:
+    """It has hidden features, a head that upsamples, and a network that refines the words."""
+    rng = np.random.default_rng(0)
+    image = np.full((240, 320, 3), 120, np.uint8)
+    image[:, 160:] = rng.integers(0, 256, (240, 160, 1), np.uint8)
+    spec = CategorySpec(
+        "bay 7", examples=(Example(encoded(image), box=(160, 0, 320, 240)),), examples_only=True
+    )
+    segmenter = replace(load("stream"), cache=None)
+    words = segmenter.embed(Vocabulary.from_specs(["wall", spec, "floor"]))
+    assert words.prototypes is not None and len(words.prototypes.weights) == 256
+    for shown, half in ((image, np.s_[:, 180:]), (image[:, ::-1], np.s_[:, :140])):
+        found = segmenter.segment(np.ascontiguousarray(shown), words).labels == 1
+        assert found[half].mean() > 0.9 and found.mean() < 0.6

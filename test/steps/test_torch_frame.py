@@ -22,7 +22,8 @@ from ovs_ros.options import SegmenterOptions  # noqa: E402
 from ovs_ros.segmenter import Segmenter  # noqa: E402
 from ovs_ros.steps.segmentation import Segmentation  # noqa: E402
 from ovs_ros.steps.torch_frame import TorchFrame, refusal  # noqa: E402
-from ovs_ros.vocabulary.category import Category  # noqa: E402
+from ovs_ros.vocabulary.category import Category, CategorySpec  # noqa: E402
+from ovs_ros.vocabulary.examples import Example, encoded  # noqa: E402
 from ovs_ros.vocabulary.vocabulary import Vocabulary  # noqa: E402
 from ovs_ros.vocabulary.word_embeddings import WordEmbeddings  # noqa: E402
 
@@ -194,6 +195,19 @@ def test_models_that_decode_go_the_segmenters_way() -> None:
     own, device = pair(TinyDecoding())
     words, image = embedded(20), noise_image(120, 160)
     assert_same(own.segment(image, words), device.segment(image, words))
+
+
+def test_words_with_examples_go_the_segmenters_way() -> None:
+    own, device = pair()
+    image = noise_image(120, 160)
+    shown = (Example(encoded(image), box=(0, 0, 80, 120)),)
+    vocabulary = Vocabulary.from_specs(["a", CategorySpec("bay 7", examples=shown, examples_only=True), "b"])
+    words = device.embed(vocabulary)
+    reason = refusal(device.model.image_encoder, words, device.options, network=False)
+    assert reason == "categories have examples"
+    result = device.segment(image, words)
+    assert "bay 7" in result.selected_names
+    assert_same(own.segment(image, words), result)
 
 
 def test_on_a_cpu_the_segmenters_way_is_taken() -> None:
