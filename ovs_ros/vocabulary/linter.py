@@ -71,7 +71,12 @@ def lint(
     """
     if not -1 <= near <= 1:
         raise ValueError(f"expected a cosine from -1 to 1 as the limit of near synonyms, got {near}")
-    findings = lint_names(vocabulary.names, vocabulary.negatives, reads)
+    wordless = {category.name for category in vocabulary.categories if category.examples_only}
+    findings = [
+        finding
+        for finding in lint_names(vocabulary.names, vocabulary.negatives, reads)
+        if not (finding.kind in ("unreadable", "generic") and wordless.issuperset(finding.names))
+    ]
     if embedded is not None:
         if embedded.vocabulary != vocabulary:
             raise ValueError("expected the embeddings of the vocabulary that is linted, got those of another")
@@ -82,7 +87,7 @@ def lint(
 def note_knowledge(vocabulary: Vocabulary, knowledge: Knowledge) -> list[Finding]:
     """Notes on what a model was shown of words, and which it confuses; none if its training is unknown."""
     notes: list[Finding] = []
-    shown = {category.name: knowledge.shown(category) for category in vocabulary.categories}
+    shown = {c.name: "" if c.examples_only else knowledge.shown(c) for c in vocabulary.categories}
     captions = tuple(name for name in vocabulary.names if shown[name] == "captions")
     kinds = knowledge.kinds_among(vocabulary.categories)
     text = tuple(name for name in vocabulary.names if shown[name] == "text" and name not in kinds)

@@ -1,10 +1,14 @@
 """What the linter finds, and what it leaves in peace."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from ovs_ros.vocabulary.linter import lint, lint_names
-from ovs_ros.vocabulary.vocabulary import Vocabulary
+from ovs_ros.vocabulary.examples import Example
+from ovs_ros.vocabulary.knowledge import Knowledge
+from ovs_ros.vocabulary.linter import lint, lint_names, note_knowledge
+from ovs_ros.vocabulary.vocabulary import CategorySpec, Vocabulary
 from ovs_ros.vocabulary.word_embeddings import WordEmbeddings
 
 
@@ -97,3 +101,14 @@ def test_refuses_other_embeddings_and_limits() -> None:
         lint(vocabulary.added(["desk"]), embedded(vocabulary, [0]))
     with pytest.raises(ValueError, match="a cosine from -1 to 1"):
         lint(vocabulary, near=90)
+
+
+def test_a_name_that_does_not_count_may_be_any() -> None:
+    mug = CategorySpec("マグ", examples=(Example(b"image", box=(0, 0, 1, 1)),), examples_only=True)
+    vocabulary = Vocabulary.from_specs([mug, "chair"])
+    assert lint(vocabulary) == []
+    knowledge = Knowledge(labels=frozenset({"chair"}))
+    assert note_knowledge(vocabulary, knowledge) == []
+    named = Vocabulary.from_specs([replace(mug, examples_only=False), "chair"])
+    assert [finding.kind for finding in lint(named)] == ["unreadable"]
+    assert [note.names for note in note_knowledge(named, knowledge)] == [("マグ",)]
