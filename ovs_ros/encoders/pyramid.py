@@ -11,9 +11,9 @@ from ovs_ros.encoders.patches import PatchGrid, blank, fit_grid, place
 from ovs_ros.runtime.onnx import open_session
 from ovs_ros.runtime.stage_clock import StageClock
 
-PRESETS = {"stream": (80,), "quality": (80, 192)}
+PRESETS = {"stream": (192,), "quality": (192, 432)}
 """How many cells of 32 x 32 pixels an image is cut into at most, at each scale: for one of 640 x 480 pixels
-80 gives 8 x 10, and 192 gives 12 x 16."""
+192 gives 12 x 16, and 432 gives 18 x 24."""
 CELL, PATCH = 32, 8
 """Pixels of a side that images are padded to, and from one embedding to the next."""
 NAME_KEY = "name"

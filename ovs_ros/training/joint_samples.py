@@ -97,19 +97,22 @@ class PixelSet:
         """For each class that two images or more show, these."""
         shares = []
         for index in range(len(self)):
-            labels = self._read(index)[1]
+            labels = self._labels(index)
             shares.append(np.bincount(labels.ravel(), minlength=256)[: len(self.space.classes)] / labels.size)
         found = [np.flatnonzero(column > LEAST_SHARE) for column in np.array(shares).T]
         return {value: images for value, images in enumerate(found) if len(images) >= 2}
 
-    def _read(self, index: int) -> tuple[Image, Image, Image]:
-        """The image, its classes, and its finer labels."""
-        file, labels, fine = self._files[index]
-        image = read_image(file)
+    def _labels(self, index: int) -> Image:
+        """An image's classes, (H, W) uint8."""
+        file, labels, _ = self._files[index]
         if self.space.form == "boxes":
-            drawn = draw_boxes(image.shape[:2], self._boxes.get(file.name, []))
-            return image, drawn, np.zeros_like(drawn)
-        classes = read_mask(labels).astype(np.uint8)
+            return draw_boxes(read_image(file).shape[:2], self._boxes.get(file.name, []))
+        return read_mask(labels).astype(np.uint8)
+
+    def _read(self, index: int) -> tuple[Image, Image, Image]:
+        """An image, its classes, and its finer labels."""
+        file, _, fine = self._files[index]
+        image, classes = read_image(file), self._labels(index)
         return image, classes, read_mask(fine).astype(np.uint8) if self.space.fine else np.zeros_like(classes)
 
     def draw(self, size: tuple[int, int], rng: np.random.Generator) -> View:

@@ -79,7 +79,7 @@ def test_held_out_images_and_left_out_sets_are_evaluated_on(run: tuple[EmbeddedR
 def test_the_folder_segments(run: tuple[EmbeddedRecipe, Path]) -> None:
     _, folder = run
     segmenter = ovs_ros.load(folder / "models")
-    assert segmenter.model.name == "efficientnet-lite0-int8@80" and segmenter.model.network is None
+    assert segmenter.model.name == "efficientnet-lite0-int8@192" and segmenter.model.network is None
     words = segmenter.embed(ovs_ros.Vocabulary.from_names(["wall", "door handle"]))
     image = pictures.coffee()
     result = segmenter.segment(image, words)
