@@ -45,6 +45,7 @@ from ovs_ros.ros.inputs import KEPT, Inputs, nanoseconds
 from ovs_ros.ros.outputs import Outputs
 from ovs_ros.ros.parameters import Parameters
 from ovs_ros.ros.pipeline import Pipeline
+from ovs_ros.ros.recent import RecentFrames
 from ovs_ros.ros.services import VocabularyServices
 from ovs_ros.ros.statistics import Statistics
 from ovs_ros.ros.throttle import Throttle
@@ -117,7 +118,8 @@ class OvsNode(LifecycleNode):
         # Timers of the node's own clock stand still with use_sim_time and without a /clock.
         self._steady_clock = Clock(clock_type=ClockType.STEADY_TIME)
         self._forget_inputs()
-        self._vocabulary_services = VocabularyServices(self, lambda: self._words, self._wake)
+        self._recent = RecentFrames()
+        self._vocabulary_services = VocabularyServices(self, lambda: self._words, self._wake, self._recent)
         self._config = Parameters(self)
         self._config.on_change = self._wake
         # rclpy ignores parameters that nobody declares: a misspelt one would go unnoticed.
@@ -201,6 +203,7 @@ class OvsNode(LifecycleNode):
             lambda: self._config.settings,
             self.statistics,
             self._throttle,
+            self._recent,
         )
         self._worker = Worker(inputs, pipeline.process, pipeline.failed)
         self._worker.start()

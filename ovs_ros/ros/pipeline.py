@@ -16,6 +16,7 @@ from ovs_ros.ros.inputs import Frame, Inputs
 from ovs_ros.ros.measurements import Measurements
 from ovs_ros.ros.outputs import Outputs
 from ovs_ros.ros.parameters import Settings
+from ovs_ros.ros.recent import RecentFrames
 from ovs_ros.ros.statistics import Statistics
 from ovs_ros.ros.temporal import TemporalFiltering
 from ovs_ros.ros.throttle import Throttle
@@ -36,6 +37,7 @@ class Pipeline:
         settings: called for the parameters' values at each frame.
         statistics: told of every frame.
         throttle: takes warnings about bad input.
+        recent: keeps the images that were segmented.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class Pipeline:
         settings: Callable[[], Settings],
         statistics: Statistics,
         throttle: Throttle,
+        recent: RecentFrames,
     ) -> None:
         self._node = node
         self._segmenter = segmenter
@@ -57,6 +60,7 @@ class Pipeline:
         self._statistics = statistics
         self._throttle = throttle
         self._inputs = inputs
+        self._recent = recent
         self._temporal_filter = TemporalFiltering(throttle)
         self._announced: tuple[int, float] | None = None
         self._projector: PointProjector | None = None
@@ -85,6 +89,7 @@ class Pipeline:
         result = self._segmenter.segment(image, words, settings.segmenter)
         measurements = Measurements(frame, (image.shape[0], image.shape[1]), self._inputs, self._throttle)
         result = self._temporal_filter.apply(message.header, image, measurements, result, settings.node)
+        self._recent.put(frame.stamp, image)
         segmented = perf_counter()
         self._outputs.images(message.header, image, result)
         stages = {

@@ -1,4 +1,4 @@
-"""The services that show and change the vocabulary while the node runs."""
+"""The services that show, change and teach the vocabulary while the node runs."""
 
 import math
 import traceback
@@ -12,8 +12,9 @@ from rclpy.node import Node
 from rclpy.task import Future
 from std_srvs.srv import Trigger
 
-from ovs_ros.ros.words import NOT_CONFIGURED, PROMPT_SEPARATOR, Words, remarks
-from ovs_ros.srv import GetVocabulary, SetVocabulary
+from ovs_ros.ros.recent import RecentFrames
+from ovs_ros.ros.words import NOT_CONFIGURED, PROMPT_SEPARATOR, Words, pointed, remarks
+from ovs_ros.srv import GetVocabulary, SetVocabulary, Teach
 from ovs_ros.vocabulary.vocabulary import VocabularyError
 from ovs_ros.vocabulary.word_embeddings import WordEmbeddings
 
@@ -21,7 +22,7 @@ Result = TypeVar("Result")
 
 
 class VocabularyServices:
-    """`~/set_vocabulary`, `~/get_vocabulary` and `~/reset_vocabulary`, for as long as the node lives.
+    """`~/set_vocabulary`, `~/get_vocabulary`, `~/reset_vocabulary` and `~/teach`, while the node lives.
 
     Words are embedded on another thread, so that the executor goes on with images. The services exist also
     while there are no words: rclpy's executor fails if it answers on a service that was destroyed.
@@ -30,10 +31,18 @@ class VocabularyServices:
         node: whose services they are.
         words: called for the words; None while the node is not configured.
         changed: called after each change.
+        recent: the frames that can be pointed into.
     """
 
-    def __init__(self, node: Node, words: Callable[[], Words | None], changed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        node: Node,
+        words: Callable[[], Words | None],
+        changed: Callable[[], None],
+        recent: RecentFrames,
+    ) -> None:
         self._node = node
+        self._recent = recent
         self._words = words
         self._changed = changed
         self._thread = ThreadPoolExecutor(1, "vocabulary")
@@ -43,6 +52,7 @@ class VocabularyServices:
             (SetVocabulary, "set_vocabulary", self._set),
             (GetVocabulary, "get_vocabulary", self._get),
             (Trigger, "reset_vocabulary", self._reset),
+            (Teach, "teach", self._teach),
         ):
             node.create_service(kind, f"~/{name}", callback, callback_group=group)
 
@@ -55,6 +65,20 @@ class VocabularyServices:
     ) -> SetVocabulary.Response:
         def change(words: Words) -> WordEmbeddings:
             return words.change(request.mode, request.names, request.prompts, request.thresholds)
+
+        response.success, response.message = await self._off_thread(lambda: self._answer(change))
+        self._fill(response)
+        return response
+
+    async def _teach(self, request: Teach.Request, response: Teach.Response) -> Teach.Response:
+        def change(words: Words) -> WordEmbeddings:
+            stamp = request.stamp.sec * 1_000_000_000 + request.stamp.nanosec
+            try:
+                image = self._recent.find(stamp)
+            except LookupError as error:
+                raise VocabularyError(str(error)) from error
+            example = pointed(request, image)
+            return words.teach(request.name, example, examples_only=request.examples_only)
 
         response.success, response.message = await self._off_thread(lambda: self._answer(change))
         self._fill(response)
@@ -73,10 +97,13 @@ class VocabularyServices:
                 math.nan if c.threshold is None else c.threshold for c in vocabulary.categories
             ]
             response.negatives = list(words.negatives)
+            response.examples = [len(c.examples) for c in vocabulary.categories]
             response.unknown_id = vocabulary.unknown_id
         return response
 
-    def _fill(self, response: SetVocabulary.Response | GetVocabulary.Response) -> WordEmbeddings | None:
+    def _fill(
+        self, response: SetVocabulary.Response | GetVocabulary.Response | Teach.Response
+    ) -> WordEmbeddings | None:
         """Write the present words into a response, and return them."""
         words = self._words()
         if words is None:

@@ -4,9 +4,13 @@ import math
 import threading
 from collections.abc import Callable, Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ovs_ros.model import Model
 from ovs_ros.segmenter import Segmenter
-from ovs_ros.srv import SetVocabulary
+from ovs_ros.srv import SetVocabulary, Teach
+from ovs_ros.vocabulary.examples import Example, encoded
 from ovs_ros.vocabulary.linter import lint, note_knowledge
 from ovs_ros.vocabulary.vocabulary import CategorySpec, Vocabulary, VocabularyError
 from ovs_ros.vocabulary.word_embeddings import WordEmbeddings
@@ -47,6 +51,14 @@ class Words:
             VocabularyError: the request cannot be met, or it was closed meanwhile; nothing has changed.
         """
         return self._swap(lambda vocabulary: requested(vocabulary, mode, names, prompts, thresholds))
+
+    def teach(self, name: str, example: Example, *, examples_only: bool) -> WordEmbeddings:
+        """Add an example to a category. Takes as long as the model needs to encode its image.
+
+        Raises:
+            VocabularyError: as `change`, or the example cannot be used.
+        """
+        return self._swap(lambda vocabulary: vocabulary.taught(name, example, examples_only=examples_only))
 
     def reset(self) -> WordEmbeddings:
         """Go back to the words of the start, under the next version.
@@ -128,6 +140,37 @@ def requested(
         for i, name in enumerate(names)
     ]
     return vocabulary.replaced(specs) if mode == request.REPLACE else vocabulary.added(specs)
+
+
+def pointed(request: Teach.Request, image: NDArray[np.uint8]) -> Example:
+    """The example that a Teach request describes.
+
+    Args:
+        request: says where.
+        image: (H, W, 3) uint8 RGB, the frame that it points into.
+
+    Raises:
+        VocabularyError: the request does not say where in the image.
+    """
+    height, width = image.shape[:2]
+    if len(request.mask) not in (0, height * width):
+        raise VocabularyError(
+            f"expected a mask of the frame's {width} x {height} pixels, {height * width} values, got "
+            f"{len(request.mask)}"
+        )
+    mask = np.array(request.mask, np.uint8).reshape(-1, width)
+    points = [int(value) for value in request.points]
+    if len(points) % 2:
+        raise VocabularyError(f"expected points as x and y in turn, got {len(points)} numbers")
+    example = Example(
+        encoded(image),
+        tuple(int(value) for value in request.box) or None,
+        encoded(mask) if len(mask) else None,
+        tuple(zip(points[::2], points[1::2], strict=True)),
+        request.negative,
+    )
+    example.region(height, width)
+    return example
 
 
 def remarks(words: WordEmbeddings, model: Model) -> str:

@@ -2,11 +2,13 @@ import threading
 from dataclasses import replace
 from time import sleep
 
+import numpy as np
 import pytest
-from fakes import color_segmenter
+from fakes import color_image, color_segmenter
 
-from ovs_ros.ros.words import Words, remarks, requested
-from ovs_ros.srv import SetVocabulary
+from ovs_ros.ros.words import Words, pointed, remarks, requested
+from ovs_ros.srv import SetVocabulary, Teach
+from ovs_ros.vocabulary.examples import Example, encoded
 from ovs_ros.vocabulary.knowledge import Knowledge
 from ovs_ros.vocabulary.vocabulary import Vocabulary, VocabularyError
 
@@ -54,6 +56,31 @@ def test_impossible_requests_say_why_and_change_nothing(request_, text):
     before = words.current
     with pytest.raises(VocabularyError, match=text):
         words.change(*request_)
+    assert words.current is before
+
+
+FRAME = color_image([["red", "cyan"]])  # 64x32 pixels
+
+
+def test_a_request_that_points_becomes_an_example():
+    box = pointed(Teach.Request(box=[1, 2, 3, 4], negative=True), FRAME)
+    assert box.box == (1, 2, 3, 4) and box.negative and (box.read_image() == FRAME).all()
+    assert pointed(Teach.Request(points=[1, 2, 3, 4]), FRAME).points == ((1, 2), (3, 4))
+    mask = np.eye(32, 64, dtype=np.uint8)
+    assert (pointed(Teach.Request(mask=mask.ravel()), FRAME).region(32, 64) == (mask > 0)).all()
+
+
+def test_teaching_adds_a_category_or_an_example_and_a_reset_forgets_them():
+    words = Words(START, color_segmenter())
+    example = pointed(Teach.Request(box=[32, 0, 64, 32]), FRAME)
+    first = words.teach("bay 7", example, examples_only=True).vocabulary
+    assert first.version == 2 and first.categories[2].examples_only and first.ids.tolist() == [0, 1, 2]
+    second = words.teach("Bay 7", example, examples_only=False).vocabulary
+    assert second.categories[2].examples == (example, example) and second.categories[2].examples_only
+    assert words.reset().prototypes is None
+    before = words.current
+    with pytest.raises(VocabularyError, match="'red': expected a box inside"):
+        words.teach("red", Example(encoded(FRAME), box=(0, 0, 90, 9)), examples_only=False)
     assert words.current is before
 
 
