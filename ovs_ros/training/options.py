@@ -143,7 +143,7 @@ class EmbeddedOptions(Options):
 
     free: ClassVar[tuple[str, ...]] = (*Options.free, "images")
 
-    steps: int = _steps(6000)
+    steps: int = _steps(5000)
     batch: int = _batch(12)
     rate: float = _rate(1.2e-3)
     encoder_rate: float = _option(2.5e-4, "Peak learning rate of the image encoder.", 1e-9, 1e3)
