@@ -14,16 +14,27 @@ _OTHERS = frozenset({"ConvInteger", "QLinearConv", "QGemm", "QAttention", "QEmbe
 
 
 def saturating_products(model: onnx.ModelProto) -> list[str]:
-    """Name the 8-bit matrix products of a network that may saturate on a processor without VNNI.
+    """Name the 8-bit matrices and kernels of a network that may saturate on a processor without VNNI.
+
+    Which weights of a kernel are adjacent is up to ONNX Runtime: no two of them may be too large.
 
     Raises:
         ValueError: it has an 8-bit operator, or weights that come as an input, for which that is not known.
     """
     arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    scaled = {
+        node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "DequantizeLinear"
+    }
     found = []
     for node in model.graph.node:
         if node.op_type in _OTHERS:
             raise ValueError(f"expected 8-bit operators out of {', '.join(_PRODUCTS)}, got {node.op_type}")
+        if node.op_type == "Conv" and node.input[1] in scaled:
+            name = scaled[node.input[1]]
+            if name not in arrays or arrays[name].dtype != np.int8:
+                raise ValueError(f"expected {node.op_type} to have a constant int8 kernel, got {name}")
+            if np.abs(arrays[name].astype(np.int32)).max() > PAIR // 2:
+                found.append(name)
         if node.op_type not in _PRODUCTS:
             continue
         name = node.input[_PRODUCTS[node.op_type]]
@@ -43,23 +54,3 @@ def largest_pair(quantised: NDArray[np.int8]) -> int:
     pairs = wide.reshape(-1, 2, wide.shape[1])
     # The other product of a pair may be zero, so that only weights of one sign make it worse.
     return int(max(pairs.clip(min=0).sum(axis=1).max(), -pairs.clip(max=0).sum(axis=1).min()))
-
-
-def largest_weight(model: onnx.ModelProto) -> int:
-    """The largest magnitude of the 8-bit weights of a network's quantised convolutions; up to 64 any two fit.
-
-    Raises:
-        ValueError: a convolution in 8 bits has weights of another kind, or there is none.
-    """
-    arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-    scaled = {node.output[0]: node for node in model.graph.node if node.op_type == "DequantizeLinear"}
-    found = []
-    for node in model.graph.node:
-        if node.op_type == "Conv" and node.input[1] in scaled:
-            weight = arrays.get(scaled[node.input[1]].input[0])
-            if weight is None or weight.dtype != np.int8:
-                raise ValueError(f"expected {node.name} to have constant int8 weights, got none")
-            found.append(int(np.abs(weight.astype(np.int32)).max()))
-    if not found:
-        raise ValueError("expected convolutions in 8 bits, got none")
-    return max(found)

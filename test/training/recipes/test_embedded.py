@@ -8,7 +8,7 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 from rich.console import Console
-from saturation import largest_weight
+from saturation import saturating_products
 from skimage import data as pictures
 
 torch = pytest.importorskip("torch", reason="torch is not installed (pip install '.[train]')")
@@ -184,9 +184,16 @@ def test_int8_is_near_and_cannot_saturate(model: EmbeddedModel, tmp_path: Path) 
     want = torch_logits(model, image)
     assert np.corrcoef(got.ravel(), want.ravel())[0, 1] > 0.95
     network = onnx.load(tmp_path / "image_encoder.onnx")
-    convolutions = [node for node in network.graph.node if node.op_type == "Conv"]
-    assert len(convolutions) > 50
-    assert 60 <= largest_weight(network) <= 64
+    assert saturating_products(network) == []
+    kernels = [
+        t for t in network.graph.initializer if t.data_type == onnx.TensorProto.INT8 and len(t.dims) == 4
+    ]
+    assert len(kernels) > 50
+    changed = onnx.numpy_helper.to_array(kernels[7]).copy()
+    assert np.abs(changed).max() == 64
+    changed[0, 0, 0, 0] = 65
+    kernels[7].CopyFrom(onnx.numpy_helper.from_array(changed, kernels[7].name))
+    assert saturating_products(network) == [kernels[7].name]
 
 
 def test_what_is_added_to_patches_reaches_the_logits(model: EmbeddedModel, tmp_path: Path) -> None:
