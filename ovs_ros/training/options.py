@@ -143,7 +143,7 @@ class EmbeddedOptions(Options):
 
     free: ClassVar[tuple[str, ...]] = (*Options.free, "images")
 
-    steps: int = _steps(5000)
+    steps: int = _steps(4000)
     batch: int = _batch(12)
     rate: float = _rate(1.2e-3)
     encoder_rate: float = _option(2.5e-4, "Peak learning rate of the image encoder.", 1e-9, 1e3)
@@ -168,7 +168,7 @@ class EmbeddedOptions(Options):
     distillation: float = _option(0.5, "Weight of the image encoder's own classifier as a teacher.")
     images: int = _option(24, "Evaluate on at most so many images of each set, evenly spaced.", 1)
     workers: int = _option(1, "Processes that read images, per training process.")
-    evaluate_every: int = _option(1000, "Evaluate every so many steps, and at the end.", 1)
+    evaluate_every: int = _option(2000, "Evaluate every so many steps, and at the end.", 1)
     save_every: int = _option(500, "Save a checkpoint every so many steps, and at the end.", 1)
 
     def __post_init__(self) -> None:
