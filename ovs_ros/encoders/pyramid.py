@@ -57,15 +57,17 @@ class PyramidImageEncoder:
             self._canvas = grid, blank(grid)
         pixels = place(image, grid, self._canvas[1])
         clock.stage("prepare")
-        class_token, patches, pooled, weights, details = self._session.run(None, {"pixels": pixels})
+        class_token, patches, pooled, weights, details, hidden = self._session.run(None, {"pixels": pixels})
         clock.stage("encode")
         fine = CELL // PATCH
+        shape = grid.rows * fine // 2, grid.columns * fine // 2
         embeddings = patches.reshape(grid.rows * fine, grid.columns * fine, -1)
         return Features(
             class_token=class_token[0],
-            patch_tokens=pooled.reshape(grid.rows * fine // 2, grid.columns * fine // 2, -1),
+            patch_tokens=pooled.reshape(*shape, -1),
             head=ConvexHead(embeddings, weights, details, self._detail_words, self.logit_scale),
             valid=grid.valid,
             logit_scale=self.logit_scale,
+            hidden=hidden.reshape(*shape, -1),
             stages_ms=clock.stages_ms,
         )

@@ -36,12 +36,14 @@ class Maps(NamedTuple):
         embeddings: (B, D, H/8, W/8) of unit norm.
         weights: (B, 9, H/4, W/4), convex over the 9 cells around, row by row.
         details: (B, DETAILS, H/4, W/4).
+        hidden: (B, NARROW, H/8, W/8), what the embeddings are made of.
     """
 
     image: Tensor
     embeddings: Tensor
     weights: Tensor
     details: Tensor
+    hidden: Tensor
 
 
 class Decoder(nn.Module):
@@ -93,6 +95,7 @@ class Decoder(nn.Module):
             embeddings=F.normalize(self.embed(x).float(), dim=1),
             weights=self.weights(y).float().softmax(1),
             details=self.details(y).float(),
+            hidden=x.float(),
         )
 
 

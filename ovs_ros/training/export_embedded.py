@@ -20,7 +20,7 @@ from ovs_ros.training.efficientnet import Kind, checkpoint_file
 from ovs_ros.training.embedded_model import UP, EmbeddedModel, Words
 from ovs_ros.training.label_spaces import LabelSpace
 
-OUTPUTS = ("image", "patches", "pooled", "upsampling", "details")
+OUTPUTS = ("image", "patches", "pooled", "upsampling", "details", "hidden")
 KEPT = ("/decoder/embed/", "/decoder/weights/", "/decoder/details/")
 """The last convolutions, which stay in float32: what they give is read as it is."""
 
@@ -53,6 +53,7 @@ class _Graph(nn.Module):
             cells(pooled),
             by_patch(maps.weights),
             by_patch(maps.details),
+            cells(F.avg_pool2d(maps.hidden, 2)),
         )
 
 
@@ -64,7 +65,8 @@ def write_image_encoder(
     Input: `pixels` (H, W, 3) uint8 RGB, H and W multiples of 32. Outputs, all float32, with h = H/8 and
     w = W/8: `image` (1, D), `patches` (h*w, D) and `pooled` (h*w/4, D), the means of 2x2 patches, all of unit
     norm; `upsampling` (h*w, 4, 9), convex weights of the 3x3 patches around each patch for its 2x2 positions,
-    row by row; `details` (h*w, 4, F). The metadata's `name` tells the network.
+    row by row; `details` (h*w, 4, F); `hidden` (h*w/4, C), the means of 2x2 patches of what the embeddings are
+    made of. The metadata's `name` tells the network.
 
     Args:
         model: trained; not changed.
@@ -75,7 +77,7 @@ def write_image_encoder(
     plain = deepcopy(model).cpu().eval()
     example = (torch.zeros((64, 96, 3), dtype=torch.uint8),)
     free = {"pixels": {0: "height", 1: "width"}}
-    free |= {name: {0: "cells" if name == "pooled" else "patches"} for name in OUTPUTS[1:]}
+    free |= {name: {0: "cells" if name in ("pooled", "hidden") else "patches"} for name in OUTPUTS[1:]}
     write_free(_Graph(plain), example, path, ["pixels"], OUTPUTS, free)
     if calibration:
         quantise_convolutions(path, ({"pixels": image} for image in calibration), KEPT)

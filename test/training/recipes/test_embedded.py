@@ -203,6 +203,7 @@ def test_what_is_added_to_patches_reaches_the_logits(model: EmbeddedModel, tmp_p
     words = np.eye(2, features.class_token.size, dtype=np.float32)
     added = np.ones((*features.patch_tokens.shape[:2], 2), np.float32)
     np.testing.assert_allclose(features.logits(words, added) - features.logits(words), 1, atol=1e-4)
+    assert features.hidden is not None and features.hidden.shape == (*features.patch_tokens.shape[:2], 128)
 
 
 def test_the_middle_of_a_constant_map_is_its_embedding(model: EmbeddedModel) -> None:
@@ -212,6 +213,7 @@ def test_the_middle_of_a_constant_map_is_its_embedding(model: EmbeddedModel) -> 
         embeddings=embedding.expand(1, -1, 2, 3),
         weights=torch.rand(1, 9, 4, 6).softmax(1),
         details=torch.arange(24.0).view(1, 1, 4, 6).expand(1, 32, -1, -1),
+        hidden=torch.zeros(1, 128, 2, 3),
     )
     embeddings, details = model.at(maps, torch.tensor([[0, 7, 23]]))
     torch.testing.assert_close(embeddings[0], embedding[0, :, 0, 0].expand(3, -1))
