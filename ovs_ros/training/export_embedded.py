@@ -65,8 +65,8 @@ def write_image_encoder(
     Input: `pixels` (H, W, 3) uint8 RGB, H and W multiples of 32. Outputs, all float32, with h = H/8 and
     w = W/8: `image` (1, D), `patches` (h*w, D) and `pooled` (h*w/4, D), the means of 2x2 patches, all of unit
     norm; `upsampling` (h*w, 4, 9), convex weights of the 3x3 patches around each patch for its 2x2 positions,
-    row by row; `details` (h*w, 4, F); `hidden` (h*w/4, C), the means of 2x2 patches of what the embeddings are
-    made of. The metadata's `name` tells the network.
+    row by row; `details` (h*w, 4, F); `hidden` (h*w/4, C), the means of 2x2 patches of what the embeddings
+    are made of. The metadata's `name` tells the network.
 
     Args:
         model: trained; not changed.
