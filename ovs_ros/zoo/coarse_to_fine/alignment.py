@@ -1,4 +1,4 @@
-"""Text-guided alignment of patches and words (DCP-CLIP, equations 6 to 12), and attention over categories."""
+"""Text-guided alignment of patches and words (DCP-CLIP, eq. 6 to 12), and FGAseg's class aggregation."""
 
 import torch
 from torch import Tensor, nn
@@ -49,34 +49,24 @@ class TextGuidance(nn.Module):
     """G of equation 7: a vector for each selected category.
 
     The equation is lost; the paper lists the selected words, a learnable prompt, the class token's
-    classification logits and one linear projection. Two readings of it:
-
-    - 'descriptor' (default): [T ⊙ f_cls ‖ T ‖ prompt], ZegCLIP's relationship descriptor.
-    - 'literal': [T ‖ prompt ‖ S_i], S_i being the softmax over the categories of the image's scaled cosines.
-
-    Unit vectors come in times the square root of D, so that their numbers are of the size of 1.
+    classification logits and one linear projection. The reading is ZegCLIP's relationship descriptor,
+    [T ⊙ f_cls ‖ T ‖ prompt]. Unit vectors come in times the square root of D, so that their numbers are of
+    the size of 1.
     """
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         dim = config.dim
-        self.literal = config.guidance == "literal"
-        self.logit_scale = config.logit_scale
         self.prompt = nn.Parameter(torch.randn(dim) * 0.02)
         # The prompt, the same for all categories, is the bias.
-        self.project = nn.Linear(2 * dim + 1 if self.literal else 3 * dim, config.text_width, bias=False)
+        self.project = nn.Linear(3 * dim, config.text_width, bias=False)
 
-    def forward(self, words: Tensor, image: Tensor, mask: Tensor | None) -> Tensor:
-        """Words (B, M, D) unit, image (B, D) unit and mask (see `CoarseToFine`) to (B, M, text_width)."""
+    def forward(self, words: Tensor, image: Tensor) -> Tensor:
+        """Words (B, M, D) unit and image (B, D) unit to (B, M, text_width)."""
         root = words.shape[-1] ** 0.5
         text = words * root
-        prompt = self.prompt.expand_as(words)
-        if not self.literal:
-            return self.project(torch.cat([text * (image * root).unsqueeze(1), text, prompt], dim=-1))
-        scores = self.logit_scale * (words @ image.unsqueeze(-1))  # (B, M, 1)
-        if mask is not None:
-            scores = scores.masked_fill(~mask.unsqueeze(-1), MASKED)
-        return self.project(torch.cat([text, prompt, scores.softmax(dim=1)], dim=-1))
+        described = text * (image * root).unsqueeze(1)
+        return self.project(torch.cat([described, text, self.prompt.expand_as(words)], dim=-1))
 
 
 class CrossAttention(nn.Module):
@@ -137,11 +127,13 @@ class CategoryAttention(nn.Module):
         return cost + self.mlp(cost)
 
 
-class ClassAttention(nn.Module):
-    """Queries and keys of [Z ‖ Proj T] and values of Z attend over the categories, which have no order.
+class ClassLayer(nn.Module):
+    """One layer of FGAseg's class aggregation: categories, which have no order, compete at each position.
 
-    So categories compete at each position. DCP-CLIP has no such part; CAT-Seg (Cho et al., CVPR 2024) and
-    FGAseg have. Linear attention: its cost is linear in the number of categories.
+    Cross-attention: queries of the words, the text guidance; keys and values of the cost features Z. FGAseg
+    has two such layers, DCP-CLIP none, and CAT-Seg (Cho et al., CVPR 2024) two of self-attention, whose
+    linear attention this takes: its cost is linear in the number of categories. Widths and norms are
+    readings.
     """
 
     def __init__(self, config: NetworkConfig) -> None:
@@ -149,20 +141,16 @@ class ClassAttention(nn.Module):
         width = config.width
         self.heads = config.heads
         self.norm = nn.LayerNorm(width)
-        self.from_cost = nn.Linear(width, 3 * width, bias=False)
-        self.from_words = nn.Linear(config.dim, 2 * width, bias=False)
+        self.query = nn.Linear(config.dim, width, bias=False)
+        self.key_value = nn.Linear(width, 2 * width, bias=False)
         self.out = zero(nn.Linear(width, width, bias=False))
         self.mlp = Mlp(width, config.mlp_ratio)
 
     def forward(self, cost: Tensor, words: Tensor, mask: Tensor | None) -> Tensor:
         """Cost (B, h, w, M, width), words (B, M, D) unit and mask to the cost's shape."""
-        text = self.from_words(words * words.shape[-1] ** 0.5)[:, None, None]  # (B, 1, 1, M, 2 * width)
-        query, key, value = self.from_cost(self.norm(cost)).chunk(3, dim=-1)
-        more_query, more_key = text.chunk(2, dim=-1)
-        query, key, value = (
-            split_heads(x, self.heads)  # (B, h, w, heads, M, width / heads)
-            for x in (query + more_query, key + more_key, value)
-        )
+        query = self.query(words * words.shape[-1] ** 0.5)[:, None, None]  # (B, 1, 1, M, width)
+        key, value = self.key_value(self.norm(cost)).chunk(2, dim=-1)  # (B, h, w, M, width) each
+        query, key, value = (split_heads(x, self.heads) for x in (query, key, value))
         there = None if mask is None else mask[:, None, None, None, :, None].to(key.dtype)
         cost = cost + self.out(join_heads(linear_attention(query, key, value, there)))
         return cost + self.mlp(cost)

@@ -3,22 +3,19 @@
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-Guidance = Literal["descriptor", "literal"]
-"""Readings of equation 7 (see `TextGuidance`)."""
 CategoryAttentionKind = Literal["none", "full", "linear"]
 """Attention between the patches of one category (see `CategoryAttention`)."""
 SpatialKind = Literal["none", "category", "shared"]
 """Whose queries and keys windowed attention takes (see spatial_decoder.py)."""
 
 _CHOICES: dict[str, tuple[str, ...]] = {
-    "guidance": get_args(Guidance),
     "category_attention": get_args(CategoryAttentionKind),
     "spatial": get_args(SpatialKind),
 }
 _LEAST = {
     **dict.fromkeys(("dim", "prompts", "width", "text_width", "guide_width", "shallow_width"), 1),
     **dict.fromkeys(("local_channels", "heads", "window", "mlp_ratio"), 1),
-    **dict.fromkeys(("attention", "levels", "local_kernels"), 0),
+    **dict.fromkeys(("attention", "levels", "local_kernels", "class_layers"), 0),
 }
 
 
@@ -36,11 +33,12 @@ class NetworkConfig:
         residual: add the scaled cosines to the logits, so that training starts from them; False: as in the
             paper.
         cross_attention: show the words to the patches (eq. 7 to 10).
-        guidance: how words become keys and values there.
         category_attention: attention over the patches of each category (eq. 11 and 12).
-        class_attention: attention over the categories at each patch, which DCP-CLIP does not have.
-        spatial: windowed attention with the encoder's earlier layers in queries and keys (eq. 13 and 14).
-        levels: how often the grid is doubled in the network (eq. 15 and 16).
+        class_layers: layers of attention over the categories at each patch: FGAseg has two, DCP-CLIP none.
+        spatial: windowed attention with the encoder's earlier layers in queries and keys (eq. 13 and 14), one
+            pair of it in each of the decoder's layers.
+        levels: L, how many layers the decoder has, each of which doubles the grid (eq. 15 and 16); 0: one
+            pair of windowed attention, and the grid stays.
         pixel_to_text: show the image to the words (FGAseg's P2Tformer).
         local_kernels: side of the kernels that words make (FGAseg's local category supplementation); odd, or
             0 for none.
@@ -64,9 +62,8 @@ class NetworkConfig:
     logit_scale: float = 20.0
     residual: bool = True
     cross_attention: bool = True
-    guidance: Guidance = "descriptor"
     category_attention: CategoryAttentionKind = "full"
-    class_attention: bool = False
+    class_layers: int = 0
     spatial: SpatialKind = "category"
     levels: int = 2
     pixel_to_text: bool = False
@@ -94,15 +91,26 @@ class NetworkConfig:
                 raise ValueError(f"expected {name} to be a whole number of at least {least}, got {value!r}")
         if self.local_kernels and self.local_kernels % 2 == 0:
             raise ValueError(f"expected local_kernels to be odd or 0, got {self.local_kernels}")
-        for name in ("dim", "width", "text_width"):
-            if getattr(self, name) % self.heads:
-                raise ValueError(
-                    f"expected {name} to be a multiple of heads {self.heads}, got {getattr(self, name)}"
-                )
+        widths = [(name, getattr(self, name)) for name in ("dim", "width", "text_width")]
+        if self.spatial != "none":
+            widths += [
+                (f"the width of layer {n} of the decoder", w) for n, w in enumerate(self.widths[:-1], 1)
+            ]
+        for name, value in widths:
+            if value % self.heads:
+                raise ValueError(f"expected {name} to be a multiple of heads {self.heads}, got {value}")
         if self.spatial == "shared" and not (self.shallow or self.attention):
             raise ValueError(
                 "expected shallow or attention for spatial='shared', got neither; use 'category'"
             )
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """The width of a category's features in each layer of the decoder, and after the last."""
+        found = [self.width]
+        for _ in range(self.levels):
+            found.append(max(found[-1] // 2, 8))
+        return tuple(found)
 
     @classmethod
     def embedded(cls, **fields: Any) -> "NetworkConfig":

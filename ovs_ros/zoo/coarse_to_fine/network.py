@@ -1,8 +1,10 @@
 """The coarse-to-fine network: it refines the cosines of patches with the words of the selected categories.
 
-DCP-CLIP's text-guided alignment (equations 6 to 12) and spatial enhanced decoder (13 to 16), with CAT-Seg's
-attention over categories beside them; each part is a switch of `NetworkConfig`.
+DCP-CLIP's text-guided alignment (equations 6 to 12) and spatial enhanced decoder (13 to 16), and FGAseg's
+parts beside them; each part is a switch of `NetworkConfig`.
 """
+
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +12,7 @@ from torch.nn import functional as F
 
 from ovs_ros.zoo.coarse_to_fine.alignment import (
     CategoryAttention,
-    ClassAttention,
+    ClassLayer,
     CostEmbedding,
     CrossAttention,
     TextGuidance,
@@ -43,24 +45,24 @@ class CoarseToFine(nn.Module):
         self.guidance = TextGuidance(c) if c.cross_attention else None
         self.cross_attention = CrossAttention(c) if c.cross_attention else None
         self.category_attention = CategoryAttention(c) if c.category_attention != "none" else None
-        self.class_attention = ClassAttention(c) if c.class_attention else None
+        self.class_layers = nn.ModuleList(ClassLayer(c) for _ in range(c.class_layers))
         self.context: EncoderContext | None = None
-        self.spatial: SpatialPair | None = None
+        self.spatial = nn.ModuleList()
         if c.spatial != "none":
             if c.shallow or c.attention:
                 self.context = EncoderContext(c.shallow, c.shallow_width, c.attention)
             context = self.context.width if self.context is not None else 0
-            self.spatial = SpatialPair(c.spatial, c.width, context, c.heads, c.window, c.mlp_ratio)
+            self.spatial.extend(
+                SpatialPair(c.spatial, width, context, c.heads, c.window, c.mlp_ratio)
+                for width in c.widths[: max(c.levels, 1)]
+            )
         self.doublings = nn.ModuleList()
-        width = c.width
-        for level in range(c.levels):
+        for level, (width, out) in enumerate(pairwise(c.widths)):
             # The deepest of the earlier layers comes first, the earliest where the grid is finest.
             shallow = c.shallow[max(len(c.shallow) - 1 - level, 0)] if c.shallow else 0
-            out = max(width // 2, 8)
             self.doublings.append(Doubling(width, out, 1 + local, shallow, max(c.shallow_width >> level, 1)))
-            width = out
-        self.norm = nn.LayerNorm(width)
-        self.head = nn.Linear(width, 1)
+        self.norm = nn.LayerNorm(c.widths[-1])
+        self.head = nn.Linear(c.widths[-1], 1)
         if c.residual:
             zero(self.head)
 
@@ -89,7 +91,7 @@ class CoarseToFine(nn.Module):
         scaled = cosines * c.logit_scale
         patches = features.patches * c.dim**0.5
         if self.guidance is not None and self.cross_attention is not None:
-            patches = self.cross_attention(patches, self.guidance(mean, features.image, mask), mask)
+            patches = self.cross_attention(patches, self.guidance(mean, features.image), mask)
         logits = self._refine(features, patches, words, mean, cosines, mask).float()
         if c.residual:
             size = (logits.shape[2], logits.shape[3])
@@ -116,12 +118,13 @@ class CoarseToFine(nn.Module):
         if self.category_attention is not None:
             z = self.category_attention(z, patches)
         z = z.permute(0, 2, 3, 1, 4)  # (B, h, w, M, width)
-        if self.class_attention is not None:
-            z = self.class_attention(z, mean, mask)
-        if self.spatial is not None:
-            context = self.context(features.shallow, features.attention) if self.context is not None else None
-            z = self.spatial(z, context)
+        for layer in self.class_layers:
+            z = layer(z, mean, mask)
+        context = self.context(features.shallow, features.attention) if self.context is not None else None
         shallow = features.shallow[::-1] or (None,)
-        for level, doubling in enumerate(self.doublings):
-            z = doubling(z, skip, shallow[min(level, len(shallow) - 1)])
+        for level in range(max(len(self.spatial), len(self.doublings))):
+            if self.spatial:
+                z = self.spatial[level](z, context)
+            if self.doublings:
+                z = self.doublings[level](z, skip, shallow[min(level, len(shallow) - 1)])
         return self.head(self.norm(z)).squeeze(-1).permute(0, 3, 1, 2)

@@ -1,8 +1,9 @@
 """The spatial enhanced decoder (DCP-CLIP, equations 13 to 16).
 
-Windowed attention, plain and then shifted, whose queries and keys see the encoder's earlier layers E and its
-class token's attention A, and whose values see the cost features Z alone; then the grid is doubled.
-The paper gives what goes in, not the shape of A, nor the order of layers: these are readings, as in CAT-Seg.
+Each of its layers is windowed attention, plain and then shifted, whose queries and keys see the encoder's
+earlier layers E and its class token's attention A, upsampled to the layer's grid, and whose values see the
+cost features Z alone; then the grid is doubled. The paper gives what goes in, not the shape of A, nor the
+order of layers: these are readings, as in CAT-Seg.
 """
 
 import torch
@@ -116,7 +117,11 @@ class SpatialPair(nn.Module):
         self.mlps = nn.ModuleList(Mlp(width, mlp_ratio) for _ in range(2))
 
     def forward(self, cost: Tensor, context: Tensor | None) -> Tensor:
-        """(B, h, w, M, width) and (B, h, w, context), if there is any, to the former's shape."""
+        """(B, h, w, M, width) and (B, h0, w0, context) of the patches, or None, to the former's shape."""
+        if context is not None and context.shape[1:3] != cost.shape[1:3]:
+            size = (cost.shape[1], cost.shape[2])
+            context = context.permute(0, 3, 1, 2)
+            context = F.interpolate(context, size, mode="bilinear", align_corners=False).permute(0, 2, 3, 1)
         for attention, mlp in zip(self.attentions, self.mlps, strict=True):
             cost = cost + attention(cost, context)
             cost = cost + mlp(cost)

@@ -16,9 +16,8 @@ CONFIGS = {
     "full": NetworkConfig.full(DIM, shallow=(6, 5), attention=3, prompts=2, heads=2, **NARROW),
     "other readings": NetworkConfig.full(
         DIM,
-        guidance="literal",
         category_attention="linear",
-        class_attention=True,
+        class_layers=2,
         spatial="shared",
         attention=3,
         heads=2,
@@ -32,6 +31,7 @@ CONFIGS = {
         pixel_to_text=True,
         local_kernels=3,
         local_channels=2,
+        class_layers=2,
         **NARROW,
     ),
     "cost alone": NetworkConfig(

@@ -116,10 +116,10 @@ def test_bfloat16_training_keeps_float32_logits_and_learns() -> None:
     assert losses[-1] < 0.9 * losses[0]
 
 
-@pytest.mark.parametrize("part", ["cross_attention", "class_attention", "category_attention", "spatial"])
+@pytest.mark.parametrize("part", ["cross_attention", "class_layers", "category_attention", "spatial"])
 def test_each_part_switches_off(part: str) -> None:
-    fields = {**vars(CONFIGS["embedded"])}
-    fields[part] = "none" if isinstance(fields[part], str) else False
+    fields = {**vars(CONFIGS["embedded"]), "class_layers": 2}
+    fields[part] = "none" if isinstance(fields[part], str) else type(fields[part])(0)
     config = NetworkConfig(**fields)
     names = [name for name, _ in CoarseToFine(config).named_parameters()]
     assert not any(name.startswith(part + ".") for name in names)
@@ -142,3 +142,21 @@ def test_missing_features_are_refused() -> None:
         net(without, words(config, 2))
     with pytest.raises(ValueError, match="expected 2 shallow features, got 0"):
         net(type(features)(features.patches, features.image), words(config, 2))
+
+
+def test_each_layer_of_the_decoder_sees_the_encoder() -> None:
+    """Earlier layers and the class token's attention reach queries and keys of every layer's pair."""
+    config = CONFIGS["full"]
+    net, features, texts = network(config), image(config, 4, 5), words(config, 3)
+    assert len(net.spatial) == len(net.doublings) == config.levels == 2
+    seen = []
+    for pair in net.spatial:
+        pair.register_forward_hook(lambda _, given, out: seen.append((given[0].shape, out)))
+    with torch.no_grad():
+        net(features, texts)
+        before = [out for _, out in seen]
+        assert [tuple(shape) for shape, _ in seen] == [(1, 4, 5, 3, 8), (1, 8, 10, 3, 8)]
+        for part in net.spatial[1].attentions:
+            part.from_context.weight.zero_()
+        net(features, texts)
+    assert torch.equal(seen[2][1], before[0]) and not torch.allclose(seen[3][1], before[1], atol=1e-4)
