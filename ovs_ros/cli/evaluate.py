@@ -2,7 +2,7 @@
 
 import resource
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
@@ -23,6 +23,7 @@ from ovs_ros.cli.common import (
     rounded,
     write_json,
 )
+from ovs_ros.cli.known_sets import ClassWords, held_out, words_of
 from ovs_ros.cli.options import with_flags
 from ovs_ros.cli.prediction_sets import evaluate_prediction_sets
 from ovs_ros.cli.present_words import evaluate_present_words
@@ -68,6 +69,14 @@ def evaluate(
             "separately, and they count as unseen in validation."
         ),
     ] = None,
+    only_held_out: Annotated[
+        bool,
+        typer.Option(
+            "--held-out",
+            help="DIR is a split of a set that `ovs train embedded` knows: take only the images that it does "
+            "not train on, and ask for the words of a union ('building or tree'), as it does itself.",
+        ),
+    ] = False,
     images: Annotated[
         int | None, typer.Option(min=1, help="At most this many images, at even distances in the set.")
     ] = None,
@@ -121,10 +130,17 @@ def evaluate(
     The class names are the vocabulary, each pixel gets one of them, and the mean is over the classes that
     occur in the labels. Labels are line numbers of the class file from 0; 255 is ignored.
     """
-    dataset = load_labelled_set(folder, labels, classes)
+    dataset, space = load_labelled_set(folder, labels, classes), None
     names = dataset.names
-    held_out = frozenset() if split_words is None else _held_out(split_words, names)
-    vocabulary = _with_distractors(names, distractors)
+    if only_held_out:
+        dataset, space = held_out(dataset, folder)
+    asked = words_of(names, space)
+    if asked.words != tuple(names) and (shots or present_only or conformal is not None):
+        raise ValueError(
+            f"expected a set without unions for --shots, --present-only and --conformal, got {folder}"
+        )
+    unseen = frozenset() if split_words is None else _unseen(split_words, names)
+    vocabulary = _with_distractors(asked.words, distractors)
     skipped = Skipped()
     taken = take_shots(dataset, shots, skipped) if shots else None
     if taken is not None:
@@ -133,7 +149,7 @@ def evaluate(
         dataset = dataset.spread(images)
     segmenter = load_segmenter(load, options, models=models, network_file=network_file)
     known = segmenter.model.knowledge
-    known = replace(known, labels=known.labels - {name_key(name) for name in held_out})
+    known = replace(known, labels=known.labels - {name_key(name) for name in unseen})
     segmenter = replace(segmenter, model=replace(segmenter.model, knowledge=known))
     if taken is not None:
         segmenter = sharing_features(segmenter)
@@ -141,14 +157,14 @@ def evaluate(
     sets: dict[str, Any] = {}
     if conformal is not None:
         sets["conformal"] = evaluate_prediction_sets(segmenter, words, dataset, conformal, skipped)
-    first = _Run(segmenter, names)
-    every = _Run(replace(segmenter, options=replace(segmenter.options, select=False)), names)
+    first = _Run(segmenter, names, asked)
+    every = _Run(replace(segmenter, options=replace(segmenter.options, select=False)), names, asked)
     kept = SelectionRecall(len(names))
     alone: dict[str, tuple[_Run, WordEmbeddings]] = {}
     if taken is not None:
         pictured = taken.vocabulary(vocabulary, examples_only=True)
         for key, other in (("words_alone", vocabulary), ("examples_alone", pictured)):
-            alone[key] = _Run(segmenter, names), segmenter.embed(other)
+            alone[key] = _Run(segmenter, names, asked), segmenter.embed(other)
     for _, (image, truth) in read_each(range(len(dataset)), dataset.read, skipped, "Evaluating"):
         result = first.add(image, truth, words)
         if compare:
@@ -157,7 +173,7 @@ def evaluate(
         for run, its_words in alone.values():
             run.add(image, truth, its_words)
     results: dict[str, Any] = {
-        **_agreement(first.matrix, names, held_out),
+        **_agreement(first.matrix, names, unseen),
         "images": len(dataset) - len(skipped),
         "ms_per_image": round(float(np.mean(first.times_ms)), 2),
         "model": segmenter.model.name,
@@ -174,7 +190,7 @@ def evaluate(
     }
     if compare:
         results["exhaustive"] = {
-            **_agreement(every.matrix, names, held_out),
+            **_agreement(every.matrix, names, unseen),
             "ms_per_image": round(float(np.mean(every.times_ms)), 2),
             # Of medians, which a busy moment does not move.
             "speedup": round(float(np.median(every.times_ms) / np.median(first.times_ms)), 3),
@@ -207,36 +223,38 @@ def evaluate(
 class _Run:
     """One way to segment the images, and what is counted of it."""
 
-    def __init__(self, segmenter: Segmenter, names: list[str]) -> None:
+    def __init__(self, segmenter: Segmenter, names: list[str], asked: ClassWords) -> None:
         self.segmenter = segmenter
+        self._classes = asked.classes
         self.matrix = ConfusionMatrix(len(names))
         self.selection = SelectionRecall(len(names))
         self.reliability = Reliability()
         self.times_ms: list[float] = []
 
     def add(self, image: NDArray[np.uint8], truth: NDArray[np.uint8], words: WordEmbeddings) -> Segmentation:
-        """Segment an image, and count. A class's index is its id in the result."""
+        """Segment an image, and count. The result has classes where it had the ids of words."""
         start = perf_counter()
         result = self.segmenter.segment(image, words)
         self.times_ms.append((perf_counter() - start) * 1e3)
-        self.matrix.add(truth, result.labels)
-        self.selection.add(truth, result.selected_ids)
+        labels, selected = self._classes[result.labels], self._classes[result.selected_ids]
+        self.matrix.add(truth, labels)
+        self.selection.add(truth, selected)
         # Nothing is claimed of pixels without a name.
         named = (truth != IGNORED) & (result.labels != result.unknown_id)
-        self.reliability.add(result.confidence[named], result.labels[named] == truth[named])
-        return result
+        self.reliability.add(result.confidence[named], labels[named] == truth[named])
+        return replace(result, labels=labels, selected_ids=selected)
 
 
-def _agreement(matrix: ConfusionMatrix, names: list[str], held_out: frozenset[str]) -> dict[str, Any]:
+def _agreement(matrix: ConfusionMatrix, names: list[str], unseen: frozenset[str]) -> dict[str, Any]:
     """mIoU, pixel accuracy, IoU by class and, where names are held out, the mIoU of both kinds."""
     results = {
         "miou": rounded(matrix.mean_iou),
         "pixel_accuracy": rounded(matrix.pixel_accuracy),
         "per_class": dict(zip(names, map(rounded, matrix.iou), strict=True)),
     }
-    if held_out:
+    if unseen:
         for key, out in (("seen", False), ("held_out", True)):
-            iou = matrix.iou[[(name in held_out) == out for name in names]]
+            iou = matrix.iou[[(name in unseen) == out for name in names]]
             iou = iou[~np.isnan(iou)]
             results[key] = {"miou": rounded(iou.mean()) if iou.size else None, "classes": iou.size}
     return results
@@ -249,21 +267,21 @@ def _peak_memory_mb() -> float:
     return round(most * (1 if sys.platform == "darwin" else 1024) / 1e6, 1)
 
 
-def _held_out(file: Path, names: Iterable[str]) -> frozenset[str]:
+def _unseen(file: Path, names: Iterable[str]) -> frozenset[str]:
     """The class names that a file names.
 
     Raises:
         ValueError: it names none of them.
     """
     keys = {name_key(name) for name in load_class_names(file)}
-    held_out = frozenset(name for name in names if name_key(name) in keys)
-    if not held_out:
+    unseen = frozenset(name for name in names if name_key(name) in keys)
+    if not unseen:
         raise ValueError(f"expected class names in {file}, got none of them; is it another set's?")
-    return held_out
+    return unseen
 
 
-def _with_distractors(names: list[str], file: Path | None) -> Vocabulary:
-    """The class names, and those names of a file that are no class, each once."""
+def _with_distractors(names: Sequence[str], file: Path | None) -> Vocabulary:
+    """The names, and those of a file that are not among them, each once."""
     known = {name_key(name) for name in names}
     more = {name_key(name): name for name in (load_class_names(file) if file else ())}
     return Vocabulary.from_names([*names, *(name for key, name in more.items() if key not in known)])

@@ -1,7 +1,7 @@
 """`ovs temperature`: make confidences mean something, on labelled images."""
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +10,7 @@ import typer
 from numpy.typing import NDArray
 
 from ovs_ros.cli.common import Skipped, embed_words, load_segmenter, print_table, read_each, write_json
+from ovs_ros.cli.known_sets import ClassWords, held_out, known_space, words_of
 from ovs_ros.cli.options import with_flags
 from ovs_ros.encoders import embedded
 from ovs_ros.evaluation.labelled_folder import IGNORED, LabelledSet, load_labelled_set
@@ -25,6 +26,21 @@ STRIDE = 2
 """Every second node of each axis is fitted to: neighbours say nearly the same."""
 
 
+@dataclass(frozen=True, eq=False)
+class _Set:
+    """A labelled set.
+
+    Attributes:
+        images: all that count.
+        asked: the words in place of its classes.
+        fitted: to its even images, so that the odd ones are measured; else nothing is, and all are measured.
+    """
+
+    images: LabelledSet
+    asked: ClassWords
+    fitted: bool = True
+
+
 @with_flags()
 def temperature(
     folders: Annotated[
@@ -33,6 +49,22 @@ def temperature(
             metavar="DIR...", help="Each holds image/* and label/*.png; classes.txt lies there or above."
         ),
     ],
+    only_held_out: Annotated[
+        bool,
+        typer.Option(
+            "--held-out",
+            help="Each DIR is a split of a set that `ovs train embedded` knows: take only the images that it "
+            "does not train on.",
+        ),
+    ] = False,
+    apart: Annotated[
+        list[Path],
+        typer.Option(
+            metavar="DIR",
+            help="A set that the model never saw: nothing is fitted to it, and all of its images are "
+            "measured. May be given several times.",
+        ),
+    ] = [],  # noqa: B006
     names: Annotated[
         list[str], typer.Option("--model", help="Which models to fit; may be given several times.")
     ] = [*embedded.PRESETS],  # noqa: B006  # typer wants a list and never changes it
@@ -50,73 +82,95 @@ def temperature(
 ) -> None:
     """Fit the temperature that calibrates confidences, one for each model, on all sets together.
 
-    Of each set the even images (the first, the third, …) are fitted to, every image with the same weight, and
+    Of each set the even images (the first, the third, …) are fitted to, every set with the same weight, and
     the others tell the expected calibration error (ECE) before and after. 'Before' is a temperature of 1: the
-    logits as they were trained.
+    logits as they were trained. A set that `ovs train embedded` knows is asked for the words of its unions.
     """
-    sets = {"/".join(folder.resolve().parts[-2:]): load_labelled_set(folder) for folder in folders}
-    short = [name for name, dataset in sets.items() if len(dataset) < 2]
+    sets: dict[str, _Set] = {}
+    for folder in (*folders, *apart):
+        images = load_labelled_set(folder)
+        space = known_space(images.names)
+        if only_held_out and folder not in apart:
+            images, space = held_out(images, folder)
+        name = "/".join(folder.resolve().parts[-2:])
+        sets[name] = _Set(images, words_of(images.names, space), folder not in apart)
+    short = [name for name, one in sets.items() if one.fitted and len(one.images) < 2]
     if short:
         raise ValueError(f"expected at least 2 images in each set, one to fit to, got 1 in {short[0]}")
-    fitted: dict[str, object] = {}
+    results: dict[str, object] = {}
     rows = []
     skipped = Skipped()
     for model in names:
         segmenter = load_segmenter(LoadOptions(model=model, negatives="off"), models=models)
         segmenter = replace(segmenter, model=replace(segmenter.model, temperature=1.0))
         words = {
-            name: embed_words(segmenter, Vocabulary.from_names(dataset.names))
-            for name, dataset in sets.items()
+            name: embed_words(segmenter, Vocabulary.from_names(one.asked.words)) for name, one in sets.items()
         }
         found = _fit(segmenter, sets, words, skipped)
-        errors = {
-            name: _errors(segmenter, dataset, words[name], found, skipped) for name, dataset in sets.items()
-        }
-        fitted[model] = {
+        errors = {name: _errors(segmenter, one, words[name], found, skipped) for name, one in sets.items()}
+        results[model] = {
             "temperature": round(found, 4),
-            "images": {name: len(dataset) for name, dataset in sets.items()},
+            "images": {name: len(one.images) for name, one in sets.items()},
             "split": "fitted to the even images, errors from the odd ones",
+            "apart": [name for name, one in sets.items() if not one.fitted],
             "ece": {name: {"before": before, "after": after} for name, (before, after) in errors.items()},
             "model": model_digest(models),
         }
         rows += [
-            [model, f"{found:.4f}", name, f"{before:.4f}", f"{after:.4f}"]
+            [
+                model,
+                f"{found:.4f}",
+                name if sets[name].fitted else f"{name}, apart",
+                str(len(sets[name].images)),
+                f"{before:.4f}",
+                f"{after:.4f}",
+            ]
             for name, (before, after) in errors.items()
         ]
-    print_table(["model", "temperature", "set", "ECE before", "ECE after"], rows)
+    print_table(["model", "temperature", "set", "images", "ECE before", "ECE after"], rows)
     if output:
         kept = json.loads(output.read_text(encoding="utf-8")) if output.is_file() else {}
-        write_json(output, {**kept, **fitted})
+        write_json(output, {**kept, **results})
     skipped.end()
 
 
 def _fit(
-    segmenter: Segmenter, sets: dict[str, LabelledSet], words: dict[str, WordEmbeddings], skipped: Skipped
+    segmenter: Segmenter, sets: dict[str, _Set], words: dict[str, WordEmbeddings], skipped: Skipped
 ) -> float:
     logits: list[NDArray[np.float32]] = []
     right: list[NDArray[np.bool_]] = []
-    for name, dataset in sets.items():
-        even = range(0, len(dataset), 2)
-        for _, (image, truth) in read_each(even, dataset.read, skipped, f"Fitting to {name}"):
+    weights: list[float] = []
+    for name, one in sets.items():
+        if not one.fitted:
+            continue
+        before = len(logits)
+        even = range(0, len(one.images), 2)
+        for _, (image, truth) in read_each(even, one.images.read, skipped, f"Fitting to {name}"):
             scored = segmenter.score(image, words[name])
             true = at_nodes(truth, scored.features, scored.logits.shape[:2])[::STRIDE, ::STRIDE]
             counted = true != IGNORED
+            if not counted.any():
+                continue
             fitted = scored.logits[::STRIDE, ::STRIDE][counted]  # (n, M)
             logits.append(fitted)
-            right.append(scored.selection.classes[fitted.argmax(axis=1)] == true[counted])
-    return fit_temperature(logits, right)
+            best = scored.selection.classes[fitted.argmax(axis=1)]
+            right.append(one.asked.classes[best] == true[counted])
+        count = len(logits) - before
+        weights += [1 / count] * count
+    return fit_temperature(logits, right, weights)
 
 
 def _errors(
-    segmenter: Segmenter, dataset: LabelledSet, words: WordEmbeddings, found: float, skipped: Skipped
+    segmenter: Segmenter, one: _Set, words: WordEmbeddings, found: float, skipped: Skipped
 ) -> tuple[float, float]:
-    """ECE at a temperature of 1 and at the one found, over the pixels of the odd images."""
+    """ECE at a temperature of 1 and at the one found, over the images that are not fitted to."""
     before, after = Reliability(), Reliability()
-    for _, (image, truth) in read_each(range(1, len(dataset), 2), dataset.read, skipped, "Measuring"):
+    measured = range(1, len(one.images), 2) if one.fitted else range(len(one.images))
+    for _, (image, truth) in read_each(measured, one.images.read, skipped, "Measuring"):
         scored = segmenter.score(image, words)
         counted = truth != IGNORED
         for reliability, factor in ((before, 1.0), (after, 1.0 / found)):
             indices, confidence = decode(scored.logits * np.float32(factor), scored.features, truth.shape)
-            right = scored.selection.classes[indices] == truth
+            right = one.asked.classes[scored.selection.classes[indices]] == truth
             reliability.add(confidence[counted], right[counted])
     return round(before.error(), 4), round(after.error(), 4)

@@ -77,12 +77,17 @@ class Reliability:
         return float(self.right.sum() / total) if total else float("nan")
 
 
-def fit_temperature(logits: Sequence[NDArray[np.float32]], right: Sequence[NDArray[np.bool_]]) -> float:
+def fit_temperature(
+    logits: Sequence[NDArray[np.float32]],
+    right: Sequence[NDArray[np.bool_]],
+    weights: Sequence[float] | None = None,
+) -> float:
     """The temperature under which the best word's probability is the best forecast of its being right.
 
     It minimises the negative log likelihood of that forecast, -log p where the word is right and -log(1 - p)
     where it is wrong. The usual likelihood, that of the true word, does not exist where the true word was not
-    selected; this one does, and it is about the number that is published. Every image weighs the same.
+    selected; this one does, and it is about the number that is published. The positions of an image weigh the
+    same.
 
     The search tries temperatures from 0.05 to 20 in even steps of their logarithm and refines the best one by
     golden section.
@@ -90,17 +95,22 @@ def fit_temperature(logits: Sequence[NDArray[np.float32]], right: Sequence[NDArr
     Args:
         logits: for each image (n, C), before any temperature; n and C may differ from image to image.
         right: for each image (n,), whether the word of the highest logit is right.
+        weights: of each image, above 0; None: all weigh the same.
 
     Raises:
         ValueError: there is no position at all, or one image's arrays have different lengths.
     """
-    images = [_Forecasts(z, r) for z, r in zip(logits, right, strict=True) if len(z)]
+    given = np.ones(len(logits)) if weights is None else np.asarray(weights, np.float64)
+    every = zip(logits, right, given, strict=True)
+    images = [(_Forecasts(z, r), weight) for z, r, weight in every if len(z)]
     if not images:
         raise ValueError("expected labelled positions to fit a temperature to, got none")
 
     def cost(log_temperature: float) -> float:
-        temperature = np.exp(log_temperature)
-        return float(np.mean([image.loss(temperature) for image in images]))
+        losses, counts = zip(
+            *((image.loss(np.exp(log_temperature)), count) for image, count in images), strict=True
+        )
+        return float(np.average(losses, weights=counts))
 
     grid = np.linspace(np.log(LOWEST_TEMPERATURE), np.log(HIGHEST_TEMPERATURE), _STEPS)
     best = int(np.argmin([cost(point) for point in grid]))

@@ -8,10 +8,11 @@ from fakes import color_image, color_segmenter, load_color_segmenter
 from typer.testing import CliRunner
 
 import ovs_ros
-from ovs_ros.cli import bench
+from ovs_ros.cli import bench, known_sets
 from ovs_ros.cli.main import app
 from ovs_ros.runtime.processor import device_name, processor_name
 from ovs_ros.segmenter import Segmenter
+from ovs_ros.training.label_spaces import HoldOut, LabelSpace
 from ovs_ros.vocabulary.knowledge import Knowledge
 from ovs_ros.vocabulary.vocabulary import Vocabulary
 
@@ -189,6 +190,46 @@ def test_evaluate_takes_images_as_examples_and_measures_on_the_others(tmp_path):
     assert shots["shots"] == 2 and shots["example_images"] == 2 and results["images"] == 4
     assert shots["examples_alone"] == 1 and results["miou"] == 1 and shots["words_alone"] < 0.6
     assert "shots: words alone" in result.output
+
+
+@pytest.fixture
+def known(labelled, monkeypatch):
+    """`labelled` and two more images: b and d are held out of training, the first class is a union."""
+    space = LabelSpace(
+        name="colours",
+        form="masks",
+        terms="",
+        commercial=True,
+        weight=1,
+        hold_out=HoldOut(every=2, together=1),
+        classes=("warm", "blue"),
+        unions={"warm": ("orange", "red")},
+    )
+    monkeypatch.setattr(known_sets, "shipped_label_spaces", lambda: {"colours": space})
+    (labelled.parent / "classes.txt").write_text("warm\nblue\n")
+    folder = labelled.rename(labelled.with_name("train"))
+    write(folder / "image" / "c.png", color_image([["orange", "blue"]]))
+    write(folder / "label" / "c.png", np.repeat(np.uint8([[0, 1]]), 32, axis=0).repeat(32, axis=1))
+    write(folder / "image" / "d.png", color_image([["red", "blue"]]))
+    write(folder / "label" / "d.png", np.repeat(np.uint8([[0, 1]]), 32, axis=0).repeat(32, axis=1))
+    return folder
+
+
+def test_evaluate_takes_held_out_images_and_the_words_of_unions(known, tmp_path):
+    result = run("evaluate", known, "--held-out", "--compare-exhaustive", "--json", tmp_path / "r.json")
+    assert result.exit_code == 0, result.output
+    results = json.loads((tmp_path / "r.json").read_text())
+    # Image d is right, and of image b, all red, the labelled half is said to be blue.
+    assert results["images"] == 2 and results["names"] == 3
+    assert results["per_class"] == {"warm": 0.5, "blue": 0.5}
+    assert results["mistaken_for"] == {"blue": {"warm": 0.5}}
+    assert results["exhaustive"]["kept"] == 1
+
+
+@pytest.mark.parametrize("flag", [["--shots", "1"], ["--conformal", "0.5"], ["--present-only"]])
+def test_evaluate_refuses_unions_where_a_name_has_one_word(known, flag):
+    result = run("evaluate", known, "--held-out", *flag)
+    assert result.exit_code == 2 and "a set without unions" in " ".join(result.output.split())
 
 
 def test_evaluate_reads_labels_that_are_painted(labelled, tmp_path):

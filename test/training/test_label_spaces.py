@@ -39,6 +39,11 @@ def test_a_class_is_right_with_its_own_words_alone(space: LabelSpace) -> None:
         assert {ALL.words[i] for i in np.flatnonzero(row == 1)} == set(group)
 
 
+def test_a_set_is_known_by_its_classes() -> None:
+    """`ovs evaluate --held-out` tells it by them."""
+    assert len({space.classes for space in OF_PIXELS}) == len(OF_PIXELS)
+
+
 @pytest.mark.parametrize("space", OF_PIXELS, ids=lambda space: space.name)
 def test_a_word_is_right_with_one_class_and_wrong_or_unsure_with_the_others(space: LabelSpace) -> None:
     columns = [ALL.words.index(word) for word in space.words]

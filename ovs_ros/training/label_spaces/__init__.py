@@ -116,6 +116,12 @@ class LabelSpace:
         """All words, each once."""
         return tuple(dict.fromkeys(word for group in self.groups for word in group))
 
+    @property
+    def class_of_words(self) -> NDArray[np.intp]:
+        """(words,) the class that each word belongs to: a union is right where any of its words wins."""
+        class_of = {word: index for index, group in enumerate(self.groups) for word in group}
+        return np.array([class_of[word] for word in self.words], np.intp)
+
 
 def read_label_space(path: Path, name: str = "") -> LabelSpace:
     """Read one file.

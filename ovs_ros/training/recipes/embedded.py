@@ -374,9 +374,7 @@ class EmbeddedRecipe(Recipe):
         self, segmenter: Segmenter, space: LabelSpace, pairs: Sequence[tuple[Path, Path]]
     ) -> ConfusionMatrix:
         words = segmenter.embed(Vocabulary.from_names(space.words))
-        # A union is right where any of its words wins.
-        class_of = {word: index for index, group in enumerate(space.groups) for word in group}
-        table = np.array([class_of[word] for word in space.words])
+        table = space.class_of_words
         matrix = ConfusionMatrix(len(space.classes))
         for image, labels in pairs:
             named = segmenter.segment(read_image(image), words).labels

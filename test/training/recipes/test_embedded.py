@@ -1,5 +1,6 @@
 """The embedded model from training to the run time, on made-up images of some of its sets."""
 
+import json
 from pathlib import Path
 
 import cv2
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from saturation import saturating_products
 from skimage import data as pictures
+from typer.testing import CliRunner
 
 torch = pytest.importorskip("torch", reason="torch is not installed (pip install '.[train]')")
 
@@ -17,6 +19,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed (pip install
 from training.recipes.joint_data import SETS, write_data  # noqa: E402
 
 import ovs_ros  # noqa: E402
+from ovs_ros.cli.main import app  # noqa: E402
 from ovs_ros.encoders import embedded  # noqa: E402
 from ovs_ros.encoders.embedded import MODELS, EmbeddedTextEncoder  # noqa: E402
 from ovs_ros.encoders.pyramid import PyramidImageEncoder  # noqa: E402
@@ -74,6 +77,19 @@ def test_held_out_images_and_left_out_sets_are_evaluated_on(run: tuple[EmbeddedR
     card = (folder / "models" / "image_encoder.md").read_text()
     assert "| voc | masks | Flickr terms of the photographs, research | no |" in card
     assert "of a set that was left out of training" in card
+
+
+def test_ovs_evaluate_gives_the_same_figures(data: Path, tmp_path: Path) -> None:
+    made = recipe(data, sets="idd", without="", images=100)
+    measured = made.evaluate()["idd"]
+    made.save(tmp_path)
+    given = ["--held-out", "--models", tmp_path / "models", "--json", tmp_path / "r.json"]
+    result = CliRunner().invoke(app, [str(word) for word in ("evaluate", data / "idd" / "train", *given)])
+    assert result.exit_code == 0, result.output
+    results = json.loads((tmp_path / "r.json").read_text())
+    assert results["images"] == 1, "one of ten is held out"
+    assert results["names"] > len(results["per_class"]), "unions are asked for by their words"
+    assert {name: results[name] for name in measured} == pytest.approx(measured, abs=1e-4)
 
 
 def test_the_folder_segments(run: tuple[EmbeddedRecipe, Path]) -> None:
