@@ -1,7 +1,7 @@
 """A model: encoders of one space, and what was fitted for them."""
 
-from dataclasses import dataclass, field
-from threading import RLock
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,6 @@ class Model:
         temperature: what logits are divided by so that confidences are calibrated (temperature scaling; see
             evaluation/temperature_scaling.py), beside the temperature of the options.
         knowledge: what the model was shown of words in training.
-        lock: held by whoever uses the image encoder, and shared with models that `replace` makes.
 
     Raises:
         ValueError: the encoders, or they and the network, do not share one space, or the temperature is not
@@ -35,7 +34,6 @@ class Model:
     network: Network | None = None
     temperature: float = 1.0
     knowledge: Knowledge = Knowledge()
-    lock: "RLock" = field(default_factory=RLock, repr=False)
 
     def __post_init__(self) -> None:
         image, text = self.image_encoder, self.text_encoder
@@ -57,6 +55,14 @@ class Model:
     def name(self) -> str:
         """The image encoder's weights and resolution, for reports."""
         return self.image_encoder.name
+
+    @cached_property
+    def identity(self) -> str:
+        """Tells what this model sees of an image from what others see: both names, of which one has a digest.
+
+        It stays as it was when first asked for: a step of the memory fallback makes no other model.
+        """
+        return f"{self.image_encoder.name} {self.text_encoder.name}"
 
     @property
     def device(self) -> str:

@@ -25,7 +25,7 @@ from ovs_ros.steps.tag_validation import validate_tags
 from ovs_ros.steps.teaching import Shown, arrays_of, teach
 from ovs_ros.vocabulary.attributes import Attributes
 from ovs_ros.vocabulary.cache import EmbeddingCache
-from ovs_ros.vocabulary.examples import Example
+from ovs_ros.vocabulary.examples import Arrays, Example, Seen
 from ovs_ros.vocabulary.prompts import embed
 from ovs_ros.vocabulary.vocabulary import Vocabulary
 from ovs_ros.vocabulary.word_embeddings import WordEmbeddings
@@ -37,6 +37,11 @@ __all__ = ["Scored", "Segmenter", "SegmenterOptions"]
 
 # A frame's matrix products are too small to share: BLAS threads cost more in waking up than they save.
 _BLAS = ThreadpoolController().select(user_api="blas")
+Encoding = Callable[[], Arrays]
+
+
+def _here(encoding: Encoding) -> Arrays:
+    return encoding()
 
 
 class Scored(NamedTuple):
@@ -59,9 +64,9 @@ class Segmenter:
     """Names every pixel of an image with words of a vocabulary. `ovs_ros.load` makes one.
 
     It is immutable and keeps no state between two frames; `dataclasses.replace` makes another one over the
-    same model. The encoders keep their buffers from frame to frame, so that segmenters over one model must
-    not be used by two threads at once. `embed` may run beside `segment`; where it looks at an example's
-    image, the two wait for each other.
+    same model. The encoders keep their buffers from frame to frame, so that segmenters over one model are for
+    one thread at a time. `embed` alone may run beside `segment`, with words whose examples went through `see`
+    before, or that have none: then it needs no image encoder.
 
     Attributes:
         model: the encoders, and what was fitted for them.
@@ -110,21 +115,36 @@ class Segmenter:
             self.negatives,
         )
         model = self.model
-        return teach(words, self._see, model.image_encoder.logit_scale, model.temperature)
+        return teach(words, self._shown, model.image_encoder.logit_scale, model.temperature)
 
-    def _see(self, example: Example) -> Shown:
-        """What the model sees of an example's image, from the cache if it is there."""
-        model = self.model
-        names = f"{model.image_encoder.name} {model.text_encoder.name}"
-        key = hashlib.sha256(names.encode() + example.content()).hexdigest()
-        kept = self.cache.get_arrays(key) if self.cache else None
+    def see(self, example: Example, encode: Callable[[Encoding], Arrays] = _here) -> Example:
+        """The example with what the model sees of its image in the image's place; the cache may know it.
+
+        Args:
+            example: unchanged where a model saw its image before.
+            encode: calls what it gets, which encodes the image, on the thread that the image encoder belongs
+                to, and returns the result; by default on this thread.
+
+        Raises:
+            VocabularyError: the image or the mask cannot be read.
+        """
+        if isinstance(example.image, Seen):
+            return example
+        identity = self.model.identity
+        key = hashlib.sha256(identity.encode() + example.content()).hexdigest()
+        kept: Arrays | None = self.cache.get_arrays(key) if self.cache else None
         if kept is None:
             image = example.read_image()
-            with model.lock:
-                kept = arrays_of(model.encode(image), (image.shape[0], image.shape[1]))
+            # The encoder's buffers hold until the next image: the copies are made where it is encoded.
+            kept = encode(lambda: arrays_of(self.model.encode(image), (image.shape[0], image.shape[1])))
             if self.cache:
                 self.cache.put_arrays(key, kept)
-        return Shown.of(kept)
+        return example.seen(Seen(key, identity, kept))
+
+    def _shown(self, example: Example) -> Shown:
+        seen = self.see(example).image
+        assert isinstance(seen, Seen)
+        return Shown.of(seen.arrays)
 
     def segment(
         self, image: NDArray[np.uint8], words: WordEmbeddings, options: SegmenterOptions | None = None
@@ -142,12 +162,6 @@ class Segmenter:
         """
         options = self.options if options is None else options
         self._check(image, words)
-        with self.model.lock:
-            return self._segment(image, words, options)
-
-    def _segment(
-        self, image: NDArray[np.uint8], words: WordEmbeddings, options: SegmenterOptions
-    ) -> Segmentation:
         if self.frame_path is not None:
             temperature = options.temperature * self.model.temperature
             network = options.network and self.model.network is not None
@@ -180,8 +194,7 @@ class Segmenter:
             TypeError, ValueError: as in `segment`.
         """
         self._check(image, words)
-        with self.model.lock:
-            return self._score(image, words, self.options if options is None else options, StageClock())
+        return self._score(image, words, self.options if options is None else options, StageClock())
 
     def _check(self, image: NDArray[np.uint8], words: WordEmbeddings) -> None:
         check_image(image)

@@ -119,7 +119,9 @@ class OvsNode(LifecycleNode):
         self._steady_clock = Clock(clock_type=ClockType.STEADY_TIME)
         self._forget_inputs()
         self._recent = RecentFrames()
-        self._vocabulary_services = VocabularyServices(self, lambda: self._words, self._wake, self._recent)
+        self._vocabulary_services = VocabularyServices(
+            self, lambda: self._words, self._wake, self._recent, lambda: self._worker
+        )
         self._config = Parameters(self)
         self._config.on_change = self._wake
         # rclpy ignores parameters that nobody declares: a misspelt one would go unnoticed.

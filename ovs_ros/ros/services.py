@@ -14,6 +14,7 @@ from std_srvs.srv import Trigger
 
 from ovs_ros.ros.recent import RecentFrames
 from ovs_ros.ros.words import NOT_CONFIGURED, PROMPT_SEPARATOR, Words, pointed, remarks
+from ovs_ros.ros.worker import NOT_ACTIVE, Worker
 from ovs_ros.srv import GetVocabulary, SetVocabulary, Teach
 from ovs_ros.vocabulary.vocabulary import VocabularyError
 from ovs_ros.vocabulary.word_embeddings import WordEmbeddings
@@ -24,7 +25,8 @@ Result = TypeVar("Result")
 class VocabularyServices:
     """`~/set_vocabulary`, `~/get_vocabulary`, `~/reset_vocabulary` and `~/teach`, while the node lives.
 
-    Words are embedded on another thread, so that the executor goes on with images. The services exist also
+    Words are embedded on another thread, so that the executor goes on with images; images of examples are
+    encoded on the worker's. The services exist also
     while there are no words: rclpy's executor fails if it answers on a service that was destroyed.
 
     Args:
@@ -32,6 +34,7 @@ class VocabularyServices:
         words: called for the words; None while the node is not configured.
         changed: called after each change.
         recent: the frames that can be pointed into.
+        worker: called for what encodes images; None while the node is not active.
     """
 
     def __init__(
@@ -40,11 +43,13 @@ class VocabularyServices:
         words: Callable[[], Words | None],
         changed: Callable[[], None],
         recent: RecentFrames,
+        worker: Callable[[], Worker | None],
     ) -> None:
         self._node = node
         self._recent = recent
         self._words = words
         self._changed = changed
+        self._worker = worker
         self._thread = ThreadPoolExecutor(1, "vocabulary")
         # A service that waits blocks its group, and the subscriptions are in the default group.
         group = ReentrantCallbackGroup()
@@ -72,13 +77,17 @@ class VocabularyServices:
 
     async def _teach(self, request: Teach.Request, response: Teach.Response) -> Teach.Response:
         def change(words: Words) -> WordEmbeddings:
+            worker = self._worker()
+            if worker is None:
+                raise VocabularyError(NOT_ACTIVE)
             stamp = request.stamp.sec * 1_000_000_000 + request.stamp.nanosec
             try:
                 image = self._recent.find(stamp)
             except LookupError as error:
                 raise VocabularyError(str(error)) from error
             example = pointed(request, image)
-            return words.teach(request.name, example, examples_only=request.examples_only)
+            seen = words.see(example, worker.between_frames)
+            return words.teach(request.name, seen, examples_only=request.examples_only)
 
         response.success, response.message = await self._off_thread(lambda: self._answer(change))
         self._fill(response)

@@ -1,20 +1,24 @@
 """The present vocabulary, and how requests change it. No ROS node is needed."""
 
+import logging
 import math
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ovs_ros.model import Model
-from ovs_ros.segmenter import Segmenter
+from ovs_ros.segmenter import Encoding, Segmenter
 from ovs_ros.srv import SetVocabulary, Teach
-from ovs_ros.vocabulary.examples import Example, encoded
+from ovs_ros.vocabulary.examples import Arrays, Example, Seen, encoded
 from ovs_ros.vocabulary.linter import lint, note_knowledge
-from ovs_ros.vocabulary.vocabulary import CategorySpec, Vocabulary, VocabularyError
+from ovs_ros.vocabulary.state_file import State, StateFile
+from ovs_ros.vocabulary.vocabulary import CategorySpec, Vocabulary, VocabularyError, name_key
 from ovs_ros.vocabulary.word_embeddings import WordEmbeddings
 
+logger = logging.getLogger(__name__)
 PROMPT_SEPARATOR = "|"
 NOT_CONFIGURED = "expected a configured node, got a request before or after; configure the node first"
 _LINTED_FULLY = 2000
@@ -31,16 +35,78 @@ class Words:
         initial: the words at the start and after `reset`.
         segmenter: embeds them.
         before: the last vocabulary before a cleanup of the node; its ids stay taken.
+        state_file: has the words of the last run, which count then, and gets those of each change; None:
+            nothing is kept over a restart.
+        warn: called with what is wrong with that file.
+
+    Attributes:
+        current: the words that hold.
+        changed: they are others than those of the start.
+
+    Raises:
+        VocabularyError: the initial words or their examples cannot be used.
     """
 
-    def __init__(self, initial: Vocabulary, segmenter: Segmenter, before: Vocabulary | None = None) -> None:
-        self._initial = initial
+    def __init__(
+        self,
+        initial: Vocabulary,
+        segmenter: Segmenter,
+        before: Vocabulary | None = None,
+        state_file: StateFile | None = None,
+        warn: Callable[[str], object] = logger.warning,
+    ) -> None:
+        self.model = segmenter.model
         self._segmenter = segmenter
+        self._state_file = state_file
+        self._warn = warn
         self._changing = threading.Lock()
         self._closed = False
-        vocabulary = initial if before is None else before.replaced(initial.categories, initial.negatives)
-        self.current = segmenter.embed(vocabulary)
-        self.model = segmenter.model
+        self._initial = _with_examples(initial, segmenter.see)
+        self.changed = False
+        self.current = self._begin(before)
+
+    def _begin(self, before: Vocabulary | None) -> WordEmbeddings:
+        """The words of the last run, or those of the start."""
+        start, embed, problem = self._initial, self._segmenter.embed, ""
+        if self._state_file is not None:
+            try:
+                saved = self._state_file.read()
+                if saved is not None and (before is None or saved.vocabulary.version >= before.version):
+                    vocabulary, problem = continued(saved, start, self.model.identity)
+                    words = embed(vocabulary)
+                    self.changed = saved.changed
+                    if vocabulary is not saved.vocabulary:
+                        self._keep(vocabulary, problem)
+                    return words
+            except Exception as error:  # Whatever is in the file, the node starts.
+                problem = f"The node starts with the words of its parameter 'vocabulary': {error}"
+        vocabulary = start if before is None else before.replaced(start.categories, start.negatives)
+        words = embed(vocabulary)
+        self._keep(vocabulary, problem)
+        return words
+
+    def _keep(self, vocabulary: Vocabulary, problem: str = "") -> None:
+        """Write the state file. Where that fails, words still change.
+
+        Args:
+            vocabulary: what to write.
+            problem: with what the file holds now; then that is kept under another name.
+        """
+        if self._state_file is None:
+            return
+        if problem:
+            try:
+                problem += f". The file is now {self._state_file.set_aside()}"
+            except OSError as error:
+                problem += f". The file cannot be renamed: {error}"
+            self._warn(problem)
+        try:
+            self._state_file.write(State(vocabulary, self.changed))
+        except (OSError, VocabularyError) as error:
+            self._warn(
+                f"The words would be lost in a restart, for the state file cannot be written: {error}; check "
+                "the parameter 'state_file'"
+            )
 
     def change(
         self, mode: int, names: Sequence[str], prompts: Sequence[str], thresholds: Sequence[float]
@@ -52,8 +118,12 @@ class Words:
         """
         return self._swap(lambda vocabulary: requested(vocabulary, mode, names, prompts, thresholds))
 
+    def see(self, example: Example, encode: Callable[[Encoding], Arrays]) -> Example:
+        """`Segmenter.see`."""
+        return self._segmenter.see(example, encode)
+
     def teach(self, name: str, example: Example, *, examples_only: bool) -> WordEmbeddings:
-        """Add an example to a category. Takes as long as the model needs to encode its image.
+        """Add an example, whose image the model has seen, to a category.
 
         Raises:
             VocabularyError: as `change`, or the example cannot be used.
@@ -67,7 +137,7 @@ class Words:
             VocabularyError: it is closed.
         """
         start = self._initial
-        return self._swap(lambda vocabulary: vocabulary.replaced(start.categories, start.negatives))
+        return self._swap(lambda old: old.replaced(start.categories, start.negatives), changed=False)
 
     def close(self) -> Vocabulary:
         """Wait for the change at work, and refuse all that come later. Returns the last vocabulary.
@@ -78,7 +148,7 @@ class Words:
         with self._changing:
             return self.current.vocabulary
 
-    def _swap(self, change: Callable[[Vocabulary], Vocabulary]) -> WordEmbeddings:
+    def _swap(self, change: Callable[[Vocabulary], Vocabulary], *, changed: bool = True) -> WordEmbeddings:
         def go_on(done: int, total: int) -> None:
             # Thousands of new words take minutes: do not let the end of the node wait for them.
             if done < total:
@@ -87,6 +157,9 @@ class Words:
         with self._changing:
             self._refuse_if_closed()
             embedded = self._segmenter.embed(change(self.current.vocabulary), go_on)
+            self.changed = changed
+            # First of all: nobody may see a version that a restart would give to other words.
+            self._keep(embedded.vocabulary)
             self.current = embedded
         return embedded
 
@@ -139,7 +212,67 @@ def requested(
         )
         for i, name in enumerate(names)
     ]
-    return vocabulary.replaced(specs) if mode == request.REPLACE else vocabulary.added(specs)
+    if mode == request.ADD:
+        return vocabulary.added(specs)
+    taught = {name_key(c.name): (c.examples, c.examples_only) for c in vocabulary.categories}
+    kept = [(spec, *taught.get(name_key(spec.name), ((), False))) for spec in specs]
+    return vocabulary.replaced(
+        [replace(spec, examples=examples, examples_only=only) for spec, examples, only in kept]
+    )
+
+
+def _with_examples(vocabulary: Vocabulary, see: Callable[[Example], Example]) -> Vocabulary:
+    """The same version, with what the model sees in the place of the examples' images."""
+    categories = []
+    for category in vocabulary.categories:
+        try:
+            examples = tuple(see(example) for example in category.examples)
+        except VocabularyError as error:
+            raise VocabularyError(f"'{category.name}': {error}") from error
+        categories.append(replace(category, examples=examples))
+    return replace(vocabulary, categories=tuple(categories))
+
+
+def continued(saved: State, start: Vocabulary, model: str) -> tuple[Vocabulary, str]:
+    """The vocabulary after a restart, and what is lost.
+
+    Words that were changed stay, but for examples that another model saw. Words that were not changed are
+    those of the start, should these be others now.
+
+    Args:
+        saved: of the run before.
+        start: the words of the start; this model saw their examples.
+        model: its `identity`.
+
+    Returns:
+        The saved vocabulary or its next version, and a warning, empty if nothing is lost.
+
+    Raises:
+        VocabularyError: there were too many names over time.
+    """
+    old = saved.vocabulary
+    if not saved.changed:
+        new = old.replaced(start.categories, start.negatives)
+        return (old if (new.categories, new.negatives) == (old.categories, old.negatives) else new), ""
+    examples = {name_key(category.name): category.examples for category in start.categories}
+    kept: list[CategorySpec] = []
+    forgotten: list[str] = []
+    for category in old.categories:
+        if all(
+            isinstance(example.image, Seen) and example.image.model == model for example in category.examples
+        ):
+            kept.append(category)
+            continue
+        forgotten.append(category.name)
+        others = examples.get(name_key(category.name), ())
+        if others or not category.examples_only:
+            kept.append(replace(category, examples=others))
+    if not forgotten:
+        return old, ""
+    return old.replaced(kept or start.categories), (
+        f"What was taught of {_listed(forgotten, ', ')} is left out, for another model saw it than {model}; "
+        "teach it again, or load that model with the old file"
+    )
 
 
 def pointed(request: Teach.Request, image: NDArray[np.uint8]) -> Example:

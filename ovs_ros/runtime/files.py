@@ -16,7 +16,7 @@ def file_digest(path: Path) -> str:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that it is there whole or, if the process ends midway, as it was before.
+    """Write a file so that it is there whole or, if the process or the power ends midway, as it was before.
 
     Raises:
         OSError: the file cannot be written.
@@ -24,7 +24,10 @@ def write_atomically(path: Path, data: bytes) -> None:
     # A name of its own for each thread; unlike those of `tempfile`, with the user's usual permissions.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{get_ident()}")
     try:
-        temporary.write_bytes(data)
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)

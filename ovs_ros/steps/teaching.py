@@ -6,7 +6,7 @@ that what every image has in common does not count; and how far words and exampl
 example best when its own image is left out. Figures and other rules: docs/research/examples.md.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ from ovs_ros.encoders.features import Features
 from ovs_ros.steps.evidence import fuse, tokens_of
 from ovs_ros.steps.grid import crop
 from ovs_ros.vocabulary.errors import VocabularyError
-from ovs_ros.vocabulary.examples import Example
+from ovs_ros.vocabulary.examples import Arrays, Example
 from ovs_ros.vocabulary.prototypes import Prototypes
 from ovs_ros.vocabulary.word_embeddings import WordEmbeddings
 
@@ -60,7 +60,7 @@ class Shown(NamedTuple):
     size: tuple[int, int]
 
     @classmethod
-    def of(cls, arrays: Mapping[str, NDArray[np.generic]]) -> "Shown":
+    def of(cls, arrays: Arrays) -> "Shown":
         """From what `arrays_of` gave."""
         tokens, patches = (arrays[name].astype(np.float32) for name in ("tokens", "patches"))
         span, size = arrays["span"].tolist(), arrays["size"].tolist()
@@ -109,7 +109,7 @@ class _Discriminant(NamedTuple):
         return weights.astype(np.float32), biases.astype(np.float32)
 
 
-def arrays_of(features: Features, size: tuple[int, int]) -> dict[str, NDArray[np.generic]]:
+def arrays_of(features: Features, size: tuple[int, int]) -> Arrays:
     """What `Shown.of` needs of an image of `size` (H, W), in half precision and to be kept in a file."""
     rows, cols = features.patch_tokens.shape[:2]
     return {

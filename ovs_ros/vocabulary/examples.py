@@ -1,7 +1,7 @@
 """Examples: where a category was shown, in an image file or in an image that a robot has just seen."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from numbers import Integral
 from pathlib import Path
 
@@ -13,6 +13,22 @@ from ovs_ros.runtime.images import read_image
 from ovs_ros.vocabulary.errors import VocabularyError
 
 MAX_POINTS = 100
+Arrays = Mapping[str, NDArray[np.generic]]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a model saw of an image; it stands in the image's place.
+
+    Attributes:
+        key: the same for the same image and model alone.
+        model: which model it was, see `Model.identity`.
+        arrays: what it saw, see `arrays_of` in steps/teaching.py.
+    """
+
+    key: str
+    model: str
+    arrays: Arrays = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -22,7 +38,7 @@ class Example:
     Exactly one of `box`, `mask` and `points` says where. A point stands for what looks alike around it.
 
     Attributes:
-        image: an image file, or the content of one.
+        image: an image file, or the content of one, or what a model saw of it.
         box: x0, y0, x1, y1 in pixels; x1 and y1 are just outside.
         mask: a grey image file of the image's size, or the content of one; values above 0 are inside.
         points: x, y in pixels, one or more.
@@ -32,7 +48,7 @@ class Example:
         VocabularyError: a field is of the wrong type or out of range, or not exactly one says where.
     """
 
-    image: Path | bytes
+    image: Path | bytes | Seen
     box: tuple[int, ...] | None = None
     mask: Path | bytes | None = None
     points: tuple[tuple[int, ...], ...] = ()
@@ -59,18 +75,34 @@ class Example:
         """The content of the image file.
 
         Raises:
-            VocabularyError: it cannot be read.
+            VocabularyError: it cannot be read, or was not kept.
         """
+        if isinstance(self.image, Seen):
+            raise VocabularyError(
+                "expected an example with its image, got one of which only what a model saw was kept; "
+                "show it again"
+            )
         return self.image if isinstance(self.image, bytes) else _read(self.image, "an example's image")
+
+    def seen(self, image: Seen) -> "Example":
+        """The same region of what a model saw of the image: no files are needed any more.
+
+        Raises:
+            VocabularyError: the mask cannot be read.
+        """
+        mask = self.mask
+        if mask is not None and not isinstance(mask, bytes):
+            mask = _read(mask, "an example's mask")
+        return replace(self, image=image, mask=mask)
 
     def read_image(self) -> NDArray[np.uint8]:
         """The image (H, W, 3) uint8 RGB.
 
         Raises:
-            VocabularyError: it cannot be read.
+            VocabularyError: it cannot be read, or was not kept.
         """
-        if isinstance(self.image, bytes):
-            return _decoded(self.image, cv2.IMREAD_COLOR, "an image")[..., ::-1]
+        if isinstance(self.image, bytes | Seen):
+            return _decoded(self.content(), cv2.IMREAD_COLOR, "an image")[..., ::-1]
         try:
             return read_image(self.image)
         except (OSError, ValueError) as error:

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from ovs_ros.runtime.files import write_atomically
-from ovs_ros.vocabulary.examples import Example
+from ovs_ros.vocabulary.examples import Example, Seen
 from ovs_ros.vocabulary.vocabulary import CategorySpec, Vocabulary, VocabularyError, name_key
 
 SHIPPED = Path(__file__).parent / "shipped"
@@ -163,8 +163,8 @@ def example_entry(example: Example, folder: Path) -> dict[str, Any]:
     return entry
 
 
-def _relative(file: Path | bytes, folder: Path) -> str:
-    if isinstance(file, bytes):
+def _relative(file: Path | bytes | Seen, folder: Path) -> str:
+    if isinstance(file, bytes | Seen):
         raise VocabularyError(
             "expected examples in files to write them, got one that was taught while running; save its image"
         )

@@ -10,7 +10,8 @@ from ovs_ros.ros.words import Words, pointed, remarks, requested
 from ovs_ros.srv import SetVocabulary, Teach
 from ovs_ros.vocabulary.examples import Example, encoded
 from ovs_ros.vocabulary.knowledge import Knowledge
-from ovs_ros.vocabulary.vocabulary import Vocabulary, VocabularyError
+from ovs_ros.vocabulary.state_file import State, StateFile
+from ovs_ros.vocabulary.vocabulary import CategorySpec, Vocabulary, VocabularyError
 
 REPLACE, ADD, REMOVE = SetVocabulary.Request.REPLACE, SetVocabulary.Request.ADD, SetVocabulary.Request.REMOVE
 START = Vocabulary.from_names(["red", "green"], ["sky"])
@@ -82,6 +83,144 @@ def test_teaching_adds_a_category_or_an_example_and_a_reset_forgets_them():
     with pytest.raises(VocabularyError, match="'red': expected a box inside"):
         words.teach("red", Example(encoded(FRAME), box=(0, 0, 90, 9)), examples_only=False)
     assert words.current is before
+
+
+def test_replacing_keeps_what_was_taught_of_names_that_stay():
+    words = Words(START, color_segmenter())
+    words.teach("bay 7", pointed(Teach.Request(box=[32, 0, 64, 32]), FRAME), examples_only=True)
+    kept = words.change(REPLACE, ["blue", "BAY 7"], [], [0.5, 0.25]).vocabulary.categories[1]
+    assert (len(kept.examples), kept.examples_only, kept.threshold, kept.id) == (1, True, 0.25, 2)
+    words.change(REPLACE, ["blue"], [], [])
+    assert words.change(ADD, ["bay 7"], [], []).vocabulary.categories[1].examples == ()
+
+
+def test_what_a_model_has_seen_is_not_encoded_again():
+    looks = []
+    segmenter = color_segmenter(lambda: looks.append(1))
+    cyan = Example(encoded(FRAME), box=(32, 0, 64, 32))
+    shown = CategorySpec("bay 7", examples=(cyan,), examples_only=True)
+    words = Words(Vocabulary.from_specs(["red", shown]), segmenter)
+    example = words.see(pointed(Teach.Request(box=[0, 0, 32, 32]), FRAME), lambda encoding: encoding())
+    assert len(looks) == 2
+    words.teach("red", example, examples_only=False)
+    words.change(ADD, ["blue"], [], [])
+    assert words.reset().prototypes is not None and len(looks) == 2
+
+
+@pytest.fixture
+def file(tmp_path):
+    return StateFile(tmp_path / "words")
+
+
+class Run:
+    """One life of the node's words with a state file."""
+
+    def __init__(self, file, start=START, segmenter=None, before=None):
+        self.warnings = []
+        self.words = Words(start, segmenter or color_segmenter(), before, file, self.warnings.append)
+
+    @property
+    def vocabulary(self):
+        return self.words.current.vocabulary
+
+    def teach(self, name, box, examples_only=False):
+        request = Teach.Request(box=box)
+        example = self.words.see(pointed(request, FRAME), lambda encoding: encoding())
+        return self.words.teach(name, example, examples_only=examples_only)
+
+
+def test_a_restart_goes_on_with_words_ids_versions_and_what_was_taught(file):
+    first = Run(file)
+    first.words.change(REPLACE, ["blue", "green"], ["a {} thing", ""], [0.5, float("nan")])
+    first.teach("bay 7", [32, 0, 64, 32], examples_only=True)
+    second = Run(file)
+    assert second.vocabulary == first.vocabulary and second.words.changed and not second.warnings
+    before, after = first.words.current, second.words.current
+    assert np.allclose(before.prototypes.weights, after.prototypes.weights, atol=1e-5)
+    assert np.allclose(before.embeddings, after.embeddings, atol=1e-6)
+    assert second.words.change(ADD, ["red", "cyan"], [], []).vocabulary.version == 4
+    assert second.vocabulary.ids.tolist() == [2, 1, 3, 0, 4]
+
+
+def test_the_file_has_each_change_before_anybody_sees_it(file):
+    run, segmenter = Run(file), color_segmenter()
+    run.words.change(ADD, ["blue"], [], [])
+    write, seen = file.write, []
+    file.write = lambda state: (write(state), seen.append(run.vocabulary.version))
+    run.words.change(ADD, ["cyan"], [], [])
+    assert seen == [2] and Run(file, segmenter=segmenter).vocabulary.version == 3
+
+
+def test_words_that_never_changed_are_those_of_the_start(file):
+    assert Run(file).vocabulary.version == 1
+    assert Run(file).vocabulary.version == 1
+    other = Run(file, Vocabulary.from_names(["cyan", "red"]))
+    assert (other.vocabulary.version, other.vocabulary.names) == (2, ("cyan", "red"))
+    assert (other.vocabulary.ids.tolist(), other.vocabulary.negatives) == ([2, 0], ())
+    other.words.change(ADD, ["blue"], [], [])
+    assert Run(file).vocabulary.names == ("cyan", "red", "blue")
+    Run(file).words.reset()
+    last = Run(file)
+    assert (last.vocabulary.version, last.vocabulary.names, last.words.changed) == (4, START.names, False)
+
+
+def test_what_another_model_saw_is_left_out_with_a_warning(file):
+    shown = CategorySpec("red", examples=(Example(encoded(FRAME), box=(0, 0, 32, 32)),))
+    start = Vocabulary.from_specs([shown, "green"])
+    first = Run(file, start)
+    first.teach("bay 7", [32, 0, 64, 32], examples_only=True)
+    first.teach("green", [32, 0, 64, 32])
+    other = color_segmenter()
+    other.model.image_encoder.name = "other-colours"
+    second = Run(file, start, other)
+    assert (second.vocabulary.names, second.vocabulary.version) == (("red", "green"), 4)
+    assert [len(c.examples) for c in second.vocabulary.categories] == [1, 0]
+    (warning,) = second.warnings
+    assert "What was taught of red, green, bay 7 is left out" in warning and "other-colours" in warning
+    assert warning.endswith("words.old") and Run(file, start, other).warnings == []
+    assert second.words.change(ADD, ["bay 7"], [], []).vocabulary.ids.tolist() == [0, 1, 2]
+    file.path.with_name("words.old").replace(file.path)
+    assert Run(file, start).vocabulary == first.vocabulary
+
+
+@pytest.mark.parametrize("damage", [b"", b"PK but no more"])
+def test_with_a_damaged_file_it_starts_with_the_configured_words(file, damage):
+    file.path.write_bytes(damage)
+    run = Run(file)
+    assert run.vocabulary == START
+    (warning,) = run.warnings
+    assert "the words of its parameter 'vocabulary'" in warning and "\n" not in warning
+    assert file.path.with_name("words.old").read_bytes() == damage
+    run.words.change(ADD, ["blue"], [], [])
+    assert Run(file).vocabulary == run.vocabulary
+
+
+def test_what_only_looks_like_words_does_not_stop_it(file):
+    """Sound files whose words or examples the model cannot use: nothing else can tell."""
+    run = Run(file)
+    run.teach("bay 7", [32, 0, 64, 32], examples_only=True)
+    category = run.vocabulary.categories[2]
+    seen = category.examples[0].image
+    wide = replace(seen, arrays={**seen.arrays, "patches": np.zeros((2, 4, 7), np.float16)})
+    hostile = replace(category, examples=(replace(category.examples[0], image=wide),))
+    file.write(State(replace(run.vocabulary, categories=(hostile,)), changed=True))
+    again = Run(file)
+    assert again.vocabulary == START and len(again.warnings) == 1 and Run(file).warnings == []
+
+
+def test_where_the_file_cannot_be_written_words_change_and_a_warning_says_so(tmp_path):
+    (tmp_path / "no folder").touch()
+    run = Run(StateFile(tmp_path / "no folder" / "words"))
+    assert run.words.change(ADD, ["blue"], [], []).vocabulary.version == 2
+    assert ["'state_file'" in warning for warning in run.warnings] == [True, True]
+
+
+def test_a_file_that_was_left_behind_does_not_take_versions_back(file):
+    run = Run(file)
+    data = file.path.read_bytes()
+    run.words.change(ADD, ["blue"], [], [])
+    file.path.write_bytes(data)
+    assert Run(file, before=run.words.close()).vocabulary.version == 3
 
 
 def test_a_reset_goes_back_to_the_start_under_a_new_version():
