@@ -248,6 +248,11 @@ class NodeOptions(_Checked):
         "The words at the start and after reset_vocabulary: a YAML file, or the name of one that comes with "
         "the package (home, office, street, warehouse).",
     )
+    state_file: str = _option(
+        "",
+        "A file for this node alone, which keeps the words of run time, what was taught included, over a "
+        "restart; empty: they are lost.",
+    )
     compressed: bool = _option(False, "Subscribe to image/compressed (CompressedImage) instead of image.")
     sync_slop: float = _option(
         0.02, "How many seconds the stamps of an image and of its depth or pose may differ.", (0.0001, 10.0)
@@ -308,7 +313,8 @@ def written(checkout: Path) -> dict[Path, str]:
 def _in_yaml(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
-    return f'"{value}"' if value == OFF else str(value)  # YAML reads off as false.
+    # YAML reads off as false, and nothing as null.
+    return f'"{value}"' if value in (OFF, "") else str(value)
 
 
 if __name__ == "__main__":

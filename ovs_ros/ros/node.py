@@ -15,6 +15,7 @@ import threading
 import traceback
 from collections.abc import Callable, Sequence
 from functools import partial, wraps
+from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -52,6 +53,7 @@ from ovs_ros.ros.throttle import Throttle
 from ovs_ros.ros.words import Words
 from ovs_ros.ros.worker import Worker
 from ovs_ros.segmenter import Segmenter
+from ovs_ros.vocabulary.state_file import StateFile
 from ovs_ros.vocabulary.vocabulary import Vocabulary
 from ovs_ros.vocabulary.yaml_io import load_vocabulary
 
@@ -167,7 +169,11 @@ class OvsNode(LifecycleNode):
             settings = self._config.settings
             initial = load_vocabulary(settings.node.vocabulary)
             segmenter = self._make_segmenter(settings.load)
-            self._words = Words(initial, segmenter, self._last_vocabulary)
+            kept = settings.node.state_file
+            state_file = StateFile(Path(kept).expanduser()) if kept else None
+            self._words = words = Words(
+                initial, segmenter, self._last_vocabulary, state_file, lambda text: self.warn(text)
+            )
             self._segmenter = segmenter
             self._outputs = Outputs(self)
             self._since = monotonic()
@@ -175,7 +181,13 @@ class OvsNode(LifecycleNode):
             self._release()
             raise
         model = segmenter.model
-        self.get_logger().info(f"Loaded {model.name} on {model.device} with {len(initial)} categories")
+        vocabulary = words.current.vocabulary
+        self.get_logger().info(f"Loaded {model.name} on {model.device} with {len(vocabulary)} categories")
+        if words.changed:
+            self.get_logger().info(
+                f"The words are those of the last run, version {vocabulary.version} in {kept}; "
+                f"~/reset_vocabulary goes back to those of '{settings.node.vocabulary}'"
+            )
         return super().on_configure(state)
 
     @_logged

@@ -10,9 +10,14 @@ from pathlib import Path
 from time import monotonic, sleep
 
 import pytest
-from domain import own_domain
+from domain import own_context, own_domain
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from vision_msgs.msg import LabelInfo
 
 from ovs_ros.ros import interrupts
+from ovs_ros.srv import GetVocabulary, SetVocabulary
 
 DEADLINE_S = 60.0
 
@@ -98,6 +103,60 @@ def test_a_process_that_does_not_end_by_itself_is_ended(tmp_path):
         process.send_signal(signal.SIGINT)
         assert process.stdout.read() == "asked\n"
     assert process.returncode == 0
+
+
+def test_after_a_kill_words_versions_and_ids_go_on_for_who_stayed_and_who_comes_late(tmp_path):
+    name = "flamingo"
+    arguments = {"state_file": str(tmp_path / "words"), "vocabulary": "office"}
+    with own_context() as context:
+        helper = Node("helper", context=context)
+        executor = SingleThreadedExecutor(context=context)
+        executor.add_node(helper)
+        environment = {**os.environ, "ROS_DOMAIN_ID": str(context.get_domain_id()), "PYTHONUNBUFFERED": "1"}
+        heard = {"stayed": [], "late": []}
+
+        def listen(who):
+            qos = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+            helper.create_subscription(LabelInfo, "semantic/label_info", heard[who].append, qos)
+
+        def named(who, count):
+            """Of the newest message, the id of the word; None unless so many came."""
+            if len(heard[who]) < count:
+                executor.spin_once(timeout_sec=0.05)
+                return None
+            return next((c.class_id for c in heard[who][-1].class_map if c.class_name == name), "none")
+
+        def ask(process, kind, service, request):
+            client = helper.create_client(kind, service)
+            process.until(lambda: executor.spin_once(timeout_sec=0.05) or client.service_is_ready())
+            reply = client.call_async(request)
+            process.until(lambda: executor.spin_once(timeout_sec=0.05) or reply.done())
+            return reply.result()
+
+        listen("stayed")
+        process = NodeProcess(tmp_path / "first log", environment, arguments)
+        try:
+            process.until(lambda: named("stayed", 1) == "none")
+            add = SetVocabulary.Request(mode=SetVocabulary.Request.ADD, names=[name])
+            first = ask(process, SetVocabulary, "ovs/set_vocabulary", add)
+            assert (first.success, first.version) == (True, 2), first.message
+        finally:
+            process.popen.kill()
+            process.popen.wait()
+        count = len(heard["stayed"])
+        process = NodeProcess(tmp_path / "second log", environment, arguments)
+        try:
+            process.until(lambda: named("stayed", count + 1) == first.ids[-1])
+            listen("late")
+            process.until(lambda: named("late", 1) == first.ids[-1])
+            assert "The words are those of the last run, version 2" in process.said
+            got = ask(process, GetVocabulary, "ovs/get_vocabulary", GetVocabulary.Request())
+            assert (got.version, list(got.names), list(got.ids)) == (2, list(first.names), list(first.ids))
+        finally:
+            process.popen.kill()
+            process.popen.wait()
+            executor.shutdown()
+            helper.destroy_node()
 
 
 def test_exit_on_failure_ends_it_with_an_error(tmp_path):

@@ -5,10 +5,13 @@ import threading
 import numpy as np
 import pytest
 from builtin_interfaces.msg import Time
+from fakes import color_segmenter
 from geometry_msgs.msg import Point, PointStamped
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
-from rig import FRAME, header, info_message, pixels, running
+from rig import DEADLINE_S, FRAME, header, info_message, pixels, running
 
 from ovs_ros.ros.teach_point import TeachPoint
 from ovs_ros.srv import GetVocabulary, SetVocabulary, Teach
@@ -91,8 +94,13 @@ def test_before_the_first_frame_it_says_so(robot):
 
 
 def test_frames_go_on_and_none_is_dropped_while_it_learns(vocabulary):
-    """The example's image is encoded between two frames: both wait for each other, and for no more."""
-    with running(vocabulary) as robot:
+    """An example is encoded between two frames, by who encodes those: nobody else touches the encoder."""
+    encoders = []
+
+    def make(load):
+        return color_segmenter(lambda: encoders.append(threading.current_thread().name))
+
+    with running(vocabulary, make) as robot:
         robot.segment(1, CYAN)
         request = Teach.Request(name="bay 7", box=[32, 0, 64, 32], examples_only=True)
         asked = robot.ask(Teach, "ovs/teach", request)
@@ -105,6 +113,77 @@ def test_frames_go_on_and_none_is_dropped_while_it_learns(vocabulary):
         versions = [message.version for message in robot.got["semantic/categories"]]
         assert versions == sorted(versions)
         assert robot.node.statistics.summary().dropped == {}
+        assert encoders == ["segmentation"] * 31
+
+
+@pytest.mark.parametrize(
+    ("transitions", "text"),
+    [(("DEACTIVATE",), "an active node"), (("DEACTIVATE", "CLEANUP"), "a configured node")],
+)
+def test_a_node_that_encodes_no_frames_says_what_to_do(robot, transitions, text):
+    robot.segment(1, CYAN)
+    for transition in transitions:
+        change = ChangeState.Request()
+        change.transition.id = getattr(Transition, f"TRANSITION_{transition}")
+        assert robot.call(ChangeState, "ovs/change_state", change).success
+    reply = teach(robot, box=[32, 0, 64, 32])
+    assert not reply.success and text in reply.message
+
+
+def test_deactivating_while_it_waits_for_its_turn_ends_both(vocabulary):
+    at_work, go_on = threading.Event(), threading.Event()
+
+    def slow():
+        at_work.set()
+        assert go_on.wait(DEADLINE_S)
+
+    with running(vocabulary, on_backbone=slow) as robot:
+        go_on.set()
+        robot.segment(1, CYAN)
+        at_work.clear()
+        go_on.clear()
+        robot.image(2, CYAN)
+        robot.until(at_work.is_set, "the frame at work")
+        asked = robot.ask(Teach, "ovs/teach", Teach.Request(name="bay 7", box=[32, 0, 64, 32]))
+        change = ChangeState.Request()
+        change.transition.id = Transition.TRANSITION_DEACTIVATE
+        stopped = robot.ask(ChangeState, "ovs/change_state", change)
+        robot.until(lambda: robot.helper.count_subscribers("image") == 0, "the end of the subscription")
+        go_on.set()
+        robot.until(stopped.done, "the end of the transition")
+        robot.until(asked.done, "the reply")
+        # Its turn may still have come, after the frame.
+        assert asked.result().success or "an active node" in asked.result().message
+
+
+def test_what_was_taught_is_there_after_a_restart(vocabulary, tmp_path):
+    state_file = str(tmp_path / "words")
+    with running(vocabulary, state_file=state_file) as robot:
+        robot.segment(1, CYAN)
+        assert teach(robot, box=[32, 0, 64, 32]).success
+        add = SetVocabulary.Request(mode=SetVocabulary.Request.ADD, names=["yellow"])
+        assert robot.call(SetVocabulary, "ovs/set_vocabulary", add).success
+        killed = (tmp_path / "words").read_bytes()  # What a kill would leave: nothing is written at the end.
+    (tmp_path / "words").write_bytes(killed)
+    with running(vocabulary, state_file=state_file) as robot:
+        assert pixels(robot.segment(1, [["cyan", "yellow", "red"]]))[16, [16, 48, 80]].tolist() == [3, 4, 0]
+        assert robot.of_stamp("semantic/categories", 1).version == 3
+        (info,) = robot.got["semantic/label_info"]
+        names = {entry.class_id: entry.class_name for entry in info.class_map}
+        assert names.items() >= {0: "red", 3: "bay 7", 4: "yellow"}.items()
+        got = robot.call(GetVocabulary, "ovs/get_vocabulary", GetVocabulary.Request())
+        assert (got.version, list(got.examples)) == (3, [0, 0, 0, 1, 0])
+
+
+def test_a_damaged_state_file_is_one_warning(vocabulary, tmp_path):
+    (tmp_path / "words").write_bytes(b"no state file")
+    with running(vocabulary, state_file=str(tmp_path / "words"), autostart=False) as robot:
+        change = ChangeState.Request()
+        change.transition.id = Transition.TRANSITION_CONFIGURE
+        assert robot.call(ChangeState, "ovs/change_state", change).success
+        assert len(robot.warnings) == 1 and "words.old" in robot.warnings[0]
+        got = robot.call(GetVocabulary, "ovs/get_vocabulary", GetVocabulary.Request())
+        assert (got.version, list(got.names)) == (1, ["red", "green", "blue"])
 
 
 def test_words_that_are_added_later_keep_what_was_taught(robot):
