@@ -24,9 +24,9 @@ setup(
             "models/files/*",
             "training/nouns.txt",
             "training/synonyms.yaml",
-            "training/set_names.yaml",
             "training/label_spaces/*.yaml",
             "vocabulary/attributes.yaml",
+            "vocabulary/set_names.yaml",
             "vocabulary/kinds.tsv",
             "vocabulary/shipped/*.yaml",
         ]

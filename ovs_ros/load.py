@@ -37,7 +37,7 @@ def load(
             file (YAML); or a folder that `ovs export` or `ovs train` wrote.
         device: 'auto' (a GPU where there is one), 'cpu', 'cuda' or 'cuda:N'; in place of the model file's.
         models: for 'stream' and 'quality', another folder with the embedded model's files.
-        network_file: a trained network (ONNX) in place of the model's own.
+        network_file: a trained network (ONNX) in place of the model's own; the selection head beside it too.
         threads: how many threads of the CPU the process computes with (see runtime/threads.py); 0: one for
             each core that it may use.
         attributes: what words look like (LMSeg): 'off', 'shipped', or a YAML file laid over the shipped.
@@ -60,7 +60,6 @@ def load(
     from ovs_ros.options import SegmenterOptions
     from ovs_ros.runtime.threads import use_threads
     from ovs_ros.segmenter import Segmenter
-    from ovs_ros.steps.network import Network
     from ovs_ros.vocabulary.attributes import load_attributes
     from ovs_ros.vocabulary.cache import EmbeddingCache
     from ovs_ros.vocabulary.generic_negatives import read_negatives
@@ -71,7 +70,7 @@ def load(
     use_threads(threads)
     model = load_model(name, device=device, models=models)
     if network_file is not None:
-        model = replace(model, network=Network(network_file))
+        model = _refined(model, network_file)
     model = replace(model, image_encoder=with_second(model.image_encoder, second_encoder, fusion))
     frame_path = None
     if getattr(model.image_encoder, "stream", None) is not None:  # A torch model on a GPU.
@@ -114,16 +113,26 @@ def open_model(file: "ModelFile") -> "Model":
     """
     from ovs_ros.encoders import embedded
     from ovs_ros.model import Model
+    from ovs_ros.steps.selection_head import find_selection_head
+    from ovs_ros.vocabulary.knowledge import knowledge_of
 
     if file.embedded:
-        return _embedded(file.model, embedded.MODELS, file.network)
+        shipped = file.model in embedded.PRESETS
+        name, folder = (file.model, embedded.MODELS) if shipped else ("stream", Path(file.model))
+        return _embedded(name, folder, file.network)
     if file.exported:
+        from ovs_ros.encoders.manifest import FILE
         from ovs_ros.encoders.onnx_folder import load_exported
 
         image, text = load_exported(
             Path(file.model), device=file.device, precision=file.precision, templates=file.templates
         )
-        return Model(image, text)
+        return Model(
+            image,
+            text,
+            knowledge=knowledge_of(image.manifest.trained_names),
+            selection_head=find_selection_head(Path(file.model) / FILE) if image.manifest.selects else None,
+        )
     from ovs_ros.encoders.clip.imports import import_open_clip
 
     try:
@@ -139,22 +148,36 @@ def open_model(file: "ModelFile") -> "Model":
     from ovs_ros.zoo.families import load_dense_model
 
     dense = load_dense_model(file)
-    return Model(TorchImageEncoder.of(dense, file), ClipTextEncoder(dense, file.templates))
+    return Model(
+        TorchImageEncoder.of(dense, file),
+        ClipTextEncoder(dense, file.templates),
+        knowledge=knowledge_of(dense.trained_names),
+        selection_head=find_selection_head(dense.selection_file) if dense.selection_file else None,
+    )
 
 
 def _embedded(name: str, folder: Path, network: str = "") -> "Model":
     from ovs_ros.encoders import embedded
     from ovs_ros.model import Model
-    from ovs_ros.steps.network import NETWORK_FILE, Network
+    from ovs_ros.steps.network import NETWORK_FILE
     from ovs_ros.vocabulary.knowledge import load_knowledge
 
     image, text = embedded.load(name, models=folder)
-    file = Path(network) if network else folder / NETWORK_FILE
-    needed = bool(network) or embedded.has_image_head(folder)
-    return Model(
+    model = Model(
         image,
         text,
-        Network(file) if needed or file.is_file() else None,
-        embedded.load_temperature(name, folder),
-        load_knowledge(folder),
+        temperature=embedded.load_temperature(name, folder),
+        knowledge=load_knowledge(folder),
+        digest=embedded.digest(folder, text),
     )
+    file = Path(network) if network else folder / NETWORK_FILE
+    needed = bool(network) or embedded.has_image_head(folder)
+    return _refined(model, file) if needed or file.is_file() else model
+
+
+def _refined(model: "Model", network: Path) -> "Model":
+    """A model with the trained network in an ONNX file, and the selection head beside it."""
+    from ovs_ros.steps.network import Network
+    from ovs_ros.steps.selection_head import find_selection_head
+
+    return model.refined(Network(network), find_selection_head(network))

@@ -1,6 +1,6 @@
 """A model: encoders of one space, and what was fitted for them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from ovs_ros.encoders.features import Features, ImageEncoder
 from ovs_ros.steps.network import Network
-from ovs_ros.vocabulary.knowledge import Knowledge
+from ovs_ros.steps.selection_head import SelectionHead
+from ovs_ros.vocabulary.knowledge import Knowledge, knowledge_of
 from ovs_ros.vocabulary.text_encoder import TextEncoder
 
 
@@ -23,10 +24,12 @@ class Model:
         temperature: what logits are divided by so that confidences are calibrated (temperature scaling; see
             evaluation/temperature_scaling.py), beside the temperature of the options.
         knowledge: what the model was shown of words in training.
+        digest: of the encoders' weights, which a network must have been trained over; '': it is not known.
+        selection_head: trained for the selection rule `top_n`; None: the rule goes by cosines.
 
     Raises:
-        ValueError: the encoders, or they and the network, do not share one space, or the temperature is not
-            positive.
+        ValueError: the encoders, or they and the network or the selection head, do not share one space, the
+            network was trained over others, or the temperature is not positive.
     """
 
     image_encoder: ImageEncoder
@@ -34,6 +37,8 @@ class Model:
     network: Network | None = None
     temperature: float = 1.0
     knowledge: Knowledge = Knowledge()
+    digest: str = ""
+    selection_head: SelectionHead | None = None
 
     def __post_init__(self) -> None:
         image, text = self.image_encoder, self.text_encoder
@@ -43,13 +48,26 @@ class Model:
                 f"{image.name} with {image.dim} dimensions and {text.name} with {text.dim}; use a pair that "
                 "was trained together"
             )
-        if self.network is not None and self.network.dim != text.dim:
-            raise ValueError(
-                f"expected a network over words of {text.dim} dimensions, as {text.name} gives, got one over "
-                f"{self.network.dim}; use the one that was trained with these encoders"
-            )
+        if self.network is not None:
+            self.network.record.check(self.name, self.digest, text.templates)
+        for part in (self.network, self.selection_head):
+            if part is not None and part.dim != text.dim:
+                raise ValueError(
+                    f"expected a network over words of {text.dim} dimensions, as {text.name} gives, got one "
+                    f"over {part.dim}; use the one that was trained with these encoders"
+                )
         if not 0 < self.temperature < float("inf"):
             raise ValueError(f"expected a positive temperature, got {self.temperature}; fit it again")
+
+    def refined(self, network: Network, selection_head: SelectionHead | None) -> "Model":
+        """This model with a trained network and its selection head; the names it was trained on are known.
+
+        Raises:
+            ValueError: see above.
+        """
+        seen = knowledge_of(network.record.names).labels
+        knowledge = replace(self.knowledge, labels=self.knowledge.labels | seen)
+        return replace(self, network=network, selection_head=selection_head, knowledge=knowledge)
 
     @property
     def name(self) -> str:

@@ -215,7 +215,9 @@ class Segmenter:
         with _BLAS.limit(limits=1):
             # Selection's settings were chosen at the scale of training; no temperature moves them.
             evidence = evidence_of(features, words.prototypes)
-            selection = select(features, words, options, evidence) if options.select else everything(words)
+            selection = everything(words)
+            if options.select:
+                selection = select(features, words, options, evidence, model.selection_head)
             clock.stage("select")
             logits = align(
                 features,

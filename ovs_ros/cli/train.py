@@ -13,10 +13,8 @@ from ovs_ros.cli.common import user_errors
 from ovs_ros.cli.options import with_flags
 from ovs_ros.encoders.embedded import MODELS
 from ovs_ros.encoders.feature_map import IMAGENET_MEAN, IMAGENET_STD
-from ovs_ros.encoders.model_file import MODEL_FILE, ModelFile
 from ovs_ros.training.options import (
     EmbeddedOptions,
-    FullOptions,
     FusionOptions,
     HeadOptions,
     NetworkOptions,
@@ -150,21 +148,6 @@ def tune(data: Data, run: Run, start: Start, options: TuneOptions, models: Model
 
 @app.command()
 @with_flags()
-def network(
-    data: Data, run: Run, options: NetworkOptions, cache: Cache = None, models: Models = MODELS
-) -> None:
-    """Train the network of the embedded model over the encoders and the head in --models.
-
-    Writes network.onnx among others; ovs evaluate DIR --network-file RUN/network.onnx takes it.
-    """
-    from ovs_ros.training.recipes.network import NetworkRecipe
-
-    cache = cache or run.parent / "cache"
-    run_recipe(lambda ranks: NetworkRecipe(options, ranks, data, cache, models), options, run)
-
-
-@app.command()
-@with_flags()
 def fusion(
     split: Annotated[
         Path,
@@ -217,7 +200,7 @@ def fusion(
 
 @app.command()
 @with_flags()
-def full(
+def network(
     sets: Annotated[
         list[str],
         typer.Argument(
@@ -228,7 +211,7 @@ def full(
         ),
     ],
     run: Run,
-    options: FullOptions,
+    options: NetworkOptions,
     evaluate: Annotated[
         list[str], typer.Option(metavar="SET=DIR", help="Sets to evaluate on (split val). May be repeated.")
     ] = [],  # noqa: B006
@@ -241,20 +224,20 @@ def full(
     model: Annotated[
         str,
         typer.Option(
-            help="The frozen encoders: 'stream' (the embedded model), or a ViT of open_clip with its weights,"
-            " such as ViT-B-16:openai or ViT-B-16:FILE."
+            help="The encoders: 'stream' (the embedded model), a folder of such a model's files, or a ViT of"
+            " open_clip with its weights, such as ViT-B-16:openai or ViT-B-16:FILE."
         ),
     ] = "stream",
 ) -> None:
-    """Train the coarse-to-fine network over frozen encoders on labelled sets.
+    """Train the coarse-to-fine network over frozen or tuned encoders on labelled sets.
 
-    The run's folder becomes a model folder: ovs segment --model RUN/model.yaml, ovs evaluate, ovs export.
+    The run's folder becomes a model folder: ovs segment --model RUN, ovs evaluate, the node, ovs export.
     """
     from ovs_ros.training.datasets import open_dataset
-    from ovs_ros.training.recipes.full import FullRecipe, prepare
+    from ovs_ros.training.encoder_pair import open_pair
+    from ovs_ros.training.recipes.network import NetworkRecipe
 
-    def make(ranks: "Ranks") -> FullRecipe:
-        file = _encoders(model)
+    def make(ranks: "Ranks") -> NetworkRecipe:
         names = {name: Path(path) for name, path in map(_assignment, classes)}
         training, evaluation = (
             [
@@ -263,20 +246,10 @@ def full(
             ]
             for texts, split in ((sets, "train"), (evaluate, "val"))
         )
-        pair, config = prepare(options.size, file)
-        return FullRecipe(options, ranks, config, pair, training, evaluation, file)
+        pair = open_pair(model, options.view, tune=options.tune == "attention")
+        return NetworkRecipe(options, ranks, pair, training, evaluation)
 
-    run_recipe(make, options, run, f"Use it with: ovs segment IMAGE --model {run / MODEL_FILE}")
-
-
-def _encoders(name: str) -> ModelFile | None:
-    """The encoders that --model names; None: the embedded model."""
-    if name == "stream":
-        return None
-    architecture, _, weights = name.partition(":")
-    if not weights:
-        raise ValueError(f"expected the model to be 'stream' or ARCHITECTURE:WEIGHTS, got {name!r}")
-    return ModelFile(architecture, weights, attention="maskclip")
+    run_recipe(make, options, run, f"Use it with: ovs segment IMAGE --model {run}")
 
 
 def _assignment(text: str) -> tuple[str, str]:

@@ -19,10 +19,12 @@ from ovs_ros.encoders.dino import DinoEncoder
 from ovs_ros.encoders.features import Features, ImageEncoder
 from ovs_ros.encoders.heads import ConvexHead
 from ovs_ros.encoders.minilm import SentenceEncoder
+from ovs_ros.encoders.model_file import holds_embedded
 from ovs_ros.encoders.multi_scale import MultiScaleImageEncoder
 from ovs_ros.encoders.patches import PatchGrid, blank, fit_grid, place
 from ovs_ros.encoders.pyramid import PRESETS as PYRAMID_PRESETS
 from ovs_ros.encoders.pyramid import PyramidImageEncoder
+from ovs_ros.runtime.files import file_digest
 from ovs_ros.runtime.onnx import open_session
 from ovs_ros.runtime.stage_clock import StageClock
 
@@ -165,7 +167,13 @@ def load_temperature(preset: str, models: Path) -> float:
 
 def is_embedded_model(folder: Path) -> bool:
     """Whether a folder holds the files of an embedded model, as `ovs train` writes them."""
-    return (folder / "text_head.npz").is_file()
+    return holds_embedded(folder)
+
+
+def digest(folder: Path, text: EmbeddedTextEncoder) -> str:
+    """Identifies the weights of both encoders in a model's folder, of which `text` is one."""
+    both = file_digest(folder / "image_encoder.onnx") + text.name
+    return hashlib.sha256(both.encode()).hexdigest()[:12]
 
 
 def has_image_head(folder: Path) -> bool:

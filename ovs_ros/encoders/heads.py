@@ -42,6 +42,8 @@ class Head(Protocol):
 
 def spread(grid: Array, size: tuple[int, int]) -> Array:
     """A whole grid (h, w, M) on a finer one of the same area, (rows, columns, M), bilinearly."""
+    if grid.shape[:2] == size:
+        return grid
     return resample_bilinear(grid, size, (1.0, 1.0), (1.0, 1.0))
 
 
@@ -110,8 +112,7 @@ class ConvexHead:
         scaled = words * np.float32(self.logit_scale)  # (M, D)
         coarse = (self.patch_tokens.reshape(-1, dim) @ scaled.T).reshape(h, w, m)
         if added is not None:
-            # An image's patch tokens may be means of these.
-            coarse += added if added.shape[:2] == (h, w) else spread(added, (h, w))
+            coarse += spread(added, (h, w))  # An image's patch tokens may be means of these.
         bordered = np.pad(coarse, ((1, 1), (1, 1), (0, 0)), mode="edge")
         around = sliding_window_view(bordered, (3, 3, 1))[..., 0]  # (h, w, M, 3, 3)
         around = around.transpose(0, 1, 3, 4, 2).reshape(h * w, 9, m)

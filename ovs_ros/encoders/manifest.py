@@ -1,7 +1,7 @@
 """The manifest of `ovs export`, and its checks before a network is opened."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,8 @@ from ovs_ros.runtime.files import file_digest
 
 FILE = "manifest.json"
 TOKENIZER = "tokenizer.json"
+SELECTION_FILE = "selection.npz"
+"""The trained selection head's name, beside a trained network and in a folder of `ovs export`."""
 FORMAT = 2
 
 
@@ -33,6 +35,7 @@ class Manifest:
         cleaning: what a text goes through before the tokenizer, see `CLEANERS`.
         digests: SHA-256 of every file.
         parity: least and mean cosine with the torch model, by file and output.
+        trained_names: that pixels were labelled with in training, as far as they are known.
     """
 
     name: str
@@ -51,6 +54,7 @@ class Manifest:
     cleaning: str
     digests: dict[str, str]
     parity: dict[str, dict[str, dict[str, float]]]
+    trained_names: list[str] = field(default_factory=list)
     format: int = FORMAT
 
     @property
@@ -62,7 +66,12 @@ class Manifest:
         """The names of all files that belong to it."""
         networks = [image_file(precision) for precision in self.precisions]
         networks += [decoder_file(m, precision) for m in self.buckets for precision in self.precisions]
-        return [*networks, text_file(), TOKENIZER]
+        return [*networks, text_file(), TOKENIZER, *([SELECTION_FILE] if self.selects else [])]
+
+    @property
+    def selects(self) -> bool:
+        """Whether there is a trained selection head."""
+        return SELECTION_FILE in self.digests
 
 
 def image_file(precision: str) -> str:

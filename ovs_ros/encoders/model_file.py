@@ -24,7 +24,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "precision": get_args(Precision),
 }
 MODEL_FILE = "model.yaml"
-"""Name of the model file in a model folder, such as a run of `ovs train full`."""
+"""Name of the model file in a model folder, such as a run of `ovs train network`."""
 EMBEDDED = ("stream", "quality")
 """What `model` calls the embedded model, at one and at three scales."""
 _OF_EMBEDDED = ("model", "network")
@@ -38,11 +38,13 @@ class ModelFile:
     """The content of a model file; each field is a key of the YAML.
 
     Attributes:
-        model: 'stream' or 'quality' (the embedded model), an architecture that open_clip knows, 'cat-seg-b',
-            'cat-seg-l', 'sed-b', 'sed-l', 'san-b', 'san-l', 'radio', or a folder that `ovs export` wrote.
+        model: 'stream' or 'quality' (the embedded model), a folder of an embedded model's files, an
+            architecture that open_clip knows, 'cat-seg-b', 'cat-seg-l', 'sed-b', 'sed-l', 'san-b', 'san-l',
+            'radio', or a folder that `ovs export` wrote.
         weights: a tag of open_clip such as 'openai', or a file; relative paths are the model file's.
         cache: a cache folder of huggingface_hub, for weights by tag; '' for the usual one (HF_HUB_CACHE).
-        network: a file with a trained network, which `ovs train full` wrote; '' for none.
+        network: a file with a trained network, which `ovs train network` wrote; '' for none.
+        tuned: a file with the encoders' weights that were tuned with the network; '' for none.
         attention: the last layer's, for ViTs.
         patches: how many patches an image is cut into at most.
         window: side of the sliding windows in pixels; 0: one pass over the whole image.
@@ -64,6 +66,7 @@ class ModelFile:
     weights: str = ""
     cache: str = ""
     network: str = ""
+    tuned: str = ""
     attention: Attention = "naclip"
     patches: int = 1036
     window: int = 0
@@ -105,8 +108,8 @@ class ModelFile:
 
     @property
     def embedded(self) -> bool:
-        """Whether `model` means the embedded model."""
-        return self.model in EMBEDDED
+        """Whether `model` means the embedded model, or a folder of such a model's files."""
+        return self.model in EMBEDDED or holds_embedded(Path(self.model))
 
     @property
     def exported(self) -> bool:
@@ -115,7 +118,7 @@ class ModelFile:
         A path does, and so does a name under which such a folder lies. Any other name is an architecture, for
         what the hub's repositories are fetched into is often called as the architecture is.
         """
-        return "/" in self.model or _holds_exported(Path(self.model))
+        return not self.embedded and ("/" in self.model or _holds_exported(Path(self.model)))
 
 
 def find_model_file(name: str) -> Path:
@@ -155,7 +158,7 @@ def read_model_file(path: Path) -> ModelFile:
         raise ValueError(
             f"expected keys out of {', '.join(sorted(known))} in {path}, got {', '.join(foreign)}"
         )
-    for name in ("model", "weights", "cache", "network", "proxy", "heads"):
+    for name in ("model", "weights", "cache", "network", "tuned", "proxy", "heads"):
         if isinstance(value := loaded.get(name), str):
             loaded[name] = _located(name, value, path.absolute().parent)
     if isinstance(tower := loaded.get("adaptor_model"), str) and ":" in tower:
@@ -182,9 +185,14 @@ def _located(key: str, value: str, folder: Path) -> str:
     beside = folder / Path(value).expanduser()
     is_path = "/" in value or value.startswith((".", "~")) or key not in ("model", "weights")
     is_path = is_path or (key == "weights" and bool(Path(value).suffix))
-    there = _holds_exported(beside) if key == "model" else beside.exists()
+    there = beside.exists() if key != "model" else _holds_exported(beside) or holds_embedded(beside)
     # One that is missing must not be another of its name, in the working directory.
     return str(beside) if there or (is_path and folder != MODEL_FILES) else value
+
+
+def holds_embedded(folder: Path) -> bool:
+    """Whether a folder holds the files of an embedded model, as `ovs train embedded` writes them."""
+    return (folder / "text_head.npz").is_file()
 
 
 def _holds_exported(folder: Path) -> bool:

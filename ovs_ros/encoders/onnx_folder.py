@@ -68,6 +68,7 @@ class ExportedImageEncoder:
 
     Attributes:
         precision: in which it runs.
+        manifest: of the folder.
 
     Args:
         folder: with the networks.
@@ -83,7 +84,7 @@ class ExportedImageEncoder:
             )
             return BoundSession(session)
 
-        self._manifest = manifest
+        self.manifest = manifest
         self._network = open_file(image_file(precision), image_file("fp32"))
         self._decoders = {
             words: open_file(decoder_file(words, precision), decoder_file(words, "fp32"))
@@ -99,7 +100,7 @@ class ExportedImageEncoder:
 
     def encode(self, image: NDArray[np.uint8]) -> Features:
         """Encode an RGB image (H, W, 3) uint8, scaled into the exported grid without distortion."""
-        clock, manifest = StageClock(), self._manifest
+        clock, manifest = StageClock(), self.manifest
         grid = fit_into(image.shape[0], image.shape[1], manifest.rows, manifest.columns, manifest.stride)
         if self._canvas is None or self._canvas[0] != grid:
             canvas = np.empty((grid.rows * grid.patch, grid.columns * grid.patch, 3), np.uint8)
@@ -136,9 +137,9 @@ class ExportedImageEncoder:
         Raises:
             ValueError: words have another number of prompts than the decoder takes.
         """
-        if prompts.shape[1] != self._manifest.prompts:
+        if prompts.shape[1] != self.manifest.prompts:
             raise ValueError(
-                f"expected {self._manifest.prompts} prompts for each word, got {prompts.shape[1]}; embed the "
+                f"expected {self.manifest.prompts} prompts for each word, got {prompts.shape[1]}; embed the "
                 "words with the text encoder that was exported"
             )
         parts, largest = [], max(self._decoders)

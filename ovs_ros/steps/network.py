@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ovs_ros.encoders.features import Features
-from ovs_ros.runtime.onnx import open_session
+from ovs_ros.encoders.heads import spread
+from ovs_ros.runtime.onnx import FAILURES, open_session
+from ovs_ros.steps.network_record import RECORD_KEY, NetworkRecord
 
 NETWORK_FILE = "network.onnx"
 """Its name in a model's folder."""
@@ -25,6 +27,7 @@ class Network:
 
     Attributes:
         dim: the width of the space of words that it was made for.
+        record: what it was trained over and on.
 
     Args:
         model: the ONNX file.
@@ -35,19 +38,31 @@ class Network:
     """
 
     def __init__(self, model: Path) -> None:
-        self._session = open_session(model)
+        if not model.is_file():
+            raise FileNotFoundError(
+                f"expected a network that 'ovs train network' wrote at {model}, found none"
+            )
+        try:
+            self._session = open_session(model)
+        except FAILURES as error:
+            raise ValueError(
+                f"expected a network that 'ovs train network' wrote in {model}, got a file that is no ONNX "
+                "network; name its network.onnx"
+            ) from error
+        stored = self._session.get_modelmeta().custom_metadata_map
+        self.record = NetworkRecord.from_text(stored.get(RECORD_KEY, ""))
         inputs = {i.name: i.shape for i in self._session.get_inputs()}
         outputs = [o.name for o in self._session.get_outputs()]
         if not set(inputs) >= _INPUTS or set(inputs) - _INPUTS - {"shallow"} or outputs != ["logits"]:
             raise ValueError(
                 f"expected a network with the inputs patches, image, words and perhaps shallow, and the "
                 f"output logits in {model}, got {', '.join(inputs)} and {', '.join(outputs)}; "
-                "export it with 'ovs train'"
+                "name a network.onnx of 'ovs train network'"
             )
         if inputs["words"][1] != 1:
             raise ValueError(
-                f"expected a network over one embedding a word in {model}, got {inputs['words'][1]}; "
-                "train it with prompts=1"
+                f"expected a network over one embedding a word in {model}, got {inputs['words'][1]}; such a "
+                "one runs by its model.yaml"
             )
         self._sees_hidden = "shallow" in inputs
         self.dim = int(inputs["words"][2])
@@ -61,7 +76,8 @@ class Network:
     ) -> NDArray[np.float32]:
         """Logits of words as `Features.logits` gives them, refined.
 
-        The network works on patches; what it adds to their scaled cosines is spread with them. Of more than
+        The network works on patches, or on a finer grid of them where it has levels; what it adds to the
+        scaled cosines is spread with them. Of more than
         `most` words, it refines those that lack the least to be the best of some patch. The others, which
         hardly win anything, get the mean of what these get, so that the comparison stays fair.
 
@@ -84,17 +100,18 @@ class Network:
                 rank = cosines + evidence.reshape(cosines.shape) / np.float32(features.logit_scale)
             lacks = (rank - rank.max(axis=1, keepdims=True)).max(axis=0)  # (M,)
             best = np.sort(np.argpartition(-lacks, most)[:most])
-        added = self._run(features, words[best])
-        added -= (cosines[:, best] * np.float32(features.logit_scale)).reshape(h, w, -1)  # (h, w, most)
+        added = self._run(features, words[best])  # (s*h, s*w, most)
+        plain = (cosines[:, best] * np.float32(features.logit_scale)).reshape(h, w, -1)
+        added -= spread(plain, added.shape[:2])
         if len(best) < len(words):
             refined, added = added, np.repeat(added.mean(axis=2, keepdims=True), len(words), axis=2)
             added[..., best] = refined
         if evidence is not None:
-            added = added + evidence
+            added = added + spread(evidence, added.shape[:2])
         return features.logits(words, added)
 
     def _run(self, features: Features, words: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Refined logits, (h, w, M)."""
+        """Refined logits, (s*h, s*w, M)."""
         given = {"patches": features.patch_tokens, "image": features.class_token, "words": words[:, None]}
         if self._sees_hidden:
             if features.hidden is None:

@@ -6,7 +6,8 @@ reading, for the published text lost its form). Every patch elects the category 
 categories above theta in S_i are elected in any case (eq. 4), and the union goes on (eq. 5). Votes are
 compared in log space: where S_i is almost 1, products would underflow and patches would elect noise.
 
-Rule `top_n`, as FGAseg and SED prune: every patch elects the N categories that it fits best, by its cosines.
+Rule `top_n`, as FGAseg and SED prune: every patch elects the N categories that it fits best, by the auxiliary
+head that was trained with the model's network (selection_head.py), or by its cosines where there is none.
 
 Both leave open what to drop where too many are elected. Here those stay for which (votes + 1) score is
 highest: by the score alone, one sure patch would count as much as half an image. Negative words take part in
@@ -24,6 +25,7 @@ from ovs_ros.encoders.features import Features
 from ovs_ros.options import SegmenterOptions
 from ovs_ros.steps.evidence import Evidence, fuse
 from ovs_ros.steps.grid import crop
+from ovs_ros.steps.selection_head import SelectionHead
 from ovs_ros.vocabulary.word_embeddings import WordEmbeddings
 
 SCREEN_CELLS = (6, 8)
@@ -56,7 +58,11 @@ def everything(words: WordEmbeddings) -> Selection:
 
 
 def select(
-    features: Features, words: WordEmbeddings, options: SegmenterOptions, evidence: Evidence | None = None
+    features: Features,
+    words: WordEmbeddings,
+    options: SegmenterOptions,
+    evidence: Evidence | None = None,
+    head: SelectionHead | None = None,
 ) -> Selection:
     """The categories that an image can hold, at most `options.max_categories`.
 
@@ -65,6 +71,7 @@ def select(
         words: K categories and N negatives.
         options: rule, top_n, theta, max_categories and shortlist count here.
         evidence: of the examples that categories have; their patches vote by it too.
+        head: votes in place of the cosines, with the rule `top_n`.
     """
     count, total = len(words.ids), len(words.embeddings)
     grid = crop(features.patch_tokens, features.valid)  # (rows, cols, D)
@@ -81,7 +88,10 @@ def select(
         listed = np.arange(count)
         embeddings = words.embeddings
     weights = (embeddings * np.float32(features.logit_scale)).T  # (D, C)
-    logits = patches @ weights  # (n, C) log S_p, but for a summand that is the same within a row
+    if head is not None and options.rule == "top_n":
+        logits = head(patches) @ (embeddings * np.float32(head.scale)).T
+    else:
+        logits = patches @ weights  # (n, C) log S_p, but for a summand that is the same within a row
     whole = (features.class_token @ weights).astype(np.float64)
     whole = np.exp(whole - whole.max())
     if evidence is not None:

@@ -4,16 +4,15 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from ovs_ros.evaluation.labelled_folder import labelled_pairs, read_mask
 from ovs_ros.runtime.images import read_image
 from ovs_ros.training.data import IGNORE, UNLABELLED, read_names
+from ovs_ros.vocabulary.set_names import set_names
 from ovs_ros.vocabulary.yaml_io import load_class_names
 
 VALUES = 65536
@@ -246,7 +245,7 @@ def _matched(
 def _class_names(name: str, layout: Layout, folder: Path, given: Path | None) -> tuple[str, ...]:
     """A set's class names, one for each label; lines of the form '1: accordion' are sorted, 0 left out."""
     if given is None and not layout.names:
-        return shipped_names(name)
+        return set_names(name)
     file = given or folder / layout.names
     if not file.is_file():
         raise FileNotFoundError(
@@ -263,12 +262,6 @@ def _class_names(name: str, layout: Layout, folder: Path, given: Path | None) ->
     if len(names) != layout.count:
         raise ValueError(f"expected {layout.count} class names in {file}, got {len(names)}; {layout.how}")
     return tuple(names)
-
-
-def shipped_names(name: str) -> tuple[str, ...]:
-    """The class names of a set that ship with the package, in the order of its labels."""
-    text = resources.files("ovs_ros.training").joinpath("set_names.yaml").read_text(encoding="utf-8")
-    return tuple(yaml.safe_load(text)[name])
 
 
 def lookup_table(values: Sequence[int]) -> NDArray[np.uint16]:

@@ -9,6 +9,7 @@ from onnx import TensorProto, helper
 from torch import Tensor, nn
 
 from ovs_ros.runtime.torch_to_onnx import write_free
+from ovs_ros.steps.network_record import RECORD_KEY, NetworkRecord
 from ovs_ros.zoo.coarse_to_fine.network import CoarseToFine
 from ovs_ros.zoo.coarse_to_fine.network_inputs import ImageFeatures
 
@@ -31,7 +32,7 @@ class _OneImage(nn.Module):
         return self.network(features, words.unsqueeze(0)).logits[0].permute(1, 2, 0)
 
 
-def export_network(network: CoarseToFine, path: Path, strength: float = 1.0) -> None:
+def export_network(network: CoarseToFine, path: Path, record: NetworkRecord = NetworkRecord()) -> None:  # noqa: B008
     """Export a network.
 
     Inputs, all float32: `patches` (h, w, D) and `image` (D), unit norm; if the configuration has them,
@@ -42,23 +43,10 @@ def export_network(network: CoarseToFine, path: Path, strength: float = 1.0) -> 
     Args:
         network: trained; its mode and weights stay as they are.
         path: the file to write.
-        strength: how much of what its last layer adds to the scaled cosines is written: with 0.5 the logits
-            are the mean of the network's and the plain ones.
-
-    Raises:
-        ValueError: a strength other than 1 for a network that does not add to the cosines.
+        record: goes into the file's metadata.
     """
     config = network.config
     network = copy.deepcopy(network).cpu().eval()
-    if strength != 1.0:
-        if not config.residual:
-            raise ValueError(
-                f"expected a network that adds to the scaled cosines for a strength of {strength}, got one "
-                "whose residual is off; export it with 1"
-            )
-        with torch.no_grad():
-            for parameter in network.head.parameters():
-                parameter.mul_(strength)
     h, w, m = 5, 6, 3
     inputs = {"patches": torch.ones(h, w, config.dim), "image": torch.ones(config.dim)}
     axes = {"patches": {0: "rows", 1: "columns"}, "words": {0: "categories"}}
@@ -77,4 +65,6 @@ def export_network(network: CoarseToFine, path: Path, strength: float = 1.0) -> 
         if name not in there:
             shape = [axes.get(name, {}).get(axis, size) for axis, size in enumerate(example.shape)]
             model.graph.input.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
+    entry = model.metadata_props.add()
+    entry.key, entry.value = RECORD_KEY, record.to_text()
     onnx.save(model, path)

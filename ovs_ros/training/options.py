@@ -110,34 +110,6 @@ class TuneOptions(StageOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class NetworkOptions(StageOptions):
-    """Of `recipes.network`."""
-
-    steps: int = _steps(200)
-    batch: int = _batch(6)
-    rate: float = _rate(6e-4)
-    warm_up: int = _warm_up(40)
-    average: float = _average(0.99)
-    candidates: int = _option(24, "Number of categories that an image is decided among.", 1)
-    distractors: int = _option(6, "How many of the candidates are drawn at random from its set.")
-    animals: int = _option(2, "How many animals, which no image shows, come on top.")
-    loss: Literal["bce", "softmax"] = _option("bce", "Loss of the pixels.")
-    alignment: bool = _option(True, "Add FGAseg's text-pixel alignment loss.")
-    parts: str = _option(
-        "",
-        "Fields of NetworkConfig that differ from the embedded size: NAME=VALUE with commas, such as "
-        "cross_attention=false,spatial=none.",
-    )
-    strength: float = _option(
-        0.5,
-        "Exported share of what the network adds to the cosines. 0.5 makes the logits the mean of its own "
-        "and the plain ones.",
-        0,
-        1,
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
 class EmbeddedOptions(Options):
     """Of `recipes.embedded`."""
 
@@ -188,20 +160,40 @@ class FusionOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FullOptions(Options):
-    """Of `recipes.full`; the papers' batch is 4 and their crop 24."""
+class NetworkOptions(Options):
+    """Of `recipes.network`; the papers' batch is 4 and their view 384 pixels."""
 
     steps: int = _steps(80_000)
     batch: int = _batch(4)
     rate: float = _rate(2e-4)
     schedule: Schedule = _option("poly", "How the learning rate decreases; 'poly' has power 0.9.")
     warm_up: int = _warm_up(500)
-    size: Literal["full", "embedded"] = _option(
-        "full", "Size of the network; 'full' has the widths of the paper."
+    size: Literal["auto", "full", "embedded"] = _option(
+        "auto",
+        "Size of the network: 'full' has CAT-Seg's widths, 'embedded' is for two CPU cores; 'auto': "
+        "'embedded' over the embedded model.",
     )
-    crop: int = _option(24, "Side of a training view, in patches.", 1)
+    parts: str = _option(
+        "",
+        "Fields of NetworkConfig that differ from the size's: NAME=VALUE with commas, such as "
+        "class_layers=2,pixel_to_text=true,local_kernels=3 (FGAseg's parts).",
+    )
+    alignment: bool = _option(True, "Add FGAseg's text-pixel alignment loss.")
+    tune: Literal["none", "attention"] = _option(
+        "none",
+        "Weights of the encoders to train too: 'attention': queries and values of both towers of CLIP.",
+    )
+    tune_rate: float = _option(2e-6, "Peak learning rate of these weights.", 1e-9, 1e3)
+    view: int = _option(384, "Side of a training view, in pixels.", 16)
     candidates: int = _option(48, "Number of categories that an image is decided among.", 1)
     distractors: int = _option(16, "How many of the candidates are drawn at random.")
+    strength: float = _option(
+        1.0,
+        "Written share of what the network adds to the cosines. 0.5 makes the logits the mean of its own "
+        "and the plain ones.",
+        0,
+        1,
+    )
     workers: int = _option(4, "Processes that read images, per training process.")
     log_every: int = _option(50, "Write losses every so many steps.", 1)
     evaluate_every: int = _option(5000, "Evaluate every so many steps, and at the end.", 1)

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from ovs_ros.training.data import IGNORE
 from ovs_ros.training.datasets import VALUES, SegmentationDataset
 from ovs_ros.training.distributed import Ranks
-from ovs_ros.training.options import FullOptions
+from ovs_ros.training.options import NetworkOptions
 from ovs_ros.training.views import random_view
 
 
@@ -73,7 +73,7 @@ def _shuffled(seed: int, turn: int, count: int) -> NDArray[np.int64]:
     return np.random.default_rng((seed, 0, turn)).permutation(count)
 
 
-def places(options: FullOptions, ranks: Ranks, first: int) -> list[list[int]]:
+def places(options: NetworkOptions, ranks: Ranks, first: int) -> list[list[int]]:
     """The places that a process takes in each step from step `first` on."""
     own = options.batch // ranks.world
     starts = range(first * options.batch + ranks.rank * own, options.steps * options.batch, options.batch)
@@ -81,7 +81,7 @@ def places(options: FullOptions, ranks: Ranks, first: int) -> list[list[int]]:
 
 
 def load_batches(
-    samples: Samples, options: FullOptions, ranks: Ranks, first: int
+    samples: Samples, options: NetworkOptions, ranks: Ranks, first: int
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Read this process's batches from step `first` ahead: (B, 3, h, w), (B, h, w), (B,)."""
     loader = DataLoader(

@@ -5,7 +5,7 @@ Text files beside a model's weights say so: `seen_words.txt`, names with labelle
 written by `ovs evaluate --confusions`. `kinds.tsv` beside this module has rare words and their kinds.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -59,6 +59,11 @@ class Knowledge:
             if kind and not own and name_key(kind) not in asked:
                 found[category.name] = kind
         return found
+
+
+def knowledge_of(labels: Iterable[str]) -> Knowledge:
+    """The knowledge of a model of which nothing is known but the names that pixels were labelled with."""
+    return Knowledge(frozenset(map(name_key, labels)))
 
 
 def load_knowledge(folder: Path) -> Knowledge:

@@ -148,8 +148,9 @@ def _build(file: ModelFile, *, with_proxy: bool = False) -> DenseModel:
         return vit
     assert isinstance(vit, OpenClipViT)
     with without_values():
-        network = CoarseToFine(checkpoint.load(Path(file.network)).config)
-    return CoarseToFineClip(vit, network, file.model)
+        trained, record = checkpoint.load(Path(file.network))
+        network = CoarseToFine(trained.config)
+    return CoarseToFineClip(vit, network, record, file.model)
 
 
 class _NoProxy:
@@ -168,7 +169,7 @@ def is_here(file: ModelFile) -> bool:
     Raises:
         ValueError: open_clip knows no such architecture or tag.
     """
-    paths = [path for path in (file.heads, file.network) if path]
+    paths = [path for path in (file.heads, file.network, file.tuned) if path]
     towers = []
     if file.model in FAMILIES:
         paths.append(file.weights)

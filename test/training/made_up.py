@@ -1,15 +1,18 @@
 """A small labelled set and a small pair of encoders, to train on in seconds."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
-from torch.nn import functional as F
+from fakes import ColorImageEncoder, ColorTextEncoder
 
-from ovs_ros.zoo.coarse_to_fine.config import NetworkConfig
-from ovs_ros.zoo.coarse_to_fine.network_inputs import ImageFeatures
+from ovs_ros.encoders.embedded import MODELS
+from ovs_ros.model import Model
+from ovs_ros.training.efficientnet import EfficientNetLite
+from ovs_ros.training.embedded_model import EmbeddedModel
+from ovs_ros.training.encoder_pair import RunTimePair
+from ovs_ros.training.export_embedded import save_words, write_image_encoder
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 220, 30), "blue": (30, 30, 220), "yellow": (220, 220, 30)}
 
@@ -35,47 +38,23 @@ def write_tree(root: Path, *, images: int = 6, height: int = 40, width: int = 48
             cv2.imwrite(str(root / split / "label" / f"{index}.png"), label)
 
 
-class ColourPair(torch.nn.Module):
-    """Embeds a patch by its mean colour and a word by the colour that it names, seen through fixed noise."""
-
-    name, patch, dim, prompts, shallow, attention, logit_scale = "colours", 4, 8, 2, (3,), 1, 10.0
-
-    def __init__(self) -> None:
-        super().__init__()
-        generator = torch.Generator().manual_seed(0)
-        self.register_buffer("project", torch.randn(3, self.dim, generator=generator))
-        self.register_buffer("noise", torch.randn(self.dim, generator=generator))
-
-    def features(self, images: torch.Tensor) -> ImageFeatures:
-        with torch.no_grad():
-            small = F.avg_pool2d(images.float() / 255.0, self.patch).permute(0, 2, 3, 1)  # (B, h, w, 3)
-            patches = F.normalize((small - 0.5) @ self.project + 0.3 * self.noise, dim=-1)
-            attention = torch.ones_like(small[..., :1])
-            return ImageFeatures(
-                patches=patches,
-                image=F.normalize(patches.mean((1, 2)), dim=-1),
-                shallow=(small,),
-                attention=attention / attention.sum((1, 2), keepdim=True),
-            )
-
-    def words(self, names: Sequence[str]) -> torch.Tensor:
-        colours = torch.tensor([COLOURS[name] for name in names]) / 255.0 - 0.5  # (K, 3)
-        both = torch.stack([colours, 0.8 * colours], dim=1)  # (K, 2, 3)
-        return F.normalize(both @ self.project.cpu(), dim=-1)
+PARTS = "width=8,text_width=8,guide_width=8,shallow_width=4,heads=2,window=4,levels=1"
+"""Of a network of a few thousand weights."""
 
 
-def small_config(**fields: object) -> NetworkConfig:
-    """A network of a few thousand weights with every part that `full` has."""
-    small = {"width": 8, "text_width": 8, "guide_width": 8, "shallow_width": 4, "heads": 2, "window": 4}
-    return NetworkConfig.full(
-        ColourPair.dim,
-        **{
-            "prompts": ColourPair.prompts,
-            "shallow": ColourPair.shallow,
-            "attention": ColourPair.attention,
-            "logit_scale": ColourPair.logit_scale,
-            "levels": 1,
-            **small,
-            **fields,
-        },
-    )
+def colour_pair(side: int = 48) -> RunTimePair:
+    """Encoders that know colours and their names; side: of views in pixels, in patches of 16."""
+    return RunTimePair(Model(ColorImageEncoder(), ColorTextEncoder()), {"model": "made-up"}, side)
+
+
+def write_pyramid(folder: Path) -> Path:
+    """The folder of an embedded model with random weights, but for the sentence encoder."""
+    torch.manual_seed(0)
+    model = EmbeddedModel(EfficientNetLite("lite0")).eval()
+    folder.mkdir(parents=True, exist_ok=True)
+    write_image_encoder(model, folder / "image_encoder.onnx")
+    save_words(model.words, folder / "text_head.npz")
+    for name in ("text_encoder.onnx", "tokenizer.json"):
+        (folder / name).symlink_to(MODELS / name)
+    (folder / "seen_words.txt").write_text("car\n")
+    return folder

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from ovs_ros.training.data import IGNORE
-from ovs_ros.training.datasets import SETS, lookup_table, open_dataset, shipped_names
+from ovs_ros.training.datasets import SETS, lookup_table, open_dataset
+from ovs_ros.vocabulary.set_names import set_names
 
 
 def write_image(path: Path, height: int = 4, width: int = 6) -> None:
@@ -213,7 +214,7 @@ def test_labels_of_another_size_are_refused(tmp_path: Path) -> None:
     ],
 )
 def test_shipped_names_stand_at_their_labels(file: str, some: dict[int, str]) -> None:
-    names = shipped_names(file)
+    names = set_names(file)
     assert {i: names[i] for i in some} == some
     assert all(name and name == name.strip() for name in names)
 

@@ -17,7 +17,7 @@ from training.line import SHORT, Line  # noqa: E402
 
 from ovs_ros.training.distributed import Ranks  # noqa: E402
 from ovs_ros.training.loop import best_precision, rate_share, train  # noqa: E402
-from ovs_ros.training.options import FullOptions, Options  # noqa: E402
+from ovs_ros.training.options import NetworkOptions, Options  # noqa: E402
 
 CPU = Ranks(0, 1, torch.device("cpu"))
 
@@ -171,12 +171,12 @@ def test_half_precision_needs_a_gpu_and_a_batch_must_be_shared_evenly() -> None:
         ({"schedule": "flat"}, "cosine, poly, got 'flat'"),
         ({"precision": "int8"}, "fp32, bf16, fp16, got 'int8'"),
         ({"distractors": -1}, "distractors .*got -1"),
-        ({"size": "huge"}, "full, embedded, got 'huge'"),
+        ({"size": "huge"}, "auto, full, embedded, got 'huge'"),
     ],
 )
 def test_impossible_options_are_refused(changes: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        FullOptions(**changes)
+        NetworkOptions(**changes)
 
 
 @pytest.mark.parametrize("schedule", ["poly", "cosine"])

@@ -229,3 +229,5 @@ def test_a_window_in_the_model_file_means_the_authors_test(
     windows = load_dense_model(ModelFile(model="cat-seg-b", weights=str(path), window=64, stride=32))
     assert isinstance(windows, CatSegWindows)
     assert windows.name.endswith("-windows64-32")
+    # It was trained on COCO-Stuff, and tag validation is told so.
+    assert len(windows.trained_names) == 171 and "traffic light" in windows.trained_names

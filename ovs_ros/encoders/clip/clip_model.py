@@ -20,7 +20,12 @@ class ClipModel(DenseModel):
         name: see `DenseModel`.
         dim, stride: see `DenseModel`.
         tokenizer: gives token ids (T, context length) for a list of T texts; None for CLIP's own.
+
+    Attributes:
+        digest: of the weights, where they came from a file; else ''.
     """
+
+    digest = ""
 
     def __init__(self, clip: Any, *, name: str, dim: int, stride: int, tokenizer: Any = None) -> None:
         super().__init__()

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from torch import Tensor, nn
 
@@ -43,6 +44,8 @@ class DenseModel(nn.Module):
         capturable: whether `dense` can be a CUDA graph; False where it waits for the device midway.
         cuts_windows: whether the model itself cuts images into windows, so that nobody else has to.
         keeps_prompts: whether `decode` wants the embedding of each prompt; False: their mean.
+        trained_names: that pixels were labelled with in training, as far as they are known.
+        selection_file: where the trained selection head lies, if there is one; None: there is none.
     """
 
     name: str
@@ -57,6 +60,8 @@ class DenseModel(nn.Module):
     capturable: bool = True
     cuts_windows: bool = False
     keeps_prompts: bool = False
+    trained_names: tuple[str, ...] = ()
+    selection_file: Path | None = None
 
     def dense(self, images: Tensor) -> TorchFeatures:
         """Encode images.

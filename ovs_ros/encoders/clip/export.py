@@ -1,5 +1,6 @@
 """A torch model as a folder that runs without torch: ONNX files, a tokenizer and a manifest."""
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from ovs_ros.encoders.clip.dense_model import DenseModel, TorchFeatures
 from ovs_ros.encoders.clip.text_encoder import imagenet_templates
 from ovs_ros.encoders.clip.tokenizer import export_tokenizer
 from ovs_ros.encoders.manifest import (
+    SELECTION_FILE,
     TOKENIZER,
     Manifest,
     decoder_file,
@@ -120,6 +122,10 @@ def export_model(
     for words in sizes:
         writer.decoder(words, prompts, features)
     cleaning = writer.text()
+    files = [*writer.parities, TOKENIZER]
+    if model.selection_file is not None and model.selection_file.is_file():
+        shutil.copyfile(model.selection_file, folder / SELECTION_FILE)
+        files.append(SELECTION_FILE)
     manifest = Manifest(
         name=model.name,
         dim=model.dim,
@@ -135,7 +141,8 @@ def export_model(
         buckets=sizes,
         precisions=precisions,
         cleaning=cleaning,
-        digests={name: file_digest(folder / name) for name in (*writer.parities, TOKENIZER)},
+        digests={name: file_digest(folder / name) for name in files},
+        trained_names=list(model.trained_names),
         parity={
             file: {output: {"least": p.least, "mean": p.mean} for output, p in parities.items()}
             for file, parities in writer.parities.items()

@@ -45,14 +45,17 @@ def load_open_clip(file: ModelFile) -> ClipModel:
     clip = build_clip(file.model, files.trained)
     load_weights(clip, files)
     width = getattr(getattr(clip.visual, "conv1", None), "out_channels", 0)
-    return dense_clip(
+    digest = file_digest(files.weights)[:12]
+    model = dense_clip(
         clip,
         file,
-        name=f"open_clip {file.model} {files.label} {file_digest(files.weights)[:12]}",
+        name=f"open_clip {file.model} {files.label} {digest}",
         tokenizer=open_tokenizer(file.model, files.tokenizer),
         proxy=open_proxy(file.proxy) if file.attention == "proxyclip" else None,
         heads=load_head(Path(file.heads), width) if file.attention == "dinoiser" and file.heads else None,
     )
+    model.digest = digest
+    return model
 
 
 def dense_clip(

@@ -6,7 +6,9 @@ features: it reads what is there and does not bend it to its own end.
 """
 
 import math
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -37,7 +39,7 @@ class AuxiliaryHead(nn.Module):
     def embed(self, patches: Tensor) -> Tensor:
         """Patches (B, h, w, D) to unit embeddings (B, h, w, D), to be compared with words."""
         patches = patches.detach()
-        return F.normalize(patches + self.narrow(F.gelu(self.widen(self.norm(patches)))), dim=-1)
+        return F.normalize(patches + self.narrow(F.relu(self.widen(self.norm(patches)))), dim=-1)
 
     def forward(self, patches: Tensor, words: Tensor) -> Tensor:
         """Logits of a softmax over the categories.
@@ -53,3 +55,12 @@ class AuxiliaryHead(nn.Module):
         texts = F.normalize(words.detach().mean(dim=2), dim=-1)  # (B, M, D)
         cosines = texts @ self.embed(patches).flatten(1, 2).transpose(1, 2)  # (B, M, h * w)
         return (self.log_scale.exp() * cosines).unflatten(2, (rows, cols))
+
+    def write(self, path: Path) -> None:
+        """Write what `steps/selection_head.py` takes: float32 arrays by name, and the scale."""
+        arrays = {
+            name.replace(".", "_"): value.detach().float().cpu().numpy()
+            for name, value in self.named_parameters()
+            if name != "log_scale"
+        }
+        np.savez(path, scale=np.float32(self.log_scale.exp().item()), **arrays)

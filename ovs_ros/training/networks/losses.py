@@ -1,8 +1,8 @@
 """The losses of the trained network. `candidates.py` makes the categories and the truth.
 
 - `binary_cross_entropy`: per-pixel BCE over the candidates, the loss of DCP-CLIP, FGAseg and LMSeg.
-- `cross_entropy`: a softmax over the candidates instead; `patch_cross_entropy`: the same at patch resolution,
-  from which the auxiliary selection head learns (FGAseg, SED).
+- `patch_cross_entropy`: a softmax over the candidates at patch resolution, from which the auxiliary selection
+  head learns (FGAseg, SED).
 - `TextPixelAlignment`: FGAseg's T2P loss.
 
 In all of them padding counts for nothing, and categories may stand in any order.
@@ -19,16 +19,13 @@ FAR = -1e4
 """A logit that no softmax sees, and finite, so that gradients stay so."""
 
 
-def binary_cross_entropy(
-    logits: Tensor, labels: Tensor, candidates: Candidates, weights: Tensor | None = None
-) -> Tensor:
+def binary_cross_entropy(logits: Tensor, labels: Tensor, candidates: Candidates) -> Tensor:
     """Per-pixel BCE: the mean over labelled pixels of all images and their candidates.
 
     Args:
         logits: (B, M, h, w); upsampled bilinearly to the labels' size where they are smaller.
         labels: (B, H, W) integer columns of the vocabulary, or IGNORE.
         candidates: what the M logits stand for.
-        weights: (K,) of the vocabulary's categories, to lift rare ones: how much their pixels count.
 
     Returns:
         A scalar, 0 for a perfect answer and where no pixel counts.
@@ -37,21 +34,12 @@ def binary_cross_entropy(
     loss = F.binary_cross_entropy_with_logits(
         _resize(logits, labels), true.to(logits.dtype), reduction="none"
     )
-    weight = _pixel_weights(labels, counted, weights)[:, None] * candidates.mask[:, :, None, None]
+    weight = counted[:, None] * candidates.mask[:, :, None, None].to(loss.dtype)
     return (loss * weight).sum() / weight.sum().clamp(min=1e-6)
 
 
-def cross_entropy(
-    logits: Tensor, labels: Tensor, candidates: Candidates, weights: Tensor | None = None
-) -> Tensor:
-    """Softmax cross entropy over the candidates, the mean over labelled pixels. Arguments: see above."""
-    true, counted = targets(labels, candidates)
-    weight = _pixel_weights(labels, counted & true.any(dim=1), weights)  # (B, H, W)
-    return _softmax_loss(_resize(logits, labels), true, candidates.mask, weight)
-
-
 def patch_cross_entropy(logits: Tensor, labels: Tensor, candidates: Candidates) -> Tensor:
-    """The auxiliary selection loss: `cross_entropy` of all pixels, their patches' logits being theirs.
+    """The auxiliary selection loss: cross entropy of all pixels, their patches' logits being theirs.
 
     Args:
         logits: (B, M, h, w) of the auxiliary head, one a patch.
@@ -62,7 +50,9 @@ def patch_cross_entropy(logits: Tensor, labels: Tensor, candidates: Candidates) 
         A scalar; the least it can be is the entropy of the categories within a patch.
     """
     share, known = shares(labels, candidates, (logits.shape[2], logits.shape[3]))
-    return _softmax_loss(logits, share, candidates.mask, known)
+    logits = logits.masked_fill(~candidates.mask[:, :, None, None], FAR)
+    loss = F.cross_entropy(logits, share.to(logits.dtype), reduction="none")  # (B, h, w)
+    return (loss * known).sum() / known.sum().clamp(min=1e-6)
 
 
 def even_bias(logits: Tensor, share: float) -> Tensor:
@@ -148,17 +138,3 @@ def _resize(logits: Tensor, labels: Tensor) -> Tensor:
         return logits
     size = (labels.shape[1], labels.shape[2])
     return F.interpolate(logits, size, mode="bilinear", align_corners=False)
-
-
-def _softmax_loss(logits: Tensor, share: Tensor, mask: Tensor, weight: Tensor) -> Tensor:
-    """Of logits (B, M, h, w) over the candidates, padding left out, and shares to weigh (B, h, w)."""
-    logits = logits.masked_fill(~mask[:, :, None, None], FAR)
-    loss = F.cross_entropy(logits, share.to(logits.dtype), reduction="none")  # (B, h, w)
-    return (loss * weight).sum() / weight.sum().clamp(min=1e-6)
-
-
-def _pixel_weights(labels: Tensor, counted: Tensor, weights: Tensor | None) -> Tensor:
-    """(B, H, W) float, 0 where a pixel does not count."""
-    if weights is None:
-        return counted.float()
-    return weights[labels.long().masked_fill(~counted, 0)] * counted

@@ -7,19 +7,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ovs_ros.training.encoder_pair import Encoded
 from ovs_ros.training.networks.auxiliary import AuxiliaryHead
 from ovs_ros.training.networks.candidates import Candidates
 from ovs_ros.training.networks.losses import (
     T2P_WEIGHT,
     TextPixelAlignment,
     binary_cross_entropy,
-    cross_entropy,
     even_bias,
     patch_cross_entropy,
 )
 from ovs_ros.zoo.coarse_to_fine.config import NetworkConfig
 from ovs_ros.zoo.coarse_to_fine.network import CoarseToFine
-from ovs_ros.zoo.coarse_to_fine.network_inputs import ImageFeatures
+from ovs_ros.zoo.coarse_to_fine.network_inputs import NetworkOutput
 
 SELECTION_WEIGHT = 0.4
 """What the auxiliary selection loss is multiplied with."""
@@ -34,9 +34,10 @@ class Objective(nn.Module):
     Args:
         config: of the network.
         alignment: with FGAseg's text-pixel alignment loss.
-        selection: with the auxiliary selection head and its loss.
-        softmax: decide pixels by a softmax over the candidates instead of BCE.
         autocast: the context that the network alone computes in.
+
+    Attributes:
+        tuned: weights of the encoders that are trained too; None: there are none.
     """
 
     def __init__(
@@ -44,48 +45,40 @@ class Objective(nn.Module):
         config: NetworkConfig,
         *,
         alignment: bool = True,
-        selection: bool = True,
-        softmax: bool = False,
         autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ) -> None:
         super().__init__()
         self.autocast = autocast
         self.network = CoarseToFine(config)
-        self.auxiliary = AuxiliaryHead(config.dim, scale=config.logit_scale) if selection else None
+        self.auxiliary = AuxiliaryHead(config.dim, scale=config.logit_scale)
         self.alignment = TextPixelAlignment(config.dim, config.dim) if alignment else None
-        self.bias = None if softmax else nn.Parameter(torch.zeros(()))
+        self.bias = nn.Parameter(torch.zeros(()))
+        self.tuned: nn.Module | None = None
+
+    def logits(self, encoded: Encoded, words: Tensor, candidates: Candidates) -> tuple[Tensor, NetworkOutput]:
+        """What the run time decides by, (B, M, H, W) float32, and what the network gives for it."""
+        with self.autocast():
+            output = self.network(encoded.features, words, candidates.mask)
+        return encoded.finish(output, words).float(), output
 
     def forward(
-        self,
-        features: ImageFeatures,
-        words: Tensor,
-        labels: Tensor,
-        candidates: Candidates,
-        *,
-        weights: Tensor | None = None,
-        upsample: Callable[[Tensor], Tensor] = lambda logits: logits,
+        self, encoded: Encoded, words: Tensor, labels: Tensor, candidates: Candidates
     ) -> dict[str, Tensor]:
         """The weighted losses of a batch by name.
 
         Args:
-            features: of B images.
+            encoded: B images.
             words: (B, M, P, D) of the candidates.
             labels: (B, H, W) integer columns of the vocabulary, or IGNORE.
             candidates: what the M categories are.
-            weights: (K,) how much the pixels of each category count.
-            upsample: of the network's logits (B, M, h, w), where the run time upsamples them.
         """
-        with self.autocast():
-            output = self.network(features, words, candidates.mask)
-        logits = upsample(output.logits.float())
-        loss, shift = (cross_entropy, 0.0) if self.bias is None else (binary_cross_entropy, self.bias)
-        losses = {"pixels": loss(logits + shift, labels, candidates, weights=weights)}
+        logits, output = self.logits(encoded, words, candidates)
+        losses = {"pixels": binary_cross_entropy(logits + self.bias, labels, candidates)}
         if self.alignment is not None:
             texts, patches = output.words.float(), output.patches.float()
             losses["alignment"] = T2P_WEIGHT * self.alignment(texts, patches, labels, candidates)
-        if self.auxiliary is not None:
-            guessed = self.auxiliary(features.patches.float(), words)
-            losses["selection"] = SELECTION_WEIGHT * patch_cross_entropy(guessed, labels, candidates)
+        guessed = self.auxiliary(encoded.features.patches.float(), words)
+        losses["selection"] = SELECTION_WEIGHT * patch_cross_entropy(guessed, labels, candidates)
         return losses
 
     @torch.no_grad()  # type: ignore[untyped-decorator]  # torch is not installed where types are checked
@@ -95,7 +88,6 @@ class Objective(nn.Module):
         Args:
             logits: (M, n) of each image; at each of the n positions one of the M candidates is right.
         """
-        if self.bias is not None:
-            count = sum(one.numel() for one in logits)
-            share = sum(one.shape[1] for one in logits) / count
-            self.bias.copy_(even_bias(torch.cat([one.flatten() for one in logits]), share))
+        count = sum(one.numel() for one in logits)
+        share = sum(one.shape[1] for one in logits) / count
+        self.bias.copy_(even_bias(torch.cat([one.flatten() for one in logits]), share))

@@ -1,237 +1,207 @@
-"""The embedded model's network, which refines the selected words' cosines; all else is frozen.
+"""The coarse-to-fine network over any pair of encoders, on labelled sets.
 
-Each view is decided among the categories that it truly has, those that selection names (DCP-CLIP, equations
-1 to 5), others of its set, and a few animals, which are in none of these sets and stand for absurd words.
-Logits are upsampled as the run time does it. The encoders and the head stay frozen, so what they give is
-computed once, by the very code and int8 weights that run.
+Each view is decided among the categories that it truly has, those that selection names (DCP-CLIP, equations 1
+to 5), and a few that neither knows. The losses are those of the papers: per-pixel BCE over these categories,
+FGAseg's text-pixel alignment, and the auxiliary selection loss. The run's folder becomes a model folder, and
+evaluation opens such a folder as `ovs evaluate` does.
 """
 
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
+from dataclasses import asdict, fields
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 import yaml
 from torch import Tensor
 from torch.nn import functional as F
 
-from ovs_ros.encoders.embedded import LOGIT_SCALE, EmbeddedImageEncoder, EmbeddedTextEncoder
-from ovs_ros.encoders.heads import ConvexHead
-from ovs_ros.evaluation.labelled_folder import labelled_pairs
-from ovs_ros.runtime.files import file_digest
-from ovs_ros.steps.network import NETWORK_FILE
-from ovs_ros.training.cache import Array, Cache, write_cache
-from ovs_ros.training.data import read_image_names, resize_labels
+from ovs_ros.encoders.manifest import SELECTION_FILE
+from ovs_ros.evaluation.metrics import ConfusionMatrix
+from ovs_ros.segmenter import Segmenter
+from ovs_ros.steps.network_record import NetworkRecord
+from ovs_ros.training.datasets import SegmentationDataset
 from ovs_ros.training.distributed import Ranks
-from ovs_ros.training.export_network import export_network
-from ovs_ros.training.head import SCALE
-from ovs_ros.training.networks.candidates import choose, elected, present
+from ovs_ros.training.encoder_pair import Encoded, EncoderPair
+from ovs_ros.training.loop import Recipe
+from ovs_ros.training.networks.candidates import Candidates, choose, elected, present
 from ovs_ros.training.networks.objective import Objective
 from ovs_ros.training.options import NetworkOptions
-from ovs_ros.training.recipes.stage import StageRecipe
-from ovs_ros.training.views import View, labelled_views, random_crop
-from ovs_ros.training.vocabularies import HELD_OUT, LabelVocabulary, count_values, label_vocabularies
-from ovs_ros.zoo.coarse_to_fine import checkpoint
+from ovs_ros.training.samples import Samples, load_batches
+from ovs_ros.vocabulary.vocabulary import Vocabulary
 from ovs_ros.zoo.coarse_to_fine.config import NetworkConfig
-from ovs_ros.zoo.coarse_to_fine.network_inputs import ImageFeatures
+from ovs_ros.zoo.coarse_to_fine.network import CoarseToFine
 
-GRID, PATCH = (21, 28), 14
-"""Patches of every view, and a patch's side; views are stretched a little to fill the grid."""
-BIAS_RATE = 0.05
-"""Peak learning rate of the bias of sigmoids: fast, or the network turns into one number everywhere."""
-ANIMALS = slice(0, 398)
-"""Which of ImageNet's classes are animals."""
-CROPPED = {"full": None, "crop": 0.4, "part": 0.4}
-"""The views of each image: as it is, and random crops with this least side."""
+BIAS_IMAGES = 8
+"""How many views the pixel loss's bias is fitted on before the first step."""
 
 
-class NetworkRecipe(StageRecipe):
-    """Train one network on projected views.
+def network_config(pair: EncoderPair, size: str, parts: str) -> NetworkConfig:
+    """The configuration of a network over a pair.
+
+    Args:
+        pair: says the widths of what the network is given.
+        size: "full", "embedded", or "auto": "embedded" where the pair runs on two CPU cores.
+        parts: fields that differ, NAME=VALUE with commas.
+
+    Raises:
+        ValueError: a field that does not exist or cannot be set, or more levels than the pair takes.
+    """
+    given = {name: value for name, _, value in (part.partition("=") for part in parts.split(",") if part)}
+    own = {name: getattr(pair, name) for name in ("dim", "prompts", "shallow", "attention", "logit_scale")}
+    known = {field.name for field in fields(NetworkConfig)} - set(own)
+    if foreign := set(given) - known:
+        raise ValueError(
+            f"expected parts out of {', '.join(sorted(known))}, got {', '.join(sorted(foreign))}"
+        )
+    small = size == "embedded" or (size == "auto" and pair.small)
+    preset = NetworkConfig.embedded(**own) if small else NetworkConfig.full(**own)
+    settings = {"levels": min(preset.levels, pair.most_levels)}
+    settings |= {name: yaml.safe_load(value) for name, value in given.items()}
+    config = NetworkConfig(**{**vars(preset), **settings})
+    if config.levels > pair.most_levels:
+        raise ValueError(
+            f"expected at most {pair.most_levels} levels over {pair.name}, whose head takes no finer logits, "
+            f"got {config.levels}"
+        )
+    return config
+
+
+class NetworkRecipe(Recipe):
+    """Train one network.
 
     Args:
         options: how.
         ranks: this process among its fellows.
-        data: holds the labelled sets and imagenet_samples.
-        cache: gets the projected views.
-        models: holds the encoders and the head.
+        pair: the encoders.
+        training: sets to learn from.
+        evaluation: sets to measure on.
 
     Raises:
-        ValueError: the configuration is for more than one prompt, or upsamples itself.
+        ValueError: the options' parts do not go together.
     """
 
-    loss_names = ("pixels", "alignment")
+    loss_names = ("pixels", "alignment", "selection")
     model: Objective
     options: NetworkOptions
-    refines = True
 
-    def __init__(self, options: NetworkOptions, ranks: Ranks, data: Path, cache: Path, models: Path) -> None:
-        super().__init__(options, ranks, data, models)
-        fields = dict(part.split("=", 1) for part in options.parts.split(",") if part)
-        config = NetworkConfig.embedded(
-            **{"prompts": 1, "logit_scale": LOGIT_SCALE, **{k: yaml.safe_load(v) for k, v in fields.items()}}
-        )
-        if config.prompts != 1 or config.levels:
-            raise ValueError(
-                f"expected a network over 1 prompt with 0 levels, got {config.prompts} and {config.levels}; "
-                "the run time averages prompts and upsamples by itself"
-            )
-        self.model = Objective(
-            config,
-            alignment=options.alignment,
-            selection=False,
-            softmax=options.loss == "softmax",
-            autocast=self.autocast,
-        ).to(self.device)
-        held_out = HELD_OUT if options.hold_out else ()
-        self.maps: list[tuple[list[Cache], int, LabelVocabulary]] = []
-        """Of each label map its set's views, its number, and its words."""
-        for name in options.sets.split(","):
-            views = self._projected(data / name / "train", cache, models)
-            counts = [count_values(labels[:, ::2, ::2]) for labels in views[0].labels]
-            vocabularies = label_vocabularies(data / name, counts, held_out=held_out)
-            self.maps += [(views, which, vocabulary) for which, vocabulary in enumerate(vocabularies)]
-        animals = [name for _, name in read_image_names(data / "imagenet_samples")][ANIMALS]
-        learned = [word for _, _, vocabulary in self.maps for word in vocabulary.words]
-        bank = list(dict.fromkeys([*animals, *learned]))
-        text = EmbeddedTextEncoder(models)
-        prompts = text.encode([template.format(name) for name in bank for template in text.templates])
-        means = torch.from_numpy(prompts).unflatten(0, (len(bank), -1)).mean(1)
-        self.words = dict(zip(bank, F.normalize(means, dim=-1).to(self.device), strict=True))
-        self.animals = torch.stack([self.words[name] for name in animals])
-        with np.load(models / "text_head.npz", allow_pickle=False) as head:
-            self.detail_words = torch.from_numpy(head["details"]).to(self.device)  # (D, F)
-        self.identity = {"names": learned}
+    def __init__(
+        self,
+        options: NetworkOptions,
+        ranks: Ranks,
+        pair: EncoderPair,
+        training: Sequence[SegmentationDataset],
+        evaluation: Sequence[SegmentationDataset],
+    ) -> None:
+        super().__init__(options, ranks)
+        self.pair, self.evaluation = pair.to(self.device), evaluation
+        config = network_config(pair, options.size, options.parts)
+        self.samples = Samples(training, (pair.side, pair.side), options.seed)
+        self.known = torch.from_numpy(self.samples.known).to(self.device)  # (sets, K)
+        self.record = NetworkRecord(pair.name, pair.digest, tuple(pair.templates), self.samples.names)
+        self.model = Objective(config, alignment=options.alignment, autocast=self.autocast).to(self.device)
+        self.model.tuned = pair.tuned
+        self._frozen = None if pair.tuned is not None else self._embed()
+        self.identity = {
+            **{f"network.{key}": value for key, value in asdict(config).items()},
+            "encoders": f"{pair.name} {pair.digest}",
+            "names": self.samples.names,
+            "images": len(self.samples),
+        }
+        self._batches: Iterator[tuple[Tensor, Tensor, Tensor]] | None = None
         self._fit_bias()
 
-    def _projected(self, split: Path, cache: Path, models: Path) -> list[Cache]:
-        digest = file_digest(models / "image_head.onnx")[:8]
-        views = []
-        for number, (kind, smallest) in enumerate(CROPPED.items()):
-            folder = cache / f"projected_{digest}_{split.parent.name}_{kind}"
-            if self.ranks.first:
-                write_cache(
-                    folder, project(split, models, number, smallest), count=len(labelled_pairs(split))
-                )
-            self.ranks.wait()
-            views.append(Cache(folder))
-        return views
-
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """See `Recipe`."""
-        rest = [p for name, p in self.model.named_parameters() if name != "bias"]
-        groups: list[dict[str, Any]] = [{"params": rest, "lr": self.options.rate, "weight_decay": 0.02}]
-        if self.model.bias is not None:
-            groups.append({"params": [self.model.bias], "lr": BIAS_RATE, "weight_decay": 0.0})
-        return groups
+        """Matrices and kernels, which decay; biases, norms and scales, which do not; tuned encoders."""
+        options = self.options
+        named = [(name, p) for name, p in self.model.named_parameters() if not name.startswith("tuned.")]
+        tuned = [] if self.model.tuned is None else list(self.model.tuned.parameters())
+        return [
+            {"params": [p for _, p in named if p.dim() > 1], "lr": options.rate, "weight_decay": 1e-2},
+            {"params": [p for _, p in named if p.dim() <= 1], "lr": options.rate, "weight_decay": 0.0},
+            {"params": tuned, "lr": options.tune_rate, "weight_decay": 0.0},
+        ]
 
     def loss(self, step: int, rng: np.random.Generator) -> dict[str, Tensor]:
         """See `Recipe`."""
-        return self.model(**self._batch(rng))
+        if self._batches is None:
+            self._batches = load_batches(self.samples, self.options, self.ranks, step)
+        encoded, words, labels, candidates = self.look(*next(self._batches))
+        return self.model(encoded, words, labels, candidates)
 
-    def _batch(self, rng: np.random.Generator) -> dict[str, Any]:
-        """What `Objective` takes: views of one set, under one of its vocabularies."""
-        options = self.options
-        caches, which, vocabulary = self.maps[int(rng.integers(len(self.maps)))]
-        views = caches[int(rng.integers(len(caches)))]
-        batch = min(options.batch // self.ranks.world, len(views))
-        indices = np.sort(rng.choice(len(views), batch, replace=False))
+    def look(
+        self, images: Tensor, labels: Tensor, which: Tensor
+    ) -> tuple[Encoded, Tensor, Tensor, Candidates]:
+        """A batch's features, its candidates' words, its labels and its candidates; see `Samples`."""
+        images, labels, which = (t.to(self.device, non_blocking=True) for t in (images, labels, which))
+        with self.autocast():
+            encoded = self.pair.encode(images.float())
+        words = self._embed() if self._frozen is None else self._frozen  # (K, P, D)
+        known = self.known[which]  # (B, K)
+        with torch.no_grad():
+            means = F.normalize(words.mean(1), dim=-1)
+            candidates = choose(
+                present(labels, len(words)),
+                elected(encoded.features, means, known, self.pair.logit_scale),
+                distractors=self.options.distractors,
+                pool=known,
+                most=self.options.candidates,
+            )
+        return encoded, candidates.pick(words), labels, candidates
 
-        def read(name: str) -> Tensor:
-            return torch.from_numpy(views[name][indices].astype(np.float32)).to(self.device)
+    def _embed(self) -> Tensor:
+        """The training sets' names: (K, P, D)."""
+        with self.autocast():
+            return self.pair.words(self.samples.names).to(self.device).float()
 
-        labels = torch.from_numpy(vocabulary.lines[views.labels[which][indices]]).to(self.device)
-        shallow = (read("hidden"),) if self.model.network.config.shallow else ()
-        features = ImageFeatures(read("patches"), read("image"), shallow)
-        words = torch.stack([self.words[name] for name in vocabulary.shown(rng, 0.3)])  # (K, D)
-        animals = rng.choice(len(self.animals), min(options.animals, len(self.animals)), replace=False)
-        words = torch.cat((words, self.animals[animals]))
-        true = present(labels, len(words))
-        named = elected(features, words, torch.ones_like(true), LOGIT_SCALE)
-        named[:, len(vocabulary.names) :] = True
-        candidates = choose(true, named, distractors=options.distractors, most=options.candidates)
-        chosen = candidates.pick(words)  # (B, M, D)
-        details = torch.einsum("bnsf,bmf->bmns", read("details"), chosen @ self.detail_words) * LOGIT_SCALE
-        weights = torch.cat((vocabulary.weights, torch.ones(len(animals)))).to(self.device)
-        return {
-            "features": features,
-            "words": chosen[:, :, None],
-            "labels": labels,
-            "candidates": candidates,
-            "weights": weights,
-            "upsample": partial(upsample, weights=read("weights"), details=details),
-        }
-
+    @torch.no_grad()  # type: ignore[untyped-decorator]  # torch is not installed where types are checked
     def _fit_bias(self) -> None:
-        batch = self._batch(np.random.default_rng(self.options.seed))
-        mask = batch["candidates"].mask
-        with torch.no_grad(), self.autocast():
-            coarse = self.model.network(batch["features"], batch["words"], mask).logits
-        logits = batch["upsample"](coarse.float()).flatten(2)
-        self.model.fit_bias([one[there] for one, there in zip(logits, mask, strict=True)])
+        found = []
+        for place in range(BIAS_IMAGES):
+            image, labels, which = self.samples[place]
+            encoded, words, _, candidates = self.look(image[None], labels[None], torch.tensor([which]))
+            logits = self.model.logits(encoded, words, candidates)[0]
+            found.append(logits[0].flatten(1).float())  # (M, H * W)
+        self.model.fit_bias(found)
+
+    def evaluate(self) -> dict[str, dict[str, float]]:
+        """mIoU of the model folder, every process on its share of the images."""
+        results = {}
+        with TemporaryDirectory() as folder:
+            self.save(Path(folder))
+            segmenter = Segmenter(self.pair.open(Path(folder)))
+            for dataset in self.evaluation:
+                words = segmenter.embed(Vocabulary.from_names(dataset.names))
+                matrix = ConfusionMatrix(len(dataset.names))
+                for index in range(self.ranks.rank, len(dataset), self.ranks.world):
+                    image, truth = dataset.read(index)
+                    matrix.add(truth, segmenter.segment(image, words).labels)
+                results[dataset.name] = self.figures(matrix)
+        return results
 
     def save(self, folder: Path) -> None:
-        """Write `network.pt`, and as ONNX what the run time takes."""
-        checkpoint.save(self.model.network, folder / "network.pt")
-        self.write(folder)
-
-    def write(self, models: Path) -> None:
-        """See `StageRecipe`."""
-        export_network(self.model.network, models / NETWORK_FILE, self.options.strength)
+        """Write the model folder: a model file, the network, its selection head, and tuned weights."""
+        self.pair.write(at_strength(self.model.network, self.options.strength), self.record, folder)
+        self.model.auxiliary.write(folder / SELECTION_FILE)
 
 
-def project(split: Path, models: Path, seed: int, smallest: float | None) -> Iterator[dict[str, Array]]:
-    """A split's views as the run time sees them, for `write_cache`.
+def at_strength(network: CoarseToFine, share: float) -> CoarseToFine:
+    """A copy of a network that adds a share of what it would add to the scaled cosines.
 
-    Args:
-        split: of a labelled set.
-        models: the folder of the embedded model.
-        seed: of random crops.
-        smallest: the crops' least side; None: whole images.
-
-    Yields:
-        float16 image (D,), patches (h, w, D), hidden (h, w, C), weights (h*w, 16, 9), details (h*w, 16, F),
-        and label_0 … uint8 (4h, 4w).
+    Raises:
+        ValueError: a share other than 1 of a network that does not add to the cosines.
     """
-    (rows, columns), rng = GRID, np.random.default_rng(seed)
-    encoder = EmbeddedImageEncoder(models, patches=rows * columns)
-
-    def change(view: View) -> View:
-        return view if smallest is None else random_crop(view, rng, smallest)
-
-    for view in labelled_views(split, change):
-        image = cv2.resize(view.image, (columns * PATCH, rows * PATCH), interpolation=cv2.INTER_AREA)
-        features = encoder.encode(image)
-        head = features.head
-        assert isinstance(head, ConvexHead) and features.hidden is not None
-        arrays = {
-            "image": features.class_token,
-            "patches": features.patch_tokens,
-            "hidden": features.hidden,
-            "weights": head.weights,
-            "details": head.details,
-        }
-        record: dict[str, Array] = {name: value.astype(np.float16) for name, value in arrays.items()}
-        for which, labels in enumerate(view.labels):
-            record[f"label_{which}"] = resize_labels(labels, (columns * SCALE, rows * SCALE))
-        yield record
-
-
-def upsample(coarse: Tensor, weights: Tensor, details: Tensor) -> Tensor:
-    """Upsample patch logits as the run time does (see `encoders/heads.py`).
-
-    Args:
-        coarse: (B, M, h, w).
-        weights: (B, h*w, 16, 9) convex.
-        details: (B, M, h*w, 16), added to the logits of pixel positions.
-
-    Returns:
-        (B, M, 4h, 4w).
-    """
-    batch, words, h, w = coarse.shape
-    around = F.unfold(F.pad(coarse, (1, 1, 1, 1), mode="replicate"), 3).view(batch, words, 9, h * w)
-    fine = torch.einsum("bnsk,bmkn->bmns", weights, around) + details  # (B, M, h*w, 16)
-    fine = fine.view(batch, words, h, w, SCALE, SCALE).permute(0, 1, 2, 4, 3, 5)
-    return fine.reshape(batch, words, h * SCALE, w * SCALE)
+    network = deepcopy(network).cpu().eval()
+    if share != 1.0:
+        if not network.config.residual:
+            raise ValueError(
+                f"expected a network that adds to the scaled cosines for a strength of {share}, got one "
+                "whose residual is off; leave strength at 1"
+            )
+        with torch.no_grad():
+            for parameter in network.head.parameters():
+                parameter.mul_(share)
+    return network

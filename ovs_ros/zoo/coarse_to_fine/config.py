@@ -113,17 +113,15 @@ class NetworkConfig:
         return tuple(found)
 
     @classmethod
-    def embedded(cls, **fields: Any) -> "NetworkConfig":
-        """Small enough for two CPU cores, over the embedded pair; the run time upsamples its logits.
+    def embedded(cls, dim: int, **fields: Any) -> "NetworkConfig":
+        """Small enough for two CPU cores; the head of the embedded model upsamples what it gives.
 
-        Expects shallow features (B, h, w, 256), the head's hidden ones. `fields` are those that differ.
+        `fields` are those that differ from it. Without earlier layers there is nothing to share.
         """
+        seen = fields.get("shallow") or fields.get("attention")
         small: dict[str, Any] = {
-            "dim": 256,
-            "prompts": 3,
-            "shallow": (256,),
             "category_attention": "linear",
-            "spatial": "shared",
+            "spatial": "shared" if seen else "category",
             "levels": 0,
             "width": 32,
             "text_width": 64,
@@ -133,9 +131,9 @@ class NetworkConfig:
             "window": 7,
             "mlp_ratio": 2,
         }
-        return cls(**{**small, **fields})
+        return cls(dim=dim, **{**small, **fields})
 
     @classmethod
     def full(cls, dim: int, **fields: Any) -> "NetworkConfig":
-        """The paper's widths, for GPUs, over any pair. `fields` are those that differ from it."""
+        """CAT-Seg's widths (DCP-CLIP's are not published), for GPUs. `fields` are those that differ."""
         return cls(dim=dim, **fields)

@@ -1,4 +1,4 @@
-"""A ViT of open_clip with a trained coarse-to-fine network as its decoder (`ovs train full`)."""
+"""A ViT of open_clip with a trained coarse-to-fine network as its decoder (`ovs train network`)."""
 
 from pathlib import Path
 
@@ -9,13 +9,15 @@ from ovs_ros.encoders.clip.attention import LastLayer, attend, feed
 from ovs_ros.encoders.clip.clip_model import ClipModel, unit
 from ovs_ros.encoders.clip.dense_model import TorchFeatures
 from ovs_ros.encoders.clip.open_clip_models import load_open_clip
-from ovs_ros.encoders.clip.text_encoder import imagenet_templates
 from ovs_ros.encoders.clip.vit import OpenClipViT
+from ovs_ros.encoders.manifest import SELECTION_FILE
 from ovs_ros.encoders.model_file import ModelFile
 from ovs_ros.runtime.files import file_digest
+from ovs_ros.steps.network_record import NetworkRecord
 from ovs_ros.zoo.coarse_to_fine import checkpoint
 from ovs_ros.zoo.coarse_to_fine.network import CoarseToFine
 from ovs_ros.zoo.coarse_to_fine.network_inputs import ImageFeatures
+from ovs_ros.zoo.coarse_to_fine.tuned_attention import load_tuned
 
 
 class CoarseToFineClip(ClipModel):
@@ -24,6 +26,7 @@ class CoarseToFineClip(ClipModel):
     Args:
         vit: the frozen encoders; their choice of attention does not count, patches are MaskCLIP's.
         network: trained over them.
+        record: what it was trained over and on.
         name: identifies the weights of both.
 
     Raises:
@@ -32,7 +35,7 @@ class CoarseToFineClip(ClipModel):
 
     decodes = True
 
-    def __init__(self, vit: OpenClipViT, network: CoarseToFine, name: str) -> None:
+    def __init__(self, vit: OpenClipViT, network: CoarseToFine, record: NetworkRecord, name: str) -> None:
         super().__init__(vit.clip, name=name, dim=vit.dim, stride=vit.stride, tokenizer=vit.tokenizer)
         config = network.config
         given = {"dim": vit.dim, "shallow": shallow_widths(vit), "attention": attention_heads(vit)}
@@ -40,6 +43,7 @@ class CoarseToFineClip(ClipModel):
         if given != wanted:
             raise ValueError(f"expected a network over {given}, as {vit.name} gives, got one over {wanted}")
         self.vit, self.network = vit, network
+        self.templates, self.trained_names = record.templates, record.names
         self.keeps_prompts = config.prompts > 1
         self.decode_scale = 2**config.levels
         self.requires_grad_(False).eval()
@@ -100,7 +104,7 @@ def _taken(vit: OpenClipViT) -> tuple[int, int]:
 
 
 def load_vit(file: ModelFile) -> OpenClipViT:
-    """The encoders that a network can be trained over.
+    """The encoders that a network can be trained over, tuned if they are.
 
     Raises:
         ValueError: the model is no ViT of open_clip's own, or has another attention than 'maskclip'.
@@ -116,6 +120,9 @@ def load_vit(file: ModelFile) -> OpenClipViT:
             "expected attention: maskclip beside network, as networks are trained over, got"
             f" {file.attention!r}"
         )
+    if file.tuned:
+        load_tuned(vit.clip, Path(file.tuned))
+        vit.name += f" tuned {file_digest(Path(file.tuned))[:12]}"
     return vit
 
 
@@ -128,13 +135,10 @@ def load_coarse_to_fine(file: ModelFile) -> CoarseToFineClip:
         ModuleNotFoundError: open_clip is not installed.
     """
     path = Path(file.network)
-    network = checkpoint.load(path)
-    prompts, asked = network.config.prompts, len(file.templates or imagenet_templates())
-    if prompts not in (1, asked):
-        raise ValueError(
-            f"expected {prompts} templates, as the network in {path} was trained with, got {asked}; write"
-            " those templates into the model file"
-        )
+    network, record = checkpoint.load(path)
     vit = load_vit(file)
+    record.check(vit.name, vit.digest, file.templates)
     with torch.no_grad():
-        return CoarseToFineClip(vit, network, f"{vit.name} network {file_digest(path)[:12]}")
+        model = CoarseToFineClip(vit, network, record, f"{vit.name} network {file_digest(path)[:12]}")
+    model.selection_file = path.with_name(SELECTION_FILE)
+    return model

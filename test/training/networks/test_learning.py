@@ -80,7 +80,7 @@ def test_words_learn_to_look(squares) -> None:
 
     def loss() -> torch.Tensor:
         words = part(squares.chosen_words, squares.patches)
-        return losses.cross_entropy(
+        return losses.patch_cross_entropy(
             scaled_cosines(squares.patches, words), squares.labels, squares.candidates
         )
 

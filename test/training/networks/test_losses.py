@@ -12,12 +12,11 @@ from ovs_ros.training.networks.candidates import Candidates, targets  # noqa: E4
 from ovs_ros.training.networks.losses import (  # noqa: E402
     TextPixelAlignment,
     binary_cross_entropy,
-    cross_entropy,
     even_bias,
     patch_cross_entropy,
 )
 
-PIXEL_LOSSES = [binary_cross_entropy, cross_entropy, patch_cross_entropy]
+PIXEL_LOSSES = [binary_cross_entropy, patch_cross_entropy]
 CATEGORIES = 6
 
 
@@ -74,34 +73,31 @@ def test_the_order_of_candidates_changes_no_pixel_loss(order) -> None:
         torch.testing.assert_close(loss(logits[:, order], labels, shuffled), loss(logits, labels, candidates))
 
 
-def test_weights_lift_pixels_and_ignored_ones_count_for_nothing() -> None:
-    """Where all categories are candidates, the softmax loss is PyTorch's."""
-    generator = torch.Generator().manual_seed(5)
-    labels = scene(7)[0]
+def whole_scene(seed: int) -> tuple[torch.Tensor, Candidates]:
+    """Labels, some of them ignored, where all categories are candidates."""
+    labels = scene(seed)[0]
     assert (labels == IGNORE).any()
-    everything = Candidates(
-        torch.arange(CATEGORIES).expand(2, -1), torch.ones(2, CATEGORIES, dtype=torch.bool)
-    )
-    logits = torch.randn(2, CATEGORIES, *labels.shape[1:], generator=generator)
-    weights = torch.rand(CATEGORIES, generator=generator) + 0.5
-    expected = F.cross_entropy(logits, labels, weight=weights, ignore_index=IGNORE)
-    torch.testing.assert_close(cross_entropy(logits, labels, everything, weights=weights), expected)
+    columns = torch.arange(CATEGORIES).expand(2, -1)
+    return labels, Candidates(columns, torch.ones(2, CATEGORIES, dtype=torch.bool))
+
+
+def test_the_pixel_loss_is_the_mean_over_labelled_pixels() -> None:
+    labels, everything = whole_scene(7)
+    logits = torch.randn(2, CATEGORIES, *labels.shape[1:], generator=torch.Generator().manual_seed(5))
     true = F.one_hot(labels.clamp(max=CATEGORIES - 1), CATEGORIES).permute(0, 3, 1, 2).float()
     each = F.binary_cross_entropy_with_logits(logits, true, reduction="none").mean(dim=1)  # (B, H, W)
-    weight = weights[labels.clamp(max=CATEGORIES - 1)] * (labels != IGNORE)
     torch.testing.assert_close(
-        binary_cross_entropy(logits, labels, everything, weights=weights),
-        (each * weight).sum() / weight.sum(),
+        binary_cross_entropy(logits, labels, everything), each[labels != IGNORE].mean()
     )
 
 
 def test_the_selection_loss_is_that_of_all_pixels_with_their_patches_logits() -> None:
-    labels, candidates = scene(6)
-    assert (labels == IGNORE).any()
-    logits = torch.randn(2, 5, 2, 3, generator=torch.Generator().manual_seed(6))
-    spread = logits.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)  # (2, 5, 4, 6)
+    labels, everything = whole_scene(7)
+    logits = torch.randn(2, CATEGORIES, 2, 3, generator=torch.Generator().manual_seed(6))
+    spread = logits.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)  # (2, CATEGORIES, 4, 6)
     torch.testing.assert_close(
-        patch_cross_entropy(logits, labels, candidates), cross_entropy(spread, labels, candidates)
+        patch_cross_entropy(logits, labels, everything),
+        F.cross_entropy(spread, labels, ignore_index=IGNORE),
     )
 
 
@@ -126,22 +122,11 @@ def test_nothing_labelled_costs_nothing(loss) -> None:
     assert not logits.grad.any()
 
 
-@pytest.mark.parametrize("loss", [binary_cross_entropy, cross_entropy])
-def test_weights_lift_rare_categories(loss) -> None:
-    labels = torch.tensor([[[0, 0, 0, 1]]])
-    candidates = Candidates(torch.tensor([[0, 1]]), torch.ones(1, 2, dtype=torch.bool))
-    logits = torch.tensor([[[[4.0] * 4], [[-4.0] * 4]]])  # all pixels are said to be of 0
-    even = float(loss(logits, labels, candidates))
-    lifted = float(loss(logits, labels, candidates, weights=torch.tensor([1.0, 9.0])))
-    assert lifted == pytest.approx(3.0 * even, rel=0.02)  # 9 of 12 instead of 1 of 4
-
-
 def test_coarse_logits_are_upsampled_to_the_labels() -> None:
     labels = torch.tensor([[[0] * 4 + [1] * 4] * 8])
     candidates = Candidates(torch.tensor([[0, 1]]), torch.ones(1, 2, dtype=torch.bool))
     coarse = torch.tensor([[[[9.0, -9.0]] * 2, [[-9.0, 9.0]] * 2]])  # (1, 2, 2, 2)
-    for loss in (binary_cross_entropy, cross_entropy):
-        assert 0 < loss(coarse, labels, candidates) < 0.2
+    assert 0 < binary_cross_entropy(coarse, labels, candidates) < 0.2
 
 
 def test_patches_of_several_categories_are_told_their_shares() -> None:

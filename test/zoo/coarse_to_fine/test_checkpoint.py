@@ -8,14 +8,16 @@ torch = pytest.importorskip("torch", reason="torch is not installed (pip install
 
 from zoo.coarse_to_fine.nets import CONFIGS, image, network, words  # noqa: E402
 
+from ovs_ros.steps.network_record import NetworkRecord  # noqa: E402
 from ovs_ros.zoo.coarse_to_fine.checkpoint import load, save  # noqa: E402
 
 CONFIG = CONFIGS["embedded"]
+RECORD = NetworkRecord("tiny", "0123", ("a {}", "the {}"), ("dog",))
 
 
 @pytest.fixture
 def stored(tmp_path: Path) -> Path:
-    save(network(CONFIG), tmp_path / "network.pt")
+    save(network(CONFIG), RECORD, tmp_path / "network.pt")
     return tmp_path / "network.pt"
 
 
@@ -27,7 +29,8 @@ def change(path: Path, part: str, remove: str, add: str) -> None:
 
 def test_a_network_comes_back_as_it_was(stored: Path) -> None:
     features, texts = image(CONFIG, 3, 4), words(CONFIG, 2)
-    loaded = load(stored)
+    loaded, record = load(stored)
+    assert record == RECORD
     assert loaded.config == CONFIG and not loaded.training
     with torch.no_grad():
         assert torch.equal(loaded(features, texts).logits, network(CONFIG)(features, texts).logits)
@@ -58,8 +61,8 @@ def test_a_foreign_field_of_the_configuration_is_refused(stored: Path) -> None:
 
 def test_another_file_is_refused(tmp_path: Path) -> None:
     torch.save({"head": {}}, tmp_path / "head.pt")
-    with pytest.raises(ValueError, match="expected a network that .ovs train full. wrote"):
+    with pytest.raises(ValueError, match="expected a network that .ovs train network. wrote"):
         load(tmp_path / "head.pt")
     torch.save([1], tmp_path / "list.pt")
-    with pytest.raises(ValueError, match="expected a network that .ovs train full. wrote"):
+    with pytest.raises(ValueError, match="expected a network that .ovs train network. wrote"):
         load(tmp_path / "list.pt")
