@@ -104,7 +104,7 @@ class NetworkRecipe(Recipe):
         self.record = NetworkRecord(pair.name, pair.digest, tuple(pair.templates), self.samples.names)
         self.model = Objective(config, alignment=options.alignment, autocast=self.autocast).to(self.device)
         self.model.tuned = pair.tuned
-        self._frozen = None if pair.tuned is not None else self._embed()
+        self._frozen = None if pair.tuned is not None else pair.words(self.samples.names).to(self.device)
         self.identity = {
             **{f"network.{key}": value for key, value in asdict(config).items()},
             "encoders": f"{pair.name} {pair.digest}",
@@ -139,7 +139,9 @@ class NetworkRecipe(Recipe):
         images, labels, which = (t.to(self.device, non_blocking=True) for t in (images, labels, which))
         with self.autocast():
             encoded = self.pair.encode(images.float())
-        words = self._embed() if self._frozen is None else self._frozen  # (K, P, D)
+            words = self._frozen  # (K, P, D)
+            if words is None:
+                words = self.pair.words(self.samples.names).float()
         known = self.known[which]  # (B, K)
         with torch.no_grad():
             means = F.normalize(words.mean(1), dim=-1)
@@ -151,11 +153,6 @@ class NetworkRecipe(Recipe):
                 most=self.options.candidates,
             )
         return encoded, candidates.pick(words), labels, candidates
-
-    def _embed(self) -> Tensor:
-        """The training sets' names: (K, P, D)."""
-        with self.autocast():
-            return self.pair.words(self.samples.names).to(self.device).float()
 
     @torch.no_grad()  # type: ignore[untyped-decorator]  # torch is not installed where types are checked
     def _fit_bias(self) -> None:
