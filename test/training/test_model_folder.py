@@ -98,6 +98,13 @@ def trained(clip: str, tree: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.fixture(scope="module")
+def exported(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("exported")
+    run("export", trained, "-o", folder, "--size", "64x64")
+    return folder
+
+
+@pytest.fixture(scope="module")
 def pyramid(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_pyramid(tmp_path_factory.mktemp("pyramid"))
 
@@ -133,16 +140,14 @@ def test_the_loaded_model_gives_the_logits_that_training_saw(
     torch.testing.assert_close(got, want, atol=1e-4, rtol=0)
 
 
-def test_training_measures_what_evaluation_does(trained: Path, tree: Path, tmp_path: Path) -> None:
+def test_training_measures_what_evaluation_does(trained: Path, exported: Path, tree: Path) -> None:
     """In torch, and exported; and with the rule top_n, whose head the export has too."""
     want = trained_miou(trained.parent)
     assert 0 < want < 1
     assert evaluated_miou(trained.parent, tree) == pytest.approx(want, abs=1e-4)
-    run("export", trained, "-o", tmp_path / "exported", "--size", "64x64")
-    assert evaluated_miou(tmp_path / "exported", tree) == pytest.approx(want, abs=5e-3)
-    assert (tmp_path / "exported" / "selection.npz").is_file()
-    top = "--rule", "top_n"
-    by_torch, by_onnx = (evaluated_miou(m, tree, *top) for m in (trained.parent, tmp_path / "exported"))
+    assert evaluated_miou(exported, tree) == pytest.approx(want, abs=5e-3)
+    assert (exported / "selection.npz").is_file()
+    by_torch, by_onnx = (evaluated_miou(m, tree, "--rule", "top_n") for m in (trained.parent, exported))
     assert by_onnx == pytest.approx(by_torch, abs=5e-3)
 
 
@@ -158,14 +163,13 @@ def test_over_the_embedded_model_too(refined: Path, pyramid: Path, tree: Path) -
 
 
 def test_it_segments_and_its_export_segments_alike(
-    trained: Path, image: NDArray[np.uint8], tmp_path: Path
+    trained: Path, exported: Path, image: NDArray[np.uint8], tmp_path: Path
 ) -> None:
     exact = trained.with_name("exact.yaml")
     exact.write_text(trained.read_text() + "precision: fp32\n")
-    run("export", exact, "-o", tmp_path / "exported", "--size", "64x64")
     vocabulary = Vocabulary.from_names([*COLOURS, "purple"])
     found = []
-    (tmp_path / "exported.yaml").write_text("model: ./exported")
+    (tmp_path / "exported.yaml").write_text(f"model: {exported}")
     for name in (exact, tmp_path / "exported.yaml"):
         segmenter = ovs_ros.load(str(name), select=False, threshold=0.0)
         words = segmenter.embed(vocabulary)
@@ -185,7 +189,7 @@ def test_names_that_the_network_was_trained_on_are_seen(refined: Path) -> None:
 def test_tuned_attention_is_a_part_of_the_folder(
     clip: str, tree: Path, tmp_path: Path, image: NDArray[np.uint8]
 ) -> None:
-    folder = train(clip, tree, tmp_path / "run", "--tune", "attention", "--tune-rate", 1e-3, steps=3)
+    folder = train(clip, tree, tmp_path / "run", "--tune", "attention", "--tune-rate", 1e-3, steps=5)
     before = open_pair(clip, 64).vit.clip.state_dict()
     after = load_dense_model(read_model_file(folder / "model.yaml")).clip.state_dict()
     moved = set()
