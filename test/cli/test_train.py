@@ -85,7 +85,7 @@ def test_network_trains_measures_and_goes_on(tmp_path: Path) -> None:
     labelled_tree(tree)
     command = ["network", f"folder={tree}", "-o", str(run), "--evaluate", f"folder={tree}"]
     command += ["--model", str(pyramid), "--view", "64", "--batch", "2", "--workers", "0", "--device", "cpu"]
-    command += ["--log-every", "1"]
+    command += ["--log-every", "1", "--warm-up", "0", "--rate", "0.002"]
     result = CliRunner().invoke(train.app, [*command, "--steps", "2"])
     assert result.exit_code == 0, result.output
     assert "step 2, tree: mIoU" in result.output
