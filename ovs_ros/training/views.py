@@ -1,67 +1,14 @@
 """Views of labelled images: random crops, flips and colours, the labels following their pixels."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from ovs_ros.encoders.patches import IMAGENET_MEAN_RGB
-from ovs_ros.evaluation.labelled_folder import labelled_pairs, read_mask
-from ovs_ros.runtime.images import read_image
 from ovs_ros.training.data import IGNORE, resize_labels
 
 SCALES = (0.5, 2.0)
 """How large `random_view` makes an image, relative to the scale at which it just covers the crop."""
-
-
-@dataclass(frozen=True)
-class View:
-    """One look at an image: RGB (H, W, 3) uint8 and its label maps (H, W) uint8, all of one size."""
-
-    image: NDArray[np.uint8]
-    labels: tuple[NDArray[np.uint8], ...]
-
-    def window(self, rows: slice, columns: slice) -> "View":
-        """A part of it."""
-        parts = (np.ascontiguousarray(a[rows, columns]) for a in (self.image, *self.labels))
-        image, *labels = parts
-        return View(image, tuple(labels))
-
-    def flipped(self) -> "View":
-        """It turned over."""
-        return self.window(slice(None), slice(None, None, -1))
-
-
-def labelled_views(split: Path, change: Callable[[View], View] = lambda view: view) -> Iterator[View]:
-    """A split's images with their class labels and fine labels (0 where the set has none), each changed."""
-    pairs = labelled_pairs(split)
-    fine = labelled_pairs(split, "fine") if (split / "fine").is_dir() else []
-    for index, (image, file) in enumerate(pairs):
-        label = read_mask(file).astype(np.uint8)
-        finer = read_mask(fine[index][1]).astype(np.uint8) if fine else np.zeros_like(label)
-        yield change(View(read_image(image), (label, finer)))
-
-
-def middle_square(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The square (S, S, 3) in the middle of an image (H, W, 3)."""
-    side = min(image.shape[:2])
-    top, left = ((n - side) // 2 for n in image.shape[:2])
-    return np.ascontiguousarray(image[top : top + side, left : left + side])
-
-
-def random_crop(view: View, rng: np.random.Generator, smallest: float) -> View:
-    """Crop a random part (side from `smallest` to 1), turn it over half of the time, and vary its colours."""
-    height, width = view.image.shape[:2]
-    side = rng.uniform(smallest, 1.0)
-    h, w = round(height * side), round(width * side)
-    y, x = rng.integers(0, height - h + 1), rng.integers(0, width - w + 1)
-    crop = view.window(slice(y, y + h), slice(x, x + w))
-    if rng.random() < 0.5:
-        crop = crop.flipped()
-    return View(vary_colours(crop.image, rng), crop.labels)
 
 
 def random_view(

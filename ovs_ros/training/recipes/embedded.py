@@ -56,7 +56,6 @@ from ovs_ros.training.joint_samples import (
 from ovs_ros.training.label_spaces import JointVocabulary, LabelSpace, shipped_label_spaces
 from ovs_ros.training.loop import Recipe
 from ovs_ros.training.options import EmbeddedOptions
-from ovs_ros.training.recipes.head import text_score
 from ovs_ros.vocabulary.knowledge import CAPTIONS_FILE, LABELS_FILE
 from ovs_ros.vocabulary.vocabulary import Vocabulary
 
@@ -456,3 +455,17 @@ def distillation(seen: Tensor, cells: Tensor, image: Tensor, words: Tensor) -> T
 def _cells(embeddings: Tensor) -> Tensor:
     """Embeddings at stride 8 as those of cells of 32 pixels: (B, D, h, w) to (B, h/4, w/4, D)."""
     return F.normalize(F.avg_pool2d(embeddings, 4), dim=1).permute(0, 2, 3, 1)
+
+
+def text_score(embeddings: Tensor, words: Tensor) -> Tensor:
+    """Images' scores for words: the softmax-weighted mean of the patches' cosines.
+
+    Args:
+        embeddings: (B, N, D) unit patch embeddings.
+        words: (M, D) unit.
+
+    Returns:
+        (B, M), from -1 to 1.
+    """
+    cosines = embeddings @ words.T  # (B, N, M)
+    return (cosines * (cosines * LOGIT_SCALE).softmax(dim=1)).sum(dim=1)

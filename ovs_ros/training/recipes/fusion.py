@@ -25,7 +25,6 @@ from ovs_ros.training.data import UNLABELLED, resize_labels
 from ovs_ros.training.distributed import Ranks
 from ovs_ros.training.loop import Recipe
 from ovs_ros.training.options import FusionOptions
-from ovs_ros.training.vocabularies import balance, count_values
 from ovs_ros.vocabulary.prompts import embed
 from ovs_ros.vocabulary.text_encoder import TextEncoder
 from ovs_ros.vocabulary.vocabulary import Vocabulary
@@ -120,7 +119,7 @@ class FusionRecipe(Recipe):
         self.samples, self.second = samples, second
         mean, std = map_statistics(samples)
         self.mean, self.std = mean.to(self.device), std.to(self.device)
-        counts = np.sum([count_values(sample.label) for sample in samples], axis=0)
+        counts = np.sum([np.bincount(sample.label.ravel(), minlength=256) for sample in samples], axis=0)
         self.weights = balance(counts[: len(words)]).to(self.device)
         self.words = torch.from_numpy(words * np.float32(logit_scale)).to(self.device)
         self.model = Fusion(len(mean), words.shape[1]).to(self.device)
@@ -228,3 +227,10 @@ def map_statistics(samples: Sequence[FusionSample]) -> tuple[Tensor, Tensor]:
     mean = means.mean(axis=0)
     std = np.sqrt(np.maximum(squares.mean(axis=0) - mean**2, 1e-6) * len(mean))
     return torch.from_numpy(mean.astype(np.float32)), torch.from_numpy(std.astype(np.float32))
+
+
+def balance(counts: NDArray[np.intp]) -> Tensor:
+    """Weights (K,) that lift rare words: frequency of their pixels to the power -0.35, mean 1 over pixels."""
+    share = (counts + 1.0) / (counts + 1.0).sum()
+    weight = share**-0.35
+    return torch.from_numpy((weight / (weight * share).sum()).clip(0.3, 6.0).astype(np.float32))
