@@ -31,7 +31,7 @@ def load(
     """Load a model and make a segmenter of it, with word embeddings cached on disk.
 
     Args:
-        name: which model: 'stream' (fast) or 'quality' (detailed), the embedded model at one and at three
+        name: which model: 'stream' (fast) or 'quality' (detailed), the embedded model at one and at several
             scales; an architecture and weights of open_clip such as 'ViT-B-16:openai' (weights may be a
             file); the name of a shipped model file such as 'cat-seg-b' (`ovs models` lists them); a model
             file (YAML); or a folder that `ovs export` or `ovs train` wrote.
@@ -171,8 +171,7 @@ def _embedded(name: str, folder: Path, network: str = "") -> "Model":
         digest=embedded.digest(folder, text),
     )
     file = Path(network) if network else folder / NETWORK_FILE
-    needed = bool(network) or embedded.has_image_head(folder)
-    return _refined(model, file) if needed or file.is_file() else model
+    return _refined(model, file) if network or file.is_file() else model
 
 
 def _refined(model: "Model", network: Path) -> "Model":

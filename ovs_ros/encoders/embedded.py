@@ -1,7 +1,6 @@
-"""The embedded model: an image encoder, MiniLM-L6, and what joins them.
+"""The embedded model: a convolutional image encoder (see pyramid.py), MiniLM-L6, and what joins them.
 
-The shipped one encodes images by DINOv2 ViT-S/14 and a head of the project's; `ovs train embedded` writes one
-with a convolutional network (see pyramid.py). A folder's files tell which it is.
+`ovs train embedded` makes its files.
 """
 
 import hashlib
@@ -11,31 +10,22 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ovs_ros.encoders.dino import DinoEncoder
-from ovs_ros.encoders.features import Features, ImageEncoder
-from ovs_ros.encoders.heads import ConvexHead
+from ovs_ros.encoders.features import ImageEncoder
 from ovs_ros.encoders.minilm import SentenceEncoder
 from ovs_ros.encoders.model_file import holds_embedded
 from ovs_ros.encoders.multi_scale import MultiScaleImageEncoder
-from ovs_ros.encoders.patches import PatchGrid, blank, fit_grid, place
-from ovs_ros.encoders.pyramid import PRESETS as PYRAMID_PRESETS
 from ovs_ros.encoders.pyramid import PyramidImageEncoder
 from ovs_ros.runtime.files import file_digest
-from ovs_ros.runtime.onnx import open_session
-from ovs_ros.runtime.stage_clock import StageClock
 
 MODELS = Path(__file__).parents[1] / "models"
-PRESETS = {"stream": (540,), "quality": (432, 768, 1350)}
-"""How many patches an image is cut into at most, at each scale: for one of 640 x 480 pixels 540 gives
-20 x 27, 432 gives 18 x 24, 768 gives 24 x 32 and 1350 gives 32 x 42."""
-GUIDE = 8
-"""Positions a patch side in the small RGB image that guides the head's upsampling."""
+PRESETS = {"stream": (192,), "quality": (108, 280)}
+"""How many cells of 32 x 32 pixels an image is cut into at most, at each scale: for one of 640 x 480 pixels
+108 gives 9 x 12, 192 gives 12 x 16, and 280 gives 14 x 20. Several scales also see the image mirrored."""
 LOGIT_SCALE = 20.0
-"""What the head was trained with: the inverse of the softmax temperature."""
+"""What the model is trained with: the inverse of the softmax temperature."""
 CALIBRATION_FILE = "calibration.json"
 """In the model's folder: what `ovs temperature` fitted for each preset."""
 LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.05, 20.0
@@ -43,64 +33,8 @@ LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.05, 20.0
 logger = logging.getLogger(__name__)
 
 
-class EmbeddedImageEncoder:
-    """DINOv2 and the image side of the head; see `ImageEncoder` for the contract.
-
-    Not safe to be used by two threads at once: the input image is kept between frames.
-
-    Args:
-        models: the folder with the model's files.
-        patches: the most patches an image is cut into; time and detail grow with it.
-
-    Raises:
-        FileNotFoundError: a file is missing.
-    """
-
-    device = "cpu"
-    logit_scale = LOGIT_SCALE
-
-    def __init__(self, models: Path = MODELS, *, patches: int) -> None:
-        positions = np.load(models / "position_table.npy", allow_pickle=False)
-        self._dino = DinoEncoder(models / "image_encoder.onnx", positions)
-        self._head = open_session(models / "image_head.onnx")
-        with np.load(models / "text_head.npz", allow_pickle=False) as words:
-            self._detail_words: NDArray[np.float32] = words["details"]  # (D, F)
-        self._patches = patches
-        self._canvas: tuple[PatchGrid, NDArray[np.uint8]] | None = None
-        self.dim = self._detail_words.shape[0]
-        self.name = f"dinov2-vits14-int8@{patches}"
-
-    def encode(self, image: NDArray[np.uint8]) -> Features:
-        """Encode an RGB image (H, W, 3) uint8, scaled into its patch grid without distortion."""
-        clock = StageClock()
-        grid = fit_grid(*image.shape[:2], patches=self._patches, patch=DinoEncoder.patch)
-        if self._canvas is None or self._canvas[0] != grid:
-            self._canvas = grid, blank(grid)
-        pixels = place(image, grid, self._canvas[1])
-        guide = cv2.resize(pixels, (grid.columns * GUIDE, grid.rows * GUIDE), interpolation=cv2.INTER_AREA)
-        clock.stage("prepare")
-        tokens = self._dino.tokens(pixels)  # (1 + rows*columns, 1536)
-        clock.stage("encode")
-        class_token, patches, weights, details, hidden = self._head.run(
-            None, {"tokens": tokens, "guide": guide}
-        )
-        shape = grid.rows, grid.columns
-        patch_tokens = patches.reshape(*shape, -1)
-        features = Features(
-            class_token=class_token[0],
-            patch_tokens=patch_tokens,
-            head=ConvexHead(patch_tokens, weights, details, self._detail_words, self.logit_scale),
-            valid=grid.valid,
-            logit_scale=self.logit_scale,
-            hidden=hidden.reshape(*shape, -1),
-            stages_ms=clock.stages_ms,
-        )
-        clock.stage("project")
-        return features
-
-
 class EmbeddedTextEncoder(SentenceEncoder):
-    """MiniLM-L6 and the words' side of the head; see `TextEncoder` for the contract.
+    """MiniLM-L6 and the words' side of the space shared with images; see `TextEncoder` for the contract.
 
     Args:
         models: the folder with the model's files.
@@ -118,7 +52,7 @@ class EmbeddedTextEncoder(SentenceEncoder):
             self._weight: NDArray[np.float32] = words["weight"]  # (384, D)
             self._bias: NDArray[np.float32] = words["bias"]  # (D,)
             residual = ("widen_weight", "widen_bias", "back_weight", "back_bias")
-            self._residual = [words[name] for name in residual if name in words]
+            self._residual = [words[name] for name in residual]
         digest = hashlib.sha256()
         for file in ("text_encoder.onnx", "text_head.npz", "tokenizer.json"):
             digest.update((models / file).read_bytes())
@@ -128,10 +62,9 @@ class EmbeddedTextEncoder(SentenceEncoder):
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Embed texts in the space shared with images: (len(texts), D) float32, rows of unit L2 norm."""
         sentences = super().encode(texts)
+        widen, widen_bias, back, back_bias = self._residual
         words = sentences @ self._weight + self._bias
-        if self._residual:
-            widen, widen_bias, back, back_bias = self._residual
-            words += _gelu(sentences @ widen + widen_bias) @ back + back_bias
+        words += _gelu(sentences @ widen + widen_bias) @ back + back_bias
         words /= np.linalg.norm(words, axis=1, keepdims=True)
         return words
 
@@ -176,11 +109,6 @@ def digest(folder: Path, text: EmbeddedTextEncoder) -> str:
     return hashlib.sha256(both.encode()).hexdigest()[:12]
 
 
-def has_image_head(folder: Path) -> bool:
-    """Whether a folder's model is the one over DINOv2, which has a coarse-to-fine network beside it."""
-    return (folder / "image_head.onnx").is_file()
-
-
 def load(name: str = "stream", *, models: Path = MODELS) -> tuple[ImageEncoder, EmbeddedTextEncoder]:
     """Open the embedded pair.
 
@@ -194,10 +122,6 @@ def load(name: str = "stream", *, models: Path = MODELS) -> tuple[ImageEncoder, 
     """
     if name not in PRESETS:
         raise ValueError(f"expected the model to be one of {', '.join(PRESETS)}, got {name!r}")
-    scales: list[ImageEncoder]
-    if has_image_head(models):
-        scales = [EmbeddedImageEncoder(models, patches=patches) for patches in PRESETS[name]]
-    else:
-        scales = [PyramidImageEncoder(models, cells=cells) for cells in PYRAMID_PRESETS[name]]
-    image = scales[0] if len(scales) == 1 else MultiScaleImageEncoder(scales)
+    scales = [PyramidImageEncoder(models, cells=cells) for cells in PRESETS[name]]
+    image: ImageEncoder = scales[0] if len(scales) == 1 else MultiScaleImageEncoder(scales)
     return image, EmbeddedTextEncoder(models)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from ovs_ros.geometry.resample import resample_bilinear
+from ovs_ros.geometry.resample import mirror, resample_bilinear
 
 Array = NDArray[np.float32]
 Words = Array | NDArray[np.float16]
@@ -180,6 +180,37 @@ class MeanHead:
         """See `Head`; every scale has its own valid share."""
         scales = zip(self.scales, self.valid, strict=True)
         return MeanHead(tuple(scale.changed(change, own) for scale, own in scales), self.valid)
+
+
+@dataclass(frozen=True, eq=False)
+class MirroredHead:
+    """The logits of a mirrored image, turned back.
+
+    Attributes:
+        mirrored: the head of the mirrored image.
+        extent: the share of its columns that the image covers.
+    """
+
+    mirrored: Head
+    extent: float
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """See `Head`."""
+        return self.mirrored.grid
+
+    def logits(self, words: Words, added: Array | None = None) -> Array:
+        """See `Head`; what is added belongs to the image, so it is mirrored first."""
+        turned = None if added is None else mirror(added, self.extent)
+        return mirror(self.mirrored.logits(words, turned), self.extent)
+
+    def changed(self, change: Change, valid: Valid) -> "MirroredHead":
+        """See `Head`; embeddings are changed as the image's own, and mirrored again."""
+
+        def turned(embeddings: Array, valid: Valid) -> Array:
+            return mirror(change(mirror(embeddings, valid[1]), valid), valid[1])
+
+        return replace(self, mirrored=self.mirrored.changed(turned, valid))
 
 
 class DecoderHead:

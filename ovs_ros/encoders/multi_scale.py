@@ -1,4 +1,4 @@
-"""The same encoder at several scales: what is too small for one is too large for another."""
+"""The same encoder at several scales and on the mirrored image: what one gets wrong another gets right."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -7,14 +7,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ovs_ros.encoders.features import Features, ImageEncoder
-from ovs_ros.encoders.heads import MeanHead
+from ovs_ros.encoders.heads import Head, MeanHead, MirroredHead
 from ovs_ros.runtime.stage_clock import StageClock
 
 
 class MultiScaleImageEncoder:
     """Runs encoders that share one space, coarse to fine, and takes the mean of their logits.
 
-    Patch tokens and output grid are those of the last encoder. See `ImageEncoder` for the contract.
+    Each also sees the image mirrored. Patch tokens and output grid are those of the last encoder. See
+    `ImageEncoder` for the contract.
 
     Args:
         encoders: at least one, the finest last.
@@ -32,8 +33,13 @@ class MultiScaleImageEncoder:
         self.name = "+".join(encoder.name for encoder in self._encoders)
 
     def encode(self, image: NDArray[np.uint8]) -> Features:
-        """Encode an RGB image (H, W, 3) uint8 at every scale."""
+        """Encode an RGB image (H, W, 3) uint8 at every scale, and mirrored."""
+        turned = np.ascontiguousarray(image[:, ::-1])
+        mirrored = [encoder.encode(turned) for encoder in self._encoders]
         scales = [encoder.encode(image) for encoder in self._encoders]
+        heads: list[Head] = [MirroredHead(one.head, one.valid[1]) for one in mirrored]
+        heads += [one.head for one in scales]
+        scales = [*mirrored, *scales]
         clock = StageClock()
         for scale in scales:
             clock.add(scale.stages_ms)
@@ -41,6 +47,6 @@ class MultiScaleImageEncoder:
         return replace(
             scales[-1],
             class_token=class_token / np.linalg.norm(class_token),
-            head=MeanHead(tuple(scale.head for scale in scales), tuple(scale.valid for scale in scales)),
+            head=MeanHead(tuple(heads), tuple(scale.valid for scale in scales)),
             stages_ms=clock.stages_ms,
         )

@@ -1,4 +1,4 @@
-"""The image side of the embedded model that `ovs train embedded` writes: one convolutional network."""
+"""The image side of the embedded model: one convolutional network."""
 
 from pathlib import Path
 
@@ -8,16 +8,15 @@ from numpy.typing import NDArray
 from ovs_ros.encoders.features import Features
 from ovs_ros.encoders.heads import ConvexHead
 from ovs_ros.encoders.patches import PatchGrid, blank, fit_grid, place
+from ovs_ros.runtime.files import file_digest
 from ovs_ros.runtime.onnx import open_session
 from ovs_ros.runtime.stage_clock import StageClock
 
-PRESETS = {"stream": (192,), "quality": (192, 432)}
-"""How many cells of 32 x 32 pixels an image is cut into at most, at each scale: for one of 640 x 480 pixels
-192 gives 12 x 16, and 432 gives 18 x 24."""
 CELL, PATCH = 32, 8
 """Pixels of a side that images are padded to, and from one embedding to the next."""
 NAME_KEY = "name"
 """The network's name in the metadata of its file."""
+_OUTPUTS = ["image", "patches", "pooled", "upsampling", "details", "hidden"]
 
 
 class PyramidImageEncoder:
@@ -34,12 +33,22 @@ class PyramidImageEncoder:
 
     Raises:
         FileNotFoundError: a file is missing.
+        ValueError: the network is another one.
     """
 
     device = "cpu"
 
     def __init__(self, models: Path, *, cells: int) -> None:
-        self._session = open_session(models / "image_encoder.onnx")
+        path = models / "image_encoder.onnx"
+        self._session = open_session(path)
+        given = [
+            [one.name for one in part] for part in (self._session.get_inputs(), self._session.get_outputs())
+        ]
+        if given != [["pixels"], _OUTPUTS]:
+            raise ValueError(
+                f"expected the input pixels and the outputs {', '.join(_OUTPUTS)} in {path}, got "
+                f"{', '.join(given[0])} and {', '.join(given[1])}; write it with 'ovs train embedded'"
+            )
         with np.load(models / "text_head.npz", allow_pickle=False) as words:
             self._detail_words: NDArray[np.float32] = words["details"]  # (D, F)
             self.logit_scale = float(words["logit_scale"])
@@ -47,7 +56,7 @@ class PyramidImageEncoder:
         self._canvas: tuple[PatchGrid, NDArray[np.uint8]] | None = None
         self.dim = self._detail_words.shape[0]
         network = self._session.get_modelmeta().custom_metadata_map.get(NAME_KEY, "pyramid")
-        self.name = f"{network}@{cells}"
+        self.name = f"{network}-{file_digest(path)[:8]}@{cells}"
 
     def encode(self, image: NDArray[np.uint8]) -> Features:
         """Encode an RGB image (H, W, 3) uint8, scaled into its grid of cells without distortion."""
@@ -57,7 +66,9 @@ class PyramidImageEncoder:
             self._canvas = grid, blank(grid)
         pixels = place(image, grid, self._canvas[1])
         clock.stage("prepare")
-        class_token, patches, pooled, weights, details, hidden = self._session.run(None, {"pixels": pixels})
+        class_token, patches, pooled, weights, details, hidden = self._session.run(
+            _OUTPUTS, {"pixels": pixels}
+        )
         clock.stage("encode")
         fine = CELL // PATCH
         shape = grid.rows * fine // 2, grid.columns * fine // 2

@@ -1,33 +1,9 @@
-"""Resampling of grids of vectors: antialiased bicubic for position tables, bilinear between grids."""
+"""Bilinear resampling of grids of vectors."""
 
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-
-
-def bicubic_matrix(source: int, target: int) -> NDArray[np.float32]:
-    """The (target, source) matrix that resamples `source` values to `target`, antialiased when shrinking.
-
-    Keys' cubic with a = -0.5, widened by the shrink factor: what torch's `interpolate(mode="bicubic",
-    antialias=True)` computes, with which DINOv2's position table is resampled.
-    """
-    scale = source / target
-    support = max(scale, 1.0)
-    centres = (np.arange(target) + 0.5) * scale  # (target,)
-    distance = np.abs(np.arange(source) + 0.5 - centres[:, None]) / support  # (target, source)
-    a = -0.5
-    near = ((a + 2.0) * distance - (a + 3.0)) * distance**2 + 1.0
-    far = a * (((distance - 5.0) * distance + 8.0) * distance - 4.0)
-    weights = np.where(distance < 1.0, near, np.where(distance < 2.0, far, 0.0))
-    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
-
-
-def resample_grid(table: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
-    """Resample a (h, w, C) table to (height, width, C)."""
-    rows = bicubic_matrix(table.shape[0], height)  # (height, h)
-    columns = bicubic_matrix(table.shape[1], width)  # (width, w)
-    return np.ascontiguousarray(np.einsum("ij,jkc,lk->ilc", rows, table, columns, optimize=True), np.float32)
 
 
 def resample_bilinear(
@@ -52,6 +28,32 @@ def resample_bilinear(
     )
     tall = (to_rows @ grid.reshape(len(grid), -1)).reshape(target[0], *grid.shape[1:])  # (rows, w, C)
     return to_columns @ tall  # (columns, w) @ (rows, w, C)
+
+
+def mirror(grid: NDArray[np.float32], extent: float) -> NDArray[np.float32]:
+    """The grid (h, w, C) of a mirrored image as that of the image itself, left and right exchanged.
+
+    Args:
+        grid: (h, w, C) float32.
+        extent: the share of the columns that the image covers, from the left; the rest stays padding.
+
+    Returns:
+        (h, w, C) float32, C-contiguous.
+    """
+    return _mirror_matrix(grid.shape[1], extent) @ grid  # (w, w) @ (h, w, C)
+
+
+@lru_cache(maxsize=64)
+def _mirror_matrix(columns: int, extent: float) -> NDArray[np.float32]:
+    """(columns, columns): where the image ends within a column, the two beside each mirrored node count."""
+    position = np.clip(columns * extent - 1 - np.arange(columns), 0, columns - 1)
+    low = np.minimum(position.astype(int), max(columns - 2, 0))
+    matrix = np.zeros((columns, columns), np.float32)
+    rows = np.arange(columns)
+    matrix[rows, low] = 1 - (position - low)
+    matrix[rows, np.minimum(low + 1, columns - 1)] += (position - low).astype(np.float32)
+    matrix.setflags(write=False)
+    return matrix
 
 
 @lru_cache(maxsize=64)

@@ -119,25 +119,6 @@ def store_in_8_bits(model: onnx.ModelProto) -> onnx.ModelProto:
     return _finish(model, nodes)
 
 
-def read_weights(path: Path) -> dict[str, NDArray[Any]]:
-    """The constants of a network that `quantise_products` made, by the names they have in torch.
-
-    Matrices come dequantised and (outputs, inputs), as a Linear layer of torch has them.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-    """
-    graph = onnx.load(path).graph
-    arrays = _arrays(graph)
-    weights = dict(arrays)
-    for node in graph.node:
-        if node.op_type == "DynamicQuantizeMatMul":
-            matrix, scale, zero = node.input[1:4]
-            weights[matrix] = (arrays[matrix].astype(np.float32) * arrays[scale]).T
-            del weights[scale], weights[zero]
-    return weights
-
-
 def quantise_convolutions(
     path: Path, inputs: Iterable[Mapping[str, NDArray[Any]]], kept: Sequence[str] = ()
 ) -> None:

@@ -1,14 +1,13 @@
 """The embedded model: any image goes in, any text, and one does not change the other's result."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from onnx_encoders import save_encoder
 
-from ovs_ros.encoders.embedded import (
-    MODELS,
-    EmbeddedImageEncoder,
-    EmbeddedTextEncoder,
-    load,
-)
+from ovs_ros.encoders.embedded import MODELS, EmbeddedTextEncoder, load
+from ovs_ros.encoders.pyramid import PyramidImageEncoder
 from ovs_ros.vocabulary.category import CategorySpec
 from ovs_ros.vocabulary.knowledge import load_knowledge
 
@@ -23,13 +22,13 @@ def test_a_text_does_not_depend_on_its_neighbours() -> None:
     np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1.0, atol=1e-5)
 
 
-@pytest.mark.parametrize("shape", [(480, 640), (640, 480), (97, 33), (1080, 1920), (14, 14), (3, 500)])
+@pytest.mark.parametrize("shape", [(480, 640), (640, 480), (97, 33), (1080, 1920), (32, 32), (3, 500)])
 def test_any_image_size_goes_in(shape: tuple[int, int]) -> None:
-    encoder = EmbeddedImageEncoder(patches=120)
+    encoder = PyramidImageEncoder(MODELS, cells=30)
     image = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
     features = encoder.encode(image)
     gh, gw, dim = features.patch_tokens.shape
-    assert gh * gw <= 120 and dim == encoder.dim == features.class_token.shape[0]
+    assert gh * gw <= 4 * 30 and dim == encoder.dim == features.class_token.shape[0]
     assert features.grid == (4 * gh, 4 * gw)
     np.testing.assert_allclose(np.linalg.norm(features.patch_tokens, axis=-1), 1.0, atol=1e-4)
     cosine = features.logits(features.patch_tokens[0, :2])
@@ -37,17 +36,25 @@ def test_any_image_size_goes_in(shape: tuple[int, int]) -> None:
 
 
 def test_one_images_padding_does_not_leak_into_the_next() -> None:
-    encoder = EmbeddedImageEncoder(patches=120)
+    encoder, fresh = (PyramidImageEncoder(MODELS, cells=30) for _ in range(2))
     rng = np.random.default_rng(1)
     first, second = (rng.integers(0, 256, (100, 137, 3), np.uint8) for _ in range(2))
     encoder.encode(first)
-    again, fresh = (one.encode(second).patch_tokens for one in (encoder, EmbeddedImageEncoder(patches=120)))
+    again, fresh = (
+        one.encode(second).patch_tokens for one in (encoder, PyramidImageEncoder(MODELS, cells=30))
+    )
     np.testing.assert_array_equal(again, fresh)
 
 
 def test_an_unknown_model_names_the_known_ones() -> None:
     with pytest.raises(ValueError, match="stream, quality"):
         load("fast")
+
+
+def test_files_of_another_model_are_refused(tmp_path: Path) -> None:
+    save_encoder(tmp_path / "image_encoder.onnx")
+    with pytest.raises(ValueError, match=r"hidden in .*image_encoder\.onnx, got .*'ovs train embedded'"):
+        load("stream", models=tmp_path)
 
 
 def test_all_files_together_stay_under_60_megabytes() -> None:
@@ -59,5 +66,5 @@ def test_the_model_tells_what_it_was_shown_of_words() -> None:
     assert {"wall", "night stand", "bicyclist", "fire extinguisher"} <= known.labels
     assert {"dog", "snowboarder"} <= known.captions
     assert not {"quasar", "unknown"} & (known.labels | known.captions)
-    shown = {name: known.shown(CategorySpec(name)) for name in ("chairs", "dogs", "quasar")}
-    assert shown == {"chairs": "labels", "dogs": "captions", "quasar": "text"}
+    shown = {name: known.shown(CategorySpec(name)) for name in ("chairs", "snowboarders", "quasar")}
+    assert shown == {"chairs": "labels", "snowboarders": "captions", "quasar": "text"}

@@ -119,5 +119,5 @@ def test_another_input_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="expected one input .* got ids: tensor.int64.*; export the encoder"):
         FeatureMapEncoder(models / "text_encoder.onnx")
     save_encoder(tmp_path / "e.onnx", size=(64, 64))
-    with pytest.raises(ValueError, match="expected one input .* got image"):
+    with pytest.raises(ValueError, match="expected one input .* got pixels"):
         FeatureMapEncoder(models / "image_encoder.onnx")

@@ -8,7 +8,7 @@ from fakes import ColorImageEncoder, ColorTextEncoder, color_image, color_segmen
 from ovs_ros.encoders.features import Features
 from ovs_ros.encoders.heads import CosineHead, MeanHead
 from ovs_ros.encoders.multi_scale import MultiScaleImageEncoder
-from ovs_ros.geometry.resample import bilinear_matrix
+from ovs_ros.geometry.resample import bilinear_matrix, mirror
 from ovs_ros.model import Model
 from ovs_ros.segmenter import Segmenter
 from ovs_ros.vocabulary.vocabulary import Vocabulary
@@ -58,6 +58,38 @@ def test_segments_like_each_of_its_scales() -> None:
     want = single.segment(image, single.embed(names)).labels
     got = both.segment(image, both.embed(names)).labels
     assert (got != want).mean() < 0.02
+
+
+@pytest.mark.parametrize("extent", [1.0, 0.75])
+def test_a_mirrored_grid_is_turned_back(extent: float) -> None:
+    grid = np.random.default_rng(0).standard_normal((3, 8, 2)).astype(np.float32)
+    covered = round(8 * extent)
+    np.testing.assert_allclose(mirror(grid, extent)[:, :covered], grid[:, :covered][:, ::-1], atol=1e-6)
+
+
+def test_a_node_at_a_border_within_a_column_is_between_two() -> None:
+    """The image covers 3.5 of 4 columns: what lies at its left end lies at its right end mirrored."""
+    ramp = np.arange(4, dtype=np.float32)[None, :, None]
+    np.testing.assert_allclose(mirror(ramp, 3.5 / 4)[0, :3, 0], [2.5, 1.5, 0.5], atol=1e-6)
+
+
+class LeftIsRed(ColorImageEncoder):
+    """Takes the left half for red, whatever it is."""
+
+    def encode(self, image: np.ndarray) -> Features:
+        changed = image.copy()
+        changed[:, : image.shape[1] // 2] = color_image([["red"]], size=1)[0, 0]
+        return super().encode(changed)
+
+
+def test_a_mirrored_image_gives_the_mirrored_logits() -> None:
+    image = color_image([["red", "blue"], ["green", "yellow"]], size=64)
+    encoder = MultiScaleImageEncoder([HalfSize(), LeftIsRed()])
+    words = ColorTextEncoder().encode(["red", "green", "blue", "yellow"])
+    logits, turned = (
+        encoder.encode(np.ascontiguousarray(picture)).logits(words) for picture in (image, image[:, ::-1])
+    )
+    np.testing.assert_allclose(logits, turned[:, ::-1], atol=1e-4)
 
 
 def test_encoders_of_different_spaces_are_refused() -> None:

@@ -17,7 +17,6 @@ from ovs_ros.encoders.embedded import MODELS
 from ovs_ros.runtime.quantisation import (
     quantise_columns,
     quantise_products,
-    read_weights,
     store_in_8_bits,
 )
 
@@ -128,15 +127,6 @@ def test_products_that_are_used_otherwise_stay_apart() -> None:
     assert np.abs(run(got, x) - want).max() <= 0.05 * np.abs(want).max()
 
 
-def test_weights_come_back_by_their_names_in_torch(tmp_path: Path) -> None:
-    weight, bias = normal(10, 3), normal(3, seed=1)
-    onnx.save(quantise_products(linear(weight, bias)), tmp_path / "net.onnx")
-    weights = read_weights(tmp_path / "net.onnx")
-    assert set(weights) == {"layer.weight", "layer.bias"}
-    np.testing.assert_array_equal(weights["layer.bias"], bias)
-    assert np.abs(weights["layer.weight"].T - weight).max() <= np.abs(weight).max() / 100
-
-
 def test_layers_that_share_a_bias_keep_their_own_weights() -> None:
     """Exporters store equal biases once."""
     first, second, bias, x = normal(6, 6), normal(6, 6, seed=1), np.zeros(6, np.float32), normal(4, 6, seed=2)
@@ -175,18 +165,28 @@ def test_no_shipped_product_saturates(file: Path) -> None:
     assert saturating_products(onnx.load(file)) == []
 
 
-@pytest.mark.parametrize(("name", "products"), [("image_encoder", 48), ("image_head", 8)])
-def test_one_weight_beyond_the_bound_is_found(name: str, products: int) -> None:
-    model = onnx.load(MODELS / f"{name}.onnx")
-    matrices = [n.input[1] for n in model.graph.node if n.op_type == "DynamicQuantizeMatMul"]
-    assert len(matrices) == products
-    tensor = next(t for t in model.graph.initializer if t.name == matrices[-1])
+def test_one_product_beyond_the_bound_is_found() -> None:
+    model = quantise_products(linear(normal(64, 8), normal(8, seed=1)))
+    matrix = model.graph.node[0].input[1]
+    tensor = next(t for t in model.graph.initializer if t.name == matrix)
     changed = numpy_helper.to_array(tensor).copy()
     row, column = np.argwhere(np.abs(changed[1::2].astype(int) + changed[0::2]) < 127)[0]
     assert largest_pair(changed) <= PAIR
     changed[2 * row, column], changed[2 * row + 1, column] = 127, 2
     tensor.CopyFrom(numpy_helper.from_array(changed, tensor.name))
-    assert saturating_products(model) == [matrices[-1]]
+    assert saturating_products(model) == [matrix]
+
+
+def test_one_kernel_beyond_the_bound_is_found() -> None:
+    model = onnx.load(MODELS / "image_encoder.onnx")
+    scaled = {n.output[0]: n.input[0] for n in model.graph.node if n.op_type == "DequantizeLinear"}
+    kernels = [scaled[n.input[1]] for n in model.graph.node if n.op_type == "Conv" and n.input[1] in scaled]
+    assert len(kernels) > 60
+    tensor = next(t for t in model.graph.initializer if t.name == kernels[-1])
+    changed = numpy_helper.to_array(tensor).copy()
+    changed.flat[0] = 65
+    tensor.CopyFrom(numpy_helper.from_array(changed, tensor.name))
+    assert saturating_products(model) == [kernels[-1]]
 
 
 def test_an_operator_that_is_not_known_is_refused() -> None:

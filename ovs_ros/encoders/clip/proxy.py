@@ -9,15 +9,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from ovs_ros.encoders.dino import DinoEncoder
 from ovs_ros.encoders.embedded import MODELS
 from ovs_ros.encoders.feature_map import FeatureMapEncoder
+from ovs_ros.encoders.patches import IMAGENET_MEAN_RGB
+from ovs_ros.encoders.pyramid import CELL, NAME_KEY
 from ovs_ros.geometry.resample import resample_bilinear
+from ovs_ros.runtime.files import file_digest
+from ovs_ros.runtime.onnx import open_session
 
 EMBEDDED = "embedded"
 """What a model file calls the encoder of the embedded model."""
-_LAYER = 384
-"""Numbers of one layer in its tokens."""
+_STRIDE = CELL // 2
+"""Pixels from one of its pooled embeddings to the next."""
 
 
 class Proxy(Protocol):
@@ -41,10 +44,10 @@ class Proxy(Protocol):
 
 
 class EmbeddedProxy:
-    """The embedded model's ViT-S/14, its last layer.
+    """The embedded model's embeddings, the means over 16 x 16 pixels.
 
-    The image is scaled so that the ViT's patches of 14 pixels lie exactly on CLIP's; ProxyCLIP brings CLIP's
-    values to the proxy's grid instead.
+    The image is scaled so that these lie exactly on CLIP's patches; ProxyCLIP brings CLIP's values to the
+    proxy's grid instead.
 
     Args:
         models: the folder with the embedded model's files.
@@ -53,18 +56,26 @@ class EmbeddedProxy:
         FileNotFoundError: a file is missing.
     """
 
-    name = "dinov2-vits14"
-
     def __init__(self, models: Path = MODELS) -> None:
-        positions = np.load(models / "position_table.npy", allow_pickle=False)
-        self._dino = DinoEncoder(models / "image_encoder.onnx", positions)
+        self._session = open_session(path := models / "image_encoder.onnx")
+        name = self._session.get_modelmeta().custom_metadata_map[NAME_KEY]
+        self.name = f"{name}-{file_digest(path)[:8]}"
+        self._dim = self._session.get_outputs()[0].shape[1]  # Of the embedding of the image, (1, D).
 
     def features(self, images: Tensor, grid: tuple[int, int]) -> Tensor:
         """See `Proxy`."""
-        size = (grid[0] * DinoEncoder.patch, grid[1] * DinoEncoder.patch)
-        scaled = F.interpolate(images.float(), size, mode="bilinear", antialias=True)
-        last = [self._dino.tokens(pixels)[1:, -_LAYER:] for pixels in _pixels(scaled)]
-        return torch.from_numpy(np.stack(last)).to(images.device)
+        rows, columns = grid
+        height, width = rows * _STRIDE, columns * _STRIDE
+        scaled = F.interpolate(images.float(), (height, width), mode="bilinear", antialias=True)
+        # Whole cells, of 2 x 2 embeddings.
+        canvas = np.empty((len(images), -(-height // CELL) * CELL, -(-width // CELL) * CELL, 3), np.uint8)
+        canvas[:] = IMAGENET_MEAN_RGB
+        canvas[:, :height, :width] = _pixels(scaled)
+        found = [self._session.run(["pooled"], {"pixels": pixels})[0] for pixels in canvas]
+        maps = np.stack(found).reshape(
+            len(images), canvas.shape[1] // _STRIDE, canvas.shape[2] // _STRIDE, -1
+        )
+        return torch.from_numpy(maps[:, :rows, :columns]).flatten(1, 2).to(images.device)
 
 
 class FileProxy:

@@ -1,4 +1,3 @@
-import numpy as np
 import pytest
 from clip_models import open_clip_or_skip
 from onnx_encoders import save_encoder
@@ -7,8 +6,8 @@ open_clip_or_skip()
 import torch  # noqa: E402
 
 from ovs_ros.encoders.clip.proxy import EmbeddedProxy, FileProxy, open_proxy  # noqa: E402
-from ovs_ros.encoders.dino import DinoEncoder  # noqa: E402
 from ovs_ros.encoders.embedded import MODELS  # noqa: E402
+from ovs_ros.encoders.pyramid import PyramidImageEncoder  # noqa: E402
 
 
 def images_of(height, width, batch=1):
@@ -17,22 +16,22 @@ def images_of(height, width, batch=1):
 
 
 def test_embedded_patches_lie_on_clips():
-    """A flat image of DINOv2's own size and the same one of CLIP's give the same features."""
+    """What the embedded model says of an image's cells, whatever CLIP's patches are in pixels."""
     colours = images_of(3, 4, batch=2)
-    on_clip = colours.repeat_interleave(16, 2).repeat_interleave(16, 3)
+    small, large = (colours.repeat_interleave(side, 2).repeat_interleave(side, 3) for side in (16, 28))
     proxy = open_proxy("embedded")
-    features = proxy.features(on_clip, (3, 4))
+    features = proxy.features(small, (3, 4))
     assert isinstance(proxy, EmbeddedProxy)
-    assert features.shape == (2, 12, 384)
+    assert features.shape == (2, 12, 256)
 
-    dino = DinoEncoder(MODELS / "image_encoder.onnx", np.load(MODELS / "position_table.npy"))
+    encoder = PyramidImageEncoder(MODELS, cells=4)
     for index in range(2):
-        on_dino = colours[index].repeat_interleave(14, 1).repeat_interleave(14, 2)
-        pixels = (on_dino * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
-        expected = dino.tokens(pixels)[1:, -384:]
-        cosines = torch.cosine_similarity(features[index][:, None], torch.from_numpy(expected), dim=-1)
-        assert cosines.argmax(dim=1).tolist() == list(range(12))
-        assert cosines.diagonal().min() > 0.95  # what the scaling blurs along the borders
+        pixels = (small[index] * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+        expected = torch.from_numpy(encoder.encode(pixels).patch_tokens[:3, :4].reshape(12, -1))
+        torch.testing.assert_close(features[index], expected, atol=1e-5, rtol=0)
+    scaled = proxy.features(large, (3, 4))
+    cosines = torch.einsum("bnd,bmd->bnm", features, scaled)
+    assert (cosines.argmax(2) == torch.arange(12)).float().mean() > 0.8  # scaling blurs along the borders
 
 
 def test_file_whose_grid_is_clips_is_taken_as_it_is(tmp_path):
