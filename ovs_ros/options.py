@@ -194,7 +194,11 @@ class SegmenterOptions(_Checked):
         True, "Select for each frame the few categories that it can hold; false: decide among all of them."
     )
     max_categories: int = _live(32, "How many categories a frame is decided among at most.", (1, 65535))
-    network: bool = _live(True, "Run the trained network over the logits of the selected categories.")
+    network: bool = _live(
+        True,
+        "Run the trained network over the logits of the selected categories, if the model has one. The "
+        "embedded model as it ships has none.",
+    )
     postprocess: Postprocess = _live(
         "none",
         "Clean up the logits without training: 'pamr' lets neighbours of similar colour agree, 'propagation' "
