@@ -1,6 +1,7 @@
 """Bilinear resampling of grids of vectors."""
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,14 +47,7 @@ def mirror(grid: NDArray[np.float32], extent: float) -> NDArray[np.float32]:
 @lru_cache(maxsize=64)
 def _mirror_matrix(columns: int, extent: float) -> NDArray[np.float32]:
     """(columns, columns): where the image ends within a column, the two beside each mirrored node count."""
-    position = np.clip(columns * extent - 1 - np.arange(columns), 0, columns - 1)
-    low = np.minimum(position.astype(int), max(columns - 2, 0))
-    matrix = np.zeros((columns, columns), np.float32)
-    rows = np.arange(columns)
-    matrix[rows, low] = 1 - (position - low)
-    matrix[rows, np.minimum(low + 1, columns - 1)] += (position - low).astype(np.float32)
-    matrix.setflags(write=False)
-    return matrix
+    return _between(columns * extent - 1 - np.arange(columns), columns)
 
 
 @lru_cache(maxsize=64)
@@ -65,10 +59,15 @@ def bilinear_matrix(
     Nodes lie in the middle of their cells; beyond the outer ones the nearest counts.
     """
     position = (np.arange(target) + 0.5) / (target * target_extent) * (source * source_extent) - 0.5
+    return _between(position, source)
+
+
+def _between(position: NDArray[np.floating[Any]], source: int) -> NDArray[np.float32]:
+    """The (target, source) matrix that interpolates at positions (target,) among nodes, read-only."""
     position = np.clip(position, 0, source - 1)
     low = np.minimum(position.astype(int), max(source - 2, 0))
-    matrix = np.zeros((target, source), np.float32)
-    rows = np.arange(target)
+    matrix = np.zeros((len(position), source), np.float32)
+    rows = np.arange(len(position))
     matrix[rows, low] = 1 - (position - low)
     matrix[rows, np.minimum(low + 1, source - 1)] += (position - low).astype(np.float32)
     matrix.setflags(write=False)
