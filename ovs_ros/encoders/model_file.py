@@ -26,7 +26,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
 MODEL_FILE = "model.yaml"
 """Name of the model file in a model folder, such as a run of `ovs train network`."""
 EMBEDDED = ("stream", "quality")
-"""What `model` calls the embedded model, at one and at three scales."""
+"""What `model` calls the embedded model, at one scale and at several."""
 _OF_EMBEDDED = ("model", "network")
 """The keys that count beside the embedded model."""
 _OF_EXPORTED = ("model", "device", "precision", "templates")

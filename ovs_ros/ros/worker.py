@@ -99,7 +99,10 @@ class Worker:
             future.set_exception(error)
 
     def _refuse_jobs(self) -> None:
-        while self._jobs:
-            future, _ = self._jobs.popleft()
+        while True:
+            try:
+                future, _ = self._jobs.popleft()
+            except IndexError:  # Two threads may refuse at once.
+                return
             if future.set_running_or_notify_cancel():
                 future.set_exception(VocabularyError(NOT_ACTIVE))

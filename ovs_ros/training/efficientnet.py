@@ -7,7 +7,7 @@ nothing but a state dict, read with `weights_only`.
 Convolutions on a CPU under bfloat16 autocast take another road than elsewhere, because oneDNN's gradients
 of depthwise convolutions are slow in bfloat16 for kernels of 5x5 and for strides: they are put together from
 its fast forms, convolutions of 1x1 are matrix products, and batch norms whose statistics are fixed are folded
-into the kernels. A training step takes about 0.3 of the time that plain layers take.
+into the kernels.
 """
 
 import math
