@@ -64,14 +64,14 @@ class Viewer(Node):
         done: completes when all frames are there, or with a ViewerError.
     """
 
-    def __init__(self, node: str, words: Sequence[str], frames: int) -> None:
-        super().__init__("viewer")
+    def __init__(self, node: str, words: Sequence[str], frames: int, **node_options: Any) -> None:
+        super().__init__("viewer", **node_options)
         self.tally = Tally()
         self.pictures: list[NDArray[np.uint8]] = []
         self.labels: dict[int, Image] = {}
         self.clouds: dict[int, PointCloud2] = {}
         self.names: dict[int, str] = {}
-        self._vocabulary: list[str] = []
+        self._vocabularies: list[list[str]] = []
         self.complete = 0
         self.done = Future()
         self.words, self._frames = tuple(words), frames
@@ -89,7 +89,7 @@ class Viewer(Node):
         self._client = self.create_client(SetVocabulary, f"{node}/set_vocabulary")
 
     def _on_label_info(self, message: LabelInfo) -> None:
-        self._vocabulary = [entry.class_name for entry in message.class_map]
+        self._vocabularies.append([entry.class_name for entry in message.class_map])
         self.names.update({entry.class_id: entry.class_name for entry in message.class_map})
 
     def _take(self, topic: str, message: Any) -> None:
@@ -114,13 +114,21 @@ class Viewer(Node):
         self.labels[categories.version] = labels
         if self.complete % EVERY == 0 or self.complete == self._frames - 1:
             shares = dict(zip(categories.names, categories.shares, strict=True))
-            names = self._vocabulary or categories.names
+            names = self._vocabulary_of(categories.names)
             self.pictures.append(with_legend(pixels(overlay), names, shares, categories.unknown_share))
         self.complete += 1
         if self.words and self.complete == max(self._frames // 2, 1):
             self._change_words()
         if self.complete >= self._frames and not self.done.done():
             self.done.set_result(None)
+
+    def _vocabulary_of(self, shown: Sequence[str]) -> Sequence[str]:
+        """The newest announced vocabulary that has these names.
+
+        A frame of the last vocabulary may come after the names of the next.
+        """
+        held = (names for names in reversed(self._vocabularies) if set(shown) <= set(names))
+        return next(held, shown)
 
     def _change_words(self) -> None:
         if not self._client.service_is_ready():
