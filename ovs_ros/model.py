@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ovs_ros.encoders.features import Features, ImageEncoder
+from ovs_ros.runtime.finite import require_finite
 from ovs_ros.steps.network import Network
 from ovs_ros.steps.selection_head import SelectionHead
 from ovs_ros.vocabulary.knowledge import Knowledge, knowledge_of
@@ -101,9 +102,13 @@ class Model:
         Raises:
             TypeError: the image is not a uint8 array.
             ValueError: the image has another shape.
+            NotFiniteError: the encoder gives NaN or infinity.
         """
         check_image(image)
-        return self.image_encoder.encode(image)
+        features = self.image_encoder.encode(image)
+        for array in (features.class_token, features.patch_tokens):
+            require_finite(array, "image embeddings", self.name)
+        return features
 
 
 def check_image(image: object) -> None:

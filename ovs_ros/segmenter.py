@@ -12,6 +12,7 @@ from threadpoolctl import ThreadpoolController
 from ovs_ros.encoders.features import Features
 from ovs_ros.model import Model, check_image
 from ovs_ros.options import SegmenterOptions
+from ovs_ros.runtime.finite import require_finite
 from ovs_ros.runtime.stage_clock import StageClock
 from ovs_ros.steps.alignment import align
 from ovs_ros.steps.decoder import decode
@@ -159,6 +160,7 @@ class Segmenter:
         Raises:
             TypeError: the image is not a uint8 array.
             ValueError: the image has another shape, or the words come from another encoder's space.
+            NotFiniteError: the model gives NaN or infinity.
         """
         options = self.options if options is None else options
         self._check(image, words)
@@ -191,7 +193,7 @@ class Segmenter:
             options: in place of the segmenter's own.
 
         Raises:
-            TypeError, ValueError: as in `segment`.
+            TypeError, ValueError, NotFiniteError: as in `segment`.
         """
         self._check(image, words)
         return self._score(image, words, self.options if options is None else options, StageClock())
@@ -232,4 +234,5 @@ class Segmenter:
             if options.postprocess != "none":
                 logits = refine(logits, features, image, options.postprocess)
                 clock.stage("postprocess")
+        require_finite(logits, "logits", model.name)
         return Scored(features, selection, logits)

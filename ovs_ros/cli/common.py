@@ -20,6 +20,7 @@ import ovs_ros
 from ovs_ros.evaluation.labelled_folder import WrongClassesError
 from ovs_ros.options import LoadOptions, SegmenterOptions
 from ovs_ros.runtime.files import write_atomically
+from ovs_ros.runtime.finite import NotFiniteError
 from ovs_ros.segmenter import Segmenter
 from ovs_ros.vocabulary.vocabulary import Vocabulary
 from ovs_ros.vocabulary.word_embeddings import WordEmbeddings
@@ -50,7 +51,7 @@ def user_errors() -> Iterator[None]:
     """End the command with code 2 and one line for what its user can put right: bad values and files."""
     try:
         yield
-    except (ValueError, OSError, ModuleNotFoundError, WrongClassesError) as error:
+    except (ValueError, OSError, ModuleNotFoundError, NotFiniteError, WrongClassesError) as error:
         print_error(error)
         raise typer.Exit(2) from error
 

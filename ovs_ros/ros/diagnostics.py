@@ -125,6 +125,8 @@ def judge(condition: Condition, summary: Summary, now: float) -> tuple[bytes, st
         return DiagnosticStatus.OK, f"{condition.state}: {step} the node to segment", None
     if condition.clock_missing and silence > SILENCE_S:
         return warn, _NO_CLOCK, "clock"
+    if summary.dropped_lately.get("not finite"):
+        return DiagnosticStatus.ERROR, "the model gives NaN or infinity; the log has the remedy", None
     if summary.dropped_lately.get("failed"):
         return DiagnosticStatus.ERROR, "segmentation fails; the log has the reason", None
     if silence > SILENCE_S:

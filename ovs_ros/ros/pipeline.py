@@ -21,6 +21,7 @@ from ovs_ros.ros.statistics import Statistics
 from ovs_ros.ros.temporal import TemporalFiltering
 from ovs_ros.ros.throttle import Throttle
 from ovs_ros.ros.words import Words
+from ovs_ros.runtime.finite import NotFiniteError
 from ovs_ros.segmenter import Segmenter
 from ovs_ros.steps.segmentation import Segmentation
 from ovs_ros.vocabulary.vocabulary import Vocabulary
@@ -107,6 +108,10 @@ class Pipeline:
     def failed(self, error: Exception) -> None:
         """A frame could not be segmented or published."""
         if not self._node.context.ok():  # Ctrl-C ends the context while a frame is at work.
+            return
+        if isinstance(error, NotFiniteError):
+            self._statistics.dropped("not finite")
+            self._throttle.warn("not finite", f"A frame is dropped: {error}")
             return
         self._statistics.dropped("failed")
         text = "".join(traceback.format_exception(error))

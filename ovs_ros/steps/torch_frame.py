@@ -18,6 +18,7 @@ from torch import Tensor
 from ovs_ros.encoders.clip.image_encoder import ShapeBuffers, TorchImageEncoder
 from ovs_ros.encoders.patches import place
 from ovs_ros.options import SegmenterOptions
+from ovs_ros.runtime.finite import require_finite
 from ovs_ros.runtime.stage_clock import StageClock
 from ovs_ros.runtime.torch_device import is_out_of_memory
 from ovs_ros.runtime.torch_graph import StaticCall
@@ -37,6 +38,8 @@ _PLANS = 4
 """For how many kinds of frames graphs are kept."""
 _COUNTABLE = 1 << 24
 """Beyond this number a float32 does not change when 1 is added."""
+_CHECK = 8
+"""Bytes behind the answer: the least and the highest value of all embeddings, as float32."""
 _NOWHERE = -1e30
 """The logit of an empty slot: finite, for 0 times infinity would spoil the interpolation beside it."""
 
@@ -77,7 +80,7 @@ class _Plan(NamedTuple):
     canvas: Tensor  # The image as it came, (H, W, 3) uint8 RGB, or in its grid; pinned beside a GPU.
     image: Tensor  # The same on the device; the canvas itself on a CPU.
     slots: int  # How many categories can be selected.
-    run: StaticCall[Tensor]  # From `image` to the packed answer, see `_unpack`.
+    run: StaticCall[Tensor]  # From `image` to the packed answer, see `_unpack`, and `_CHECK`.
 
 
 class TorchFrame:
@@ -120,6 +123,7 @@ class TorchFrame:
 
         Raises:
             RuntimeError: the device fails, or its memory is too small even for the last fallback.
+            NotFiniteError: the encoder gives NaN or infinity.
         """
         encoder = self._encoder
         if encoder.stream is None and not self._on_cpu:
@@ -149,12 +153,13 @@ class TorchFrame:
             clock.stage("launch")
             answer = encoder.fetch(packed)
             clock.stage("wait")
+            require_finite(answer[-_CHECK:].view(np.float32), "image embeddings", encoder.name)
         except RuntimeError as error:
             if not is_out_of_memory(error) or not encoder.fall_back(len(shape.windows.corners)):
                 raise
             self._release()
             return None
-        return _unpack(answer, size, plan.slots, words, clock.stages_ms)
+        return _unpack(answer[:-_CHECK], size, plan.slots, words, clock.stages_ms)
 
     def _release(self) -> None:
         """Give up all graphs and buffers."""
@@ -213,7 +218,9 @@ class TorchFrame:
                         if options.select
                         else everything(held)
                     )
-                    return _decide(grid, slots, held, scale / temperature, down, across)
+                    packed = _decide(grid, slots, held, scale / temperature, down, across)
+                    check = torch.stack(embeddings.aminmax()).float()  # Both pass on NaN.
+                    return torch.cat((packed, check.view(torch.uint8)))
 
             slots = held.categories
             if options.select:

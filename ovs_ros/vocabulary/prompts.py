@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from ovs_ros.runtime.finite import require_finite
 from ovs_ros.vocabulary.attributes import Attributes
 from ovs_ros.vocabulary.cache import EmbeddingCache, content_key
 from ovs_ros.vocabulary.generic_negatives import GENERIC, apart, without
@@ -69,6 +70,7 @@ def embed(
     Raises:
         VocabularyError: a category's prompts cancel each other out, or there are more words than the memory
             for their prompts holds.
+        NotFiniteError: the text encoder gives NaN or infinity.
     """
     kinds = knowledge.kinds_among(vocabulary.categories)
     words = [
@@ -165,6 +167,7 @@ def _embed_groups(
     for start in range(0, len(missing), batch):
         part = missing[start : start + batch]
         encoded = text_encoder.encode([text for i in part for text in groups[i]])  # (sum of groups, D)
+        require_finite(encoded, "text embeddings", text_encoder.name)
         starts = np.cumsum([0] + [len(groups[i]) for i in part[:-1]])
         sums = np.add.reduceat(encoded, starts, axis=0)  # (len(part), D)
         fresh = {keys[i]: _unit(total, groups[i]) for i, total in zip(part, sums, strict=True)}

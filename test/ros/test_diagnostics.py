@@ -42,6 +42,7 @@ def statistics(frames=0, drops=(), lost=0):
         ({"clock_missing": True, "obstacle": "nobody publishes it"}, (), 6, DiagnosticStatus.WARN, "/clock"),
         ({"clock_missing": True}, (), 4, DiagnosticStatus.OK, "segmenting"),
         ({}, ("failed",), 0, DiagnosticStatus.ERROR, "fails"),
+        ({}, ("not finite",), 0, DiagnosticStatus.ERROR, "NaN or infinity"),
         ({"obstacle": "nobody publishes /camera/image"}, (), 6, DiagnosticStatus.WARN, "nobody publishes"),
         ({}, (), 6, DiagnosticStatus.WARN, "FASTDDS_DEFAULT_PROFILES_FILE"),
         ({}, ("malformed",), 0, DiagnosticStatus.WARN, "cannot be read"),

@@ -4,8 +4,11 @@ import re
 
 import numpy as np
 import pytest
-from fakes import color_image
+from fakes import ColorImageEncoder, ColorTextEncoder, color_image
 from rig import PICTURE, depth_message, info_message, pose_message, rgb_message, running
+
+from ovs_ros.model import Model
+from ovs_ros.segmenter import Segmenter
 
 GOOD = color_image(PICTURE)
 DEPTH = np.ones((32, 96), np.float32)
@@ -145,3 +148,28 @@ def test_a_frame_on_which_the_model_fails(vocabulary):
                 lambda ms=ms: robot.node.statistics.summary().dropped.get("failed") == ms, "the failure"
             )
         robot.segment(3)
+
+
+def test_a_frame_on_which_the_model_gives_nan(vocabulary):
+    bad = iter([True, True, False])
+
+    class Encoder(ColorImageEncoder):
+        def encode(self, image):
+            features = super().encode(image)
+            if next(bad, False):
+                features.patch_tokens[0, 0] = np.nan
+            return features
+
+    def make(load):
+        return Segmenter(Model(Encoder(), ColorTextEncoder()))
+
+    with running(vocabulary, make) as robot:
+        for ms in (1, 2):
+            robot.image(ms)
+            robot.until(
+                lambda ms=ms: robot.node.statistics.summary().dropped.get("not finite") == ms, "the drop"
+            )
+        robot.segment(3)
+        assert len(robot.got["semantic/image_raw"]) == 1
+        assert [text for text in robot.warnings if "NaN or infinity; try" in text] == robot.warnings
+        assert len(robot.warnings) == 1

@@ -19,6 +19,7 @@ from ovs_ros.encoders.clip.image_encoder import TorchImageEncoder  # noqa: E402
 from ovs_ros.encoders.clip.text_encoder import ClipTextEncoder  # noqa: E402
 from ovs_ros.model import Model  # noqa: E402
 from ovs_ros.options import SegmenterOptions  # noqa: E402
+from ovs_ros.runtime.finite import NotFiniteError  # noqa: E402
 from ovs_ros.segmenter import Segmenter  # noqa: E402
 from ovs_ros.steps.segmentation import Segmentation  # noqa: E402
 from ovs_ros.steps.torch_frame import TorchFrame, refusal  # noqa: E402
@@ -257,3 +258,15 @@ def test_the_benchmark_times_frames_of_both_ways_side_by_side() -> None:
     assert "encode" in results["stages_ms"]["150"]
     bench.print_times(results, "cpu")
     assert bench.measure_batch(device.model.image_encoder, 2, 2) > 0
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_a_model_that_gives_nan_or_infinity_gives_no_label(value: float) -> None:
+    model = TinyDense()
+    _, device = pair(model)
+    words = embedded(5)
+    image = noise_image(64, 64)
+    device.segment(image, words)
+    model.embed.bias[3] = value
+    with pytest.raises(NotFiniteError, match="image embeddings from tiny"):
+        device.segment(image, words)
