@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ovs_ros.evaluation.labelled_folder import LabelledSet
-from ovs_ros.training.label_spaces import LabelSpace, shipped_label_spaces
+from ovs_ros.training.label_spaces import LabelSpace, known_space
 
 NO_CLASS = 65535
 
@@ -32,12 +32,6 @@ def words_of(names: Sequence[str], space: LabelSpace | None) -> ClassWords:
     classes = np.full(1 << 16, NO_CLASS, np.uint16)
     classes[: len(words)] = np.arange(len(words)) if space is None else space.class_of_words
     return ClassWords(words, classes)
-
-
-def known_space(names: Sequence[str]) -> LabelSpace | None:
-    """The label space of the set that has these classes; None: no known set has them."""
-    spaces = shipped_label_spaces().values()
-    return next((space for space in spaces if space.classes == tuple(names)), None)
 
 
 def held_out(dataset: LabelledSet, folder: Path) -> tuple[LabelledSet, LabelSpace]:

@@ -10,7 +10,7 @@ import typer
 from numpy.typing import NDArray
 
 from ovs_ros.cli.common import Skipped, embed_words, load_segmenter, print_table, read_each, write_json
-from ovs_ros.cli.known_sets import ClassWords, held_out, known_space, words_of
+from ovs_ros.cli.known_sets import ClassWords, held_out, words_of
 from ovs_ros.cli.options import with_flags
 from ovs_ros.encoders import embedded
 from ovs_ros.evaluation.labelled_folder import IGNORED, LabelledSet, load_labelled_set
@@ -19,6 +19,7 @@ from ovs_ros.options import LoadOptions
 from ovs_ros.segmenter import Segmenter
 from ovs_ros.steps.decoder import decode
 from ovs_ros.steps.grid import at_nodes
+from ovs_ros.training.label_spaces import known_space
 from ovs_ros.vocabulary.vocabulary import Vocabulary
 from ovs_ros.vocabulary.word_embeddings import WordEmbeddings
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ovs_ros.evaluation.labelled_folder import labelled_pairs, read_mask
 from ovs_ros.runtime.images import read_image
 from ovs_ros.training.data import IGNORE, UNLABELLED, read_names
+from ovs_ros.training.label_spaces import known_space
 from ovs_ros.vocabulary.set_names import set_names
 from ovs_ros.vocabulary.yaml_io import load_class_names
 
@@ -213,18 +214,27 @@ def open_dataset(name: str, folder: Path, split: str, classes: Path | None = Non
 
 
 def _open_folder(folder: Path, split: str, classes: Path | None) -> SegmentationDataset:
-    """The project's own form."""
+    """The project's own form.
+
+    A set without a split val that `ovs train embedded` knows is split as it does.
+    """
     file = classes or folder / "classes.txt"
     if not file.is_file():
         raise FileNotFoundError(f"expected the class names in {file}, but there is no such file; {FOLDER}")
     names = tuple(load_class_names(file))
     if len(names) > UNLABELLED:
         raise ValueError(f"expected at most {UNLABELLED} names of classes of {folder}, got {len(names)}")
+    rule = None
+    if not (folder / "val").is_dir() and (space := known_space(names)) is not None:
+        rule, kept = space.hold_out, split == "val"
+        split = "train"
     if not (folder / split / "image").is_dir():
         raise FileNotFoundError(
             f"expected the folder {folder / split / 'image'}, and it is missing; {FOLDER}"
         )
     pairs = tuple(labelled_pairs(folder / split))
+    if rule is not None:
+        pairs = tuple(pair for index, pair in enumerate(pairs) if rule.keeps(index) == kept)
     return SegmentationDataset(folder.name, names, pairs, lookup_table(range(len(names))))
 
 

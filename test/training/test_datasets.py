@@ -10,6 +10,7 @@ from PIL import Image
 
 from ovs_ros.training.data import IGNORE
 from ovs_ros.training.datasets import SETS, lookup_table, open_dataset
+from ovs_ros.training.label_spaces import shipped_label_spaces
 from ovs_ros.vocabulary.set_names import set_names
 
 
@@ -222,3 +223,18 @@ def test_shipped_names_stand_at_their_labels(file: str, some: dict[int, str]) ->
 def test_values_without_a_column_are_ignored() -> None:
     table = lookup_table([3, 65534])
     assert table[[3, 4, 65534]].tolist() == [0, IGNORE, 1]
+
+
+def test_a_known_set_without_a_split_val_is_split_as_the_embedded_model_trains(tmp_path: Path) -> None:
+    space = shipped_label_spaces()["voc"]
+    (tmp_path / "classes.txt").write_text("\n".join(space.classes))
+    for kind, shape in (("image", (4, 6, 3)), ("label", (4, 6))):
+        (tmp_path / "train" / kind).mkdir(parents=True)
+        for index in range(20):
+            cv2.imwrite(str(tmp_path / "train" / kind / f"{index:02}.png"), np.zeros(shape, np.uint8))
+    names = {
+        split: [image.stem for image, _ in open_dataset("folder", tmp_path, split).pairs]
+        for split in ("train", "val")
+    }
+    assert names["val"] == ["09", "19"]
+    assert sorted(names["train"] + names["val"]) == [f"{index:02}" for index in range(20)]

@@ -175,6 +175,12 @@ def shipped_label_spaces() -> dict[str, LabelSpace]:
     return read_label_spaces(Path(str(SHIPPED)))
 
 
+def known_space(names: Sequence[str]) -> LabelSpace | None:
+    """The label space of the set that has these classes; None: no known set has them."""
+    spaces = shipped_label_spaces().values()
+    return next((space for space in spaces if space.classes == tuple(names)), None)
+
+
 def read_label_spaces(folder: Path) -> dict[str, LabelSpace]:
     """All files of a folder, by name; what they say of each other's words is checked.
 
