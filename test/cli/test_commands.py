@@ -8,10 +8,11 @@ from fakes import color_image, color_segmenter, load_color_segmenter
 from typer.testing import CliRunner
 
 import ovs_ros
-from ovs_ros.cli import bench, known_sets
+from ovs_ros.cli import bench
 from ovs_ros.cli.main import app
 from ovs_ros.runtime.processor import device_name, processor_name
 from ovs_ros.segmenter import Segmenter
+from ovs_ros.training import label_spaces
 from ovs_ros.training.label_spaces import HoldOut, LabelSpace
 from ovs_ros.vocabulary.knowledge import Knowledge
 from ovs_ros.vocabulary.vocabulary import Vocabulary
@@ -205,7 +206,7 @@ def known(labelled, monkeypatch):
         classes=("warm", "blue"),
         unions={"warm": ("orange", "red")},
     )
-    monkeypatch.setattr(known_sets, "shipped_label_spaces", lambda: {"colours": space})
+    monkeypatch.setattr(label_spaces, "shipped_label_spaces", lambda: {"colours": space})
     (labelled.parent / "classes.txt").write_text("warm\nblue\n")
     folder = labelled.rename(labelled.with_name("train"))
     write(folder / "image" / "c.png", color_image([["orange", "blue"]]))

@@ -10,9 +10,9 @@ from fakes import color_image, color_segmenter
 from typer.testing import CliRunner
 
 import ovs_ros
-from ovs_ros.cli import known_sets
 from ovs_ros.cli.main import app
 from ovs_ros.encoders.embedded import load_temperature
+from ovs_ros.training import label_spaces
 from ovs_ros.training.label_spaces import HoldOut, LabelSpace
 
 
@@ -103,7 +103,7 @@ def known(monkeypatch, **fields):
         classes=("red", "blue", "green"),
         **fields,
     )
-    monkeypatch.setattr(known_sets, "shipped_label_spaces", lambda: {"colours": space})
+    monkeypatch.setattr(label_spaces, "shipped_label_spaces", lambda: {"colours": space})
 
 
 def test_only_images_that_are_not_trained_on_count(tmp_path, monkeypatch):
