@@ -2,17 +2,21 @@
 
 import math
 import traceback
+from array import array
 from collections.abc import Callable
 from concurrent.futures import Future as ThreadFuture
-from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
+from rclpy.qos import QoSProfile
 from rclpy.task import Future
 from std_srvs.srv import Trigger
 
+from ovs_ros.ros.changes import Changes, Check
 from ovs_ros.ros.recent import RecentFrames
+from ovs_ros.ros.throttle import Throttle
 from ovs_ros.ros.words import NOT_CONFIGURED, PROMPT_SEPARATOR, Words, pointed, remarks
 from ovs_ros.ros.worker import NOT_ACTIVE, Worker
 from ovs_ros.srv import GetVocabulary, SetVocabulary, Teach
@@ -20,6 +24,10 @@ from ovs_ros.vocabulary.vocabulary import VocabularyError
 from ovs_ros.vocabulary.word_embeddings import WordEmbeddings
 
 Result = TypeVar("Result")
+Changed = TypeVar("Changed", SetVocabulary.Response, Teach.Response, Trigger.Response)
+Filled = TypeVar("Filled", SetVocabulary.Response, Teach.Response, GetVocabulary.Response)
+REQUESTS = QoSProfile(depth=2000)
+"""A service keeps 10 requests by default, and DDS drops more without a word when many come at once."""
 
 
 class VocabularyServices:
@@ -35,6 +43,7 @@ class VocabularyServices:
         changed: called after each change.
         recent: the frames that can be pointed into.
         worker: called for what encodes images; None while the node is not active.
+        throttle: takes the warnings about requests that are refused.
     """
 
     def __init__(
@@ -44,13 +53,15 @@ class VocabularyServices:
         changed: Callable[[], None],
         recent: RecentFrames,
         worker: Callable[[], Worker | None],
+        throttle: Throttle,
     ) -> None:
         self._node = node
         self._recent = recent
         self._words = words
         self._changed = changed
         self._worker = worker
-        self._thread = ThreadPoolExecutor(1, "vocabulary")
+        self._throttle = throttle
+        self._changes = Changes()
         # A service that waits blocks its group, and the subscriptions are in the default group.
         group = ReentrantCallbackGroup()
         for kind, name, callback in (
@@ -59,24 +70,25 @@ class VocabularyServices:
             (Trigger, "reset_vocabulary", self._reset),
             (Teach, "teach", self._teach),
         ):
-            node.create_service(kind, f"~/{name}", callback, callback_group=group)
+            node.create_service(kind, f"~/{name}", callback, qos_profile=REQUESTS, callback_group=group)
+        node.create_timer(
+            1.0, self._changes.expire, callback_group=group, clock=Clock(clock_type=ClockType.STEADY_TIME)
+        )
 
     def close(self) -> None:
-        """Wait for the change at work, and cancel those that wait."""
-        self._thread.shutdown(cancel_futures=True)
+        """Cancel the changes that wait, and the one at work between two batches of words."""
+        self._changes.close()
 
     async def _set(
         self, request: SetVocabulary.Request, response: SetVocabulary.Response
     ) -> SetVocabulary.Response:
-        def change(words: Words) -> WordEmbeddings:
-            return words.change(request.mode, request.names, request.prompts, request.thresholds)
+        def change(words: Words, check: Check) -> WordEmbeddings:
+            return words.change(request.mode, request.names, request.prompts, request.thresholds, check)
 
-        response.success, response.message = await self._off_thread(lambda: self._answer(change))
-        self._fill(response)
-        return response
+        return self._fill(response, await self._make(response, change))
 
     async def _teach(self, request: Teach.Request, response: Teach.Response) -> Teach.Response:
-        def change(words: Words) -> WordEmbeddings:
+        def change(words: Words, check: Check) -> WordEmbeddings:
             worker = self._worker()
             if worker is None:
                 raise VocabularyError(NOT_ACTIVE)
@@ -87,73 +99,83 @@ class VocabularyServices:
                 raise VocabularyError(str(error)) from error
             example = pointed(request, image)
             seen = words.see(example, worker.between_frames)
-            return words.teach(request.name, seen, examples_only=request.examples_only)
+            return words.teach(request.name, seen, examples_only=request.examples_only, check=check)
 
-        response.success, response.message = await self._off_thread(lambda: self._answer(change))
-        self._fill(response)
-        return response
+        return self._fill(response, await self._make(response, change))
 
     async def _reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        response.success, response.message = await self._off_thread(lambda: self._answer(Words.reset))
+        await self._make(response, Words.reset, reset=True)
         return response
 
     def _get(self, _: GetVocabulary.Request, response: GetVocabulary.Response) -> GetVocabulary.Response:
-        words = self._fill(response)
-        if words is not None:
-            vocabulary = words.vocabulary
-            response.prompts = [PROMPT_SEPARATOR.join(c.prompts) for c in vocabulary.categories]
-            response.thresholds = [
-                math.nan if c.threshold is None else c.threshold for c in vocabulary.categories
-            ]
-            response.negatives = list(words.negatives)
-            response.examples = [len(c.examples) for c in vocabulary.categories]
-            response.unknown_id = vocabulary.unknown_id
+        words = self._words()
+        if words is None:
+            return response
+        current = words.current
+        vocabulary = current.vocabulary
+        response.prompts = [PROMPT_SEPARATOR.join(c.prompts) for c in vocabulary.categories]
+        response.thresholds = [
+            math.nan if c.threshold is None else c.threshold for c in vocabulary.categories
+        ]
+        response.negatives = list(current.negatives)
+        response.examples = [len(c.examples) for c in vocabulary.categories]
+        response.unknown_id = vocabulary.unknown_id
+        return self._fill(response, current)
+
+    def _fill(self, response: Filled, made: WordEmbeddings | None) -> Filled:
+        """Write the words that a call made into its response, or the present ones if it made none."""
+        words = self._words()
+        if made is None and words is not None:
+            made = words.current
+        if made is not None:
+            vocabulary = made.vocabulary
+            response.version = vocabulary.version
+            response.ids = array("H", vocabulary.ids.tobytes())
+            response.names = list(vocabulary.names)
         return response
 
-    def _fill(
-        self, response: SetVocabulary.Response | GetVocabulary.Response | Teach.Response
+    async def _make(
+        self, response: Changed, change: Callable[[Words, Check], WordEmbeddings], *, reset: bool = False
     ) -> WordEmbeddings | None:
-        """Write the present words into a response, and return them."""
-        words = self._words()
-        if words is None:
-            return None
-        vocabulary = words.current.vocabulary
-        response.version = vocabulary.version
-        response.ids = vocabulary.ids.tolist()
-        response.names = list(vocabulary.names)
-        return words.current
+        """Make a change, and write into the response how that went. Returns the words that it made."""
 
-    def _answer(self, change: Callable[[Words], WordEmbeddings]) -> tuple[bool, str]:
-        """Make a change. Returns whether it was made, and the message."""
-        logger = self._node.get_logger()
-        words = self._words()
-        if words is None:
-            return False, NOT_CONFIGURED
+        def work(check: Check) -> tuple[WordEmbeddings, str]:
+            words = self._words()
+            if words is None:
+                raise VocabularyError(NOT_CONFIGURED)
+            made = change(words, check)
+            self._changed()
+            return made, remarks(made, words.model)
+
+        response.success = False
         try:
-            embedded = change(words)
+            made, response.message = await self._off_thread(self._changes.submit(work, reset=reset))
         except VocabularyError as error:
-            logger.warning(f"The vocabulary stays as it is: {error}")
-            return False, str(error)
+            response.message = str(error)
+            self._throttle.warn(f"refused: {type(error)}", f"The vocabulary stays as it is: {error}")
+            return None
         except Exception as error:  # The caller waits for an answer.
-            logger.error(f"The vocabulary stays as it is:\n{traceback.format_exc()}")
-            return False, f"{type(error).__name__}: {error}; the node's log has more"
-        self._changed()
-        message = remarks(embedded, words.model)
-        logger.info(f"The vocabulary is now {message}")
-        return True, message
+            response.message = f"{type(error).__name__}: {error}; the node's log has more"
+            text = "".join(traceback.format_exception(error))
+            self._throttle.warn("change failed", f"The vocabulary stays as it is:\n{text}")
+            return None
+        response.success = True
+        self._node.get_logger().info(f"The vocabulary is now {response.message}")
+        return made
 
-    def _off_thread(self, work: Callable[[], Result]) -> Future:
-        """Run `work` on the vocabulary's thread: a future to await in a callback."""
+    async def _off_thread(self, work: ThreadFuture[Result]) -> Result:
+        """Wait for what another thread does, while the executor goes on."""
         executor = self._node.executor
         done: Future = Future(executor=executor)
 
-        def hand_over(finished: ThreadFuture[Result]) -> None:
-            done.set_result(finished.result())
+        def hand_over(_: ThreadFuture[Result]) -> None:
+            done.set_result(None)
             # The executor looks at waiting callbacks again only when something happens.
             executor.create_task(_nothing)
 
-        self._thread.submit(work).add_done_callback(hand_over)
-        return done
+        work.add_done_callback(hand_over)
+        await done
+        return work.result()
 
 
 def _nothing() -> None:

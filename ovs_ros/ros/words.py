@@ -26,6 +26,10 @@ _LINTED_FULLY = 2000
 _FINDINGS_SHOWN = 5
 
 
+def _no_check() -> None:
+    """The check of a change that nobody ends."""
+
+
 class Words:
     """Holds the embedded vocabulary. A change is made as a whole and swapped in as one reference.
 
@@ -109,35 +113,48 @@ class Words:
             )
 
     def change(
-        self, mode: int, names: Sequence[str], prompts: Sequence[str], thresholds: Sequence[float]
+        self,
+        mode: int,
+        names: Sequence[str],
+        prompts: Sequence[str],
+        thresholds: Sequence[float],
+        check: Callable[[], None] = _no_check,
     ) -> WordEmbeddings:
         """Do what a SetVocabulary request asks for. Takes as long as its new words take to embed.
+
+        Args:
+            mode, names, prompts, thresholds: see `requested`.
+            check: called between two batches of words and before the change counts; what it raises ends it.
 
         Raises:
             VocabularyError: the request cannot be met, or it was closed meanwhile; nothing has changed.
         """
-        return self._swap(lambda vocabulary: requested(vocabulary, mode, names, prompts, thresholds))
+        return self._swap(lambda vocabulary: requested(vocabulary, mode, names, prompts, thresholds), check)
 
     def see(self, example: Example, encode: Callable[[Encoding], Arrays]) -> Example:
         """`Segmenter.see`."""
         return self._segmenter.see(example, encode)
 
-    def teach(self, name: str, example: Example, *, examples_only: bool) -> WordEmbeddings:
-        """Add an example, whose image the model has seen, to a category.
+    def teach(
+        self, name: str, example: Example, *, examples_only: bool, check: Callable[[], None] = _no_check
+    ) -> WordEmbeddings:
+        """Add an example, whose image the model has seen, to a category; `check` as in `change`.
 
         Raises:
             VocabularyError: as `change`, or the example cannot be used.
         """
-        return self._swap(lambda vocabulary: vocabulary.taught(name, example, examples_only=examples_only))
+        return self._swap(
+            lambda vocabulary: vocabulary.taught(name, example, examples_only=examples_only), check
+        )
 
-    def reset(self) -> WordEmbeddings:
-        """Go back to the words of the start, under the next version.
+    def reset(self, check: Callable[[], None] = _no_check) -> WordEmbeddings:
+        """Go back to the words of the start, under the next version; `check` as in `change`.
 
         Raises:
             VocabularyError: it is closed.
         """
         start = self._initial
-        return self._swap(lambda old: old.replaced(start.categories, start.negatives), changed=False)
+        return self._swap(lambda old: old.replaced(start.categories, start.negatives), check, changed=False)
 
     def close(self) -> Vocabulary:
         """Wait for the change at work, and refuse all that come later. Returns the last vocabulary.
@@ -148,15 +165,22 @@ class Words:
         with self._changing:
             return self.current.vocabulary
 
-    def _swap(self, change: Callable[[Vocabulary], Vocabulary], *, changed: bool = True) -> WordEmbeddings:
-        def go_on(done: int, total: int) -> None:
-            # Thousands of new words take minutes: do not let the end of the node wait for them.
-            if done < total:
-                self._refuse_if_closed()
+    def _swap(
+        self,
+        change: Callable[[Vocabulary], Vocabulary],
+        check: Callable[[], None],
+        *,
+        changed: bool = True,
+    ) -> WordEmbeddings:
+        def go_on() -> None:
+            self._refuse_if_closed()
+            check()
 
         with self._changing:
-            self._refuse_if_closed()
-            embedded = self._segmenter.embed(change(self.current.vocabulary), go_on)
+            go_on()
+            # Thousands of new words take minutes: neither the end of the node nor a reset waits for them.
+            embedded = self._segmenter.embed(change(self.current.vocabulary), lambda done, total: go_on())
+            go_on()
             self.changed = changed
             # First of all: nobody may see a version that a restart would give to other words.
             self._keep(embedded.vocabulary)

@@ -7,12 +7,16 @@ import pytest
 from fakes import ColorImageEncoder, ColorTextEncoder, color_segmenter
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
+from rclpy.qos import QoSProfile
 from rig import DEADLINE_S, pixels, running, stamp_ms
 from std_srvs.srv import Trigger
 
 from ovs_ros.model import Model
+from ovs_ros.ros import changes
+from ovs_ros.ros.changes import BUSY, MOST_WAITING, RESET
 from ovs_ros.segmenter import Segmenter
 from ovs_ros.srv import GetVocabulary, SetVocabulary
+from ovs_ros.vocabulary.prompts import WORDS_A_BATCH
 
 Request = SetVocabulary.Request
 
@@ -21,6 +25,10 @@ Request = SetVocabulary.Request
 def robot(vocabulary):
     with running(vocabulary) as robot:
         yield robot
+
+
+def add(*names):
+    return Request(mode=Request.ADD, names=names)
 
 
 def set_vocabulary(robot, mode, *names, **more):
@@ -177,11 +185,10 @@ def test_before_configure_requests_are_refused_with_a_reason(vocabulary):
         assert robot.call(GetVocabulary, "ovs/get_vocabulary", GetVocabulary.Request()).version == 0
 
 
-def test_a_cleanup_during_a_change_waits_for_it_and_the_node_lives_on(vocabulary):
+def test_a_cleanup_during_a_change_cancels_it_and_the_node_lives_on(vocabulary):
     text = SlowText()
     with running(vocabulary, lambda load: Segmenter(Model(ColorImageEncoder(), text))) as robot:
-        request = Request(mode=Request.ADD, names=["molasses"])
-        robot.ask(SetVocabulary, "ovs/set_vocabulary", request)
+        pending = robot.ask(SetVocabulary, "ovs/set_vocabulary", add("molasses"))
         robot.until(text.started.is_set, "the text encoder")
         threading.Timer(0.2, text.go_on.set).start()
         for name in ("DEACTIVATE", "CLEANUP", "CONFIGURE", "ACTIVATE"):
@@ -190,5 +197,70 @@ def test_a_cleanup_during_a_change_waits_for_it_and_the_node_lives_on(vocabulary
             assert robot.call(ChangeState, "ovs/change_state", request).success
         robot.connected()
         robot.segment(1)
+        robot.until(pending.done, "the reply")
+        assert not pending.result().success
         reply = set_vocabulary(robot, Request.ADD, "cyan")
-        assert (reply.success, reply.ids.tolist()[-1]) == (True, 4)  # "molasses" keeps its 3.
+        assert (reply.success, reply.ids.tolist()[-1]) == (True, 3)
+
+
+def test_each_reply_has_the_version_that_its_call_made(robot):
+    client = robot.helper.create_client(SetVocabulary, "ovs/set_vocabulary")
+    robot.until(client.service_is_ready, "the service")
+    names = ["yellow", "cyan", "magenta", "orange", "purple"]
+    pending = [client.call_async(add(name)) for name in names]
+    robot.until(lambda: all(one.done() for one in pending), "the replies")
+    replies = [one.result() for one in pending]
+    assert [reply.version for reply in replies] == [2, 3, 4, 5, 6]
+    assert [list(reply.names)[3:] for reply in replies] == [names[:count] for count in range(1, 6)]
+
+
+def test_of_hundreds_of_calls_at_once_each_is_answered(robot):
+    """The client's own queues are as long as its calls are many; by default DDS drops all but ten."""
+    calls = 500
+    qos = QoSProfile(depth=calls)
+    client = robot.helper.create_client(SetVocabulary, "ovs/set_vocabulary", qos_profile=qos)
+    robot.until(client.service_is_ready, "the service")
+    pending = [client.call_async(add(f"thing {number}")) for number in range(calls)]
+    robot.until(lambda: all(one.done() for one in pending), "the replies")
+    made = [one.result() for one in pending if one.result().success]
+    refused = {one.result().message for one in pending if not one.result().success}
+    assert 0 < len(made) < calls and refused == {BUSY}
+    assert [reply.version for reply in made] == list(range(2, len(made) + 2))
+    assert sum("busy" in text for text in robot.warnings) == 1  # The log is throttled.
+
+
+def test_a_full_queue_answers_busy_and_a_reset_goes_first(vocabulary):
+    text = SlowText()
+    with running(vocabulary, lambda load: Segmenter(Model(ColorImageEncoder(), text))) as robot:
+        many = ["molasses", *(f"thing {number}" for number in range(WORDS_A_BATCH))]
+        at_work = robot.ask(SetVocabulary, "ovs/set_vocabulary", add(*many))
+        robot.until(text.started.is_set, "the text encoder")
+        client = robot.helper.create_client(SetVocabulary, "ovs/set_vocabulary")
+        robot.until(client.service_is_ready, "the service")
+        waiting = [client.call_async(add(f"other {number}")) for number in range(MOST_WAITING)]
+        busy = client.call_async(add("one too many"))
+        robot.until(busy.done, "the reply")
+        assert (busy.result().success, busy.result().message) == (False, BUSY)
+        assert not any(one.done() for one in (at_work, *waiting))
+
+        reset = robot.ask(Trigger, "ovs/reset_vocabulary", Trigger.Request())
+        robot.until(lambda: all(one.done() for one in waiting), "the replies")
+        text.go_on.set()
+        robot.until(lambda: reset.done() and at_work.done(), "the replies")
+        assert {one.result().message for one in (at_work, *waiting)} == {RESET}
+        assert not any(word.endswith(many[-1]) for word in text.encoded)  # The second batch.
+        assert reset.result().success and "version 2 with 3" in reset.result().message
+
+
+def test_nobody_waits_longer_than_the_deadline(vocabulary, monkeypatch):
+    text = SlowText()
+    with running(vocabulary, lambda load: Segmenter(Model(ColorImageEncoder(), text))) as robot:
+        monkeypatch.setattr(changes, "DEADLINE_S", 0.0)
+        monkeypatch.setattr(changes, "GRACE_S", 0.1)
+        at_work = robot.ask(SetVocabulary, "ovs/set_vocabulary", add("molasses"))
+        waiting = robot.ask(SetVocabulary, "ovs/set_vocabulary", add("cyan"))
+        robot.until(lambda: at_work.done() and waiting.done(), "the replies")
+        assert "not done within" in waiting.result().message
+        monkeypatch.undo()
+        text.go_on.set()
+        assert set_vocabulary(robot, Request.ADD, "yellow").version == 2

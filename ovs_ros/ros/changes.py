@@ -1,0 +1,149 @@
+"""The one thread that changes words: requests wait in a short queue, and a reset goes first."""
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from time import monotonic
+from typing import Any, Generic, TypeVar
+
+from ovs_ros.vocabulary.errors import VocabularyError
+
+Result = TypeVar("Result")
+Check = Callable[[], None]
+"""Raises VocabularyError when the change at work must give up."""
+
+MOST_WAITING = 8
+"""How many requests may wait beside the one at work."""
+DEADLINE_S = 120.0
+"""How long a request may take, waiting included."""
+GRACE_S = 5.0
+"""How long after its deadline the request at work may still answer by itself: one batch of words."""
+CLOSING_S = 2.0
+"""How long `close` waits for the request at work."""
+BUSY = f"busy: {MOST_WAITING} requests wait already; nothing has changed, ask again in a second"
+RESET = "cancelled by ~/reset_vocabulary, which came after it; nothing has changed, ask again"
+LATE = (
+    f"not done within {DEADLINE_S:g} s; nothing has changed. What was embedded is cached: ask again, or with "
+    "fewer words"
+)
+HANGS = (
+    f"no answer within {DEADLINE_S + GRACE_S:g} s: the model hangs, or is very slow; ask ~/get_vocabulary "
+    "whether the change was made, and look at /diagnostics"
+)
+CLOSED = "the node ends; nothing has changed"
+
+
+class _Change(Generic[Result]):
+    """A request with its deadline."""
+
+    def __init__(self, work: Callable[[Check], Result]) -> None:
+        self.work = work
+        self.future: Future[Result] = Future()
+        self.deadline = monotonic() + DEADLINE_S
+        self.cancelled = ""
+
+    def check(self) -> None:
+        """Raise VocabularyError if it must give up."""
+        if self.cancelled:
+            raise VocabularyError(self.cancelled)
+        if monotonic() > self.deadline:
+            raise VocabularyError(LATE)
+
+    def refuse(self, reason: str) -> None:
+        """Answer it, if nobody has, and let the work give up."""
+        self.cancelled = self.cancelled or reason
+        if not self.future.done():
+            self.future.set_exception(VocabularyError(reason))
+
+
+class Changes:
+    """Makes changes on a thread of its own, one after another. Any thread may call any method."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._waiting: deque[_Change[Any]] = deque()
+        self._at_work: _Change[Any] | None = None
+        self._closed = False
+        # A daemon: a text encoder that hangs must not keep the process alive.
+        self._thread = threading.Thread(target=self._run, name="vocabulary", daemon=True)
+        self._thread.start()
+
+    def submit(self, work: Callable[[Check], Result], *, reset: bool = False) -> Future[Result]:
+        """Let a change be made after those that wait.
+
+        Args:
+            work: called on the thread. It calls its argument between two steps, and once more before the
+                change counts.
+            reset: cancel all that came before, the one at work between two of its steps.
+
+        Returns:
+            The future of what `work` returns. It gets VocabularyError if the change is cancelled or late.
+
+        Raises:
+            VocabularyError: too many wait, or it is closed.
+        """
+        change = _Change(work)
+        with self._changed:
+            if self._closed:
+                raise VocabularyError(CLOSED)
+            before = []
+            if reset:
+                before = list(self._waiting)
+                self._waiting.clear()
+                if self._at_work is not None:
+                    self._at_work.cancelled = RESET
+            elif len(self._waiting) >= MOST_WAITING:
+                raise VocabularyError(BUSY)
+            self._waiting.append(change)
+            self._changed.notify()
+        _refuse(before, RESET)
+        return change.future
+
+    def expire(self) -> None:
+        """Refuse the requests that are past their deadline. To be called now and then."""
+        now = monotonic()
+        with self._changed:
+            late = [change for change in self._waiting if now > change.deadline]
+            for change in late:
+                self._waiting.remove(change)
+            hangs = self._at_work
+        _refuse(late, LATE)
+        if hangs is not None and now > hangs.deadline + GRACE_S:
+            _refuse([hangs], HANGS)
+
+    def close(self) -> None:
+        """Cancel all requests, and wait a little for the one at work to give up."""
+        with self._changed:
+            self._closed = True
+            waiting = list(self._waiting)
+            self._waiting.clear()
+            if self._at_work is not None:
+                self._at_work.cancelled = CLOSED
+            self._changed.notify()
+        _refuse(waiting, CLOSED)
+        self._thread.join(CLOSING_S)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._at_work = None
+                self._changed.wait_for(lambda: self._waiting or self._closed)
+                if self._closed:
+                    return
+                change = self._at_work = self._waiting.popleft()
+            try:
+                change.check()
+                result = change.work(change.check)
+            except Exception as error:  # It is whose request it is who has to know.
+                if not change.future.done():
+                    change.future.set_exception(error)
+            else:
+                if not change.future.done():
+                    change.future.set_result(result)
+
+
+def _refuse(changes: list[_Change[Any]], reason: str) -> None:
+    # Without the lock: whoever waits for a future may call `submit`.
+    for change in changes:
+        change.refuse(reason)
