@@ -19,6 +19,15 @@ POINT = np.dtype(
     }
 )
 """One point, 24 bytes: metres, 0x00RRGGBB, label (PCL reads only 32 bits), confidence, three bytes unused."""
+POINT_WITH_INTENSITY = np.dtype(
+    {
+        "names": ["x", "y", "z", "rgb", "label", "confidence", "intensity"],
+        "formats": ["<f4", "<f4", "<f4", "<u4", "<u4", "u1", "<f4"],
+        "offsets": [0, 4, 8, 12, 16, 20, 24],
+        "itemsize": 28,
+    }
+)
+"""A point of a lidar, 28 bytes: the same, and how strong the return was."""
 
 
 @dataclass(frozen=True)
