@@ -12,6 +12,8 @@ from pathlib import Path
 from textwrap import wrap
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from ovs_ros.runtime.image_size import MAX_MEGAPIXELS
+
 Rule = Literal["dcp", "top_n"]
 Postprocess = Literal["none", "pamr", "propagation"]
 Validation = Literal["off", "relabel", "reject"]
@@ -258,6 +260,11 @@ class NodeOptions(_Checked):
         "restart; empty: they are lost.",
     )
     compressed: bool = _option(False, "Subscribe to image/compressed (CompressedImage) instead of image.")
+    max_megapixels: float = _live(
+        MAX_MEGAPIXELS,
+        "Compressed images whose header claims more millions of pixels are not decoded.",
+        (0.1, 1000.0),
+    )
     sync_slop: float = _option(
         0.02, "How many seconds the stamps of an image and of its depth or pose may differ.", (0.0001, 10.0)
     )

@@ -1,6 +1,7 @@
 """`ovs segment`: name the pixels of images or of a video."""
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from time import time
 from typing import Annotated
@@ -39,7 +40,9 @@ _JSON_EVERY_S = 10.0
 """How often the JSON is written while images are done."""
 
 
-@with_flags(leave_out=declared(NodeOptions).keys() - {"temporal_filter", "temporal_filter_time"})
+@with_flags(
+    leave_out=declared(NodeOptions).keys() - {"temporal_filter", "temporal_filter_time", "max_megapixels"}
+)
 def segment(
     source: Annotated[
         Path, typer.Argument(metavar="SOURCE", help="An image, a folder of images, or a video.")
@@ -58,7 +61,7 @@ def segment(
     ] = 15.0,
     json_file: JsonOption = None,
     *,
-    over_time: NodeOptions,
+    of_stream: NodeOptions,
     load: LoadOptions,
     options: SegmenterOptions,
 ) -> None:
@@ -68,20 +71,20 @@ def segment(
     '--temporal-filter flow' takes the images of a folder as frames of one stream.
     """
     asked = asked_vocabulary(words, vocabulary)
-    if over_time.temporal_filter == "pose":
+    if of_stream.temporal_filter == "pose":
         raise ValueError(
             "expected --temporal-filter off or flow, got pose, which needs depth and poses: the node and "
             "`ovs flicker` take them"
         )
-    flow = over_time.temporal_filter == "flow"
-    stream = flow_filter(over_time.temporal_filter_time) if flow else None
+    flow = of_stream.temporal_filter == "flow"
+    stream = flow_filter(of_stream.temporal_filter_time) if flow else None
     if source.is_dir() and output.resolve() == source.resolve():
         raise ValueError(
             f"expected another folder for the results than that of the images, got {output}; the "
             "next run would take the results for images"
         )
     skipped = Skipped()
-    images, own_rate = _open_source(source, skipped)
+    images, own_rate = _open_source(source, skipped, of_stream.max_megapixels)
     segmenter = load_segmenter(load, options)
     model = segmenter.model
     for finding in lint(asked, reads=model.text_encoder.reads) + note_knowledge(asked, model.knowledge):
@@ -112,7 +115,9 @@ def segment(
     skipped.end()
 
 
-def _open_source(source: Path, skipped: Skipped) -> tuple[Iterable[tuple[str, NDArray[np.uint8]]], float]:
+def _open_source(
+    source: Path, skipped: Skipped, max_megapixels: float
+) -> tuple[Iterable[tuple[str, NDArray[np.uint8]]], float]:
     """Names and RGB images behind a progress bar, and how many a second; 0 where the source does not tell.
 
     Of a folder, images that cannot be read are skipped.
@@ -120,12 +125,12 @@ def _open_source(source: Path, skipped: Skipped) -> tuple[Iterable[tuple[str, ND
     if source.is_dir():
         images = list_images(source)
         names = dict(zip(images, output_names(images), strict=True))
-        read = read_each(images, read_image, skipped, "Segmenting")
+        read = read_each(images, partial(read_image, max_megapixels=max_megapixels), skipped, "Segmenting")
         return ((names[path], image) for path, image in read), 0
     if not source.exists():
         raise FileNotFoundError(f"expected an image, a folder or a video at {source}, and there is nothing")
     if source.suffix.lower() in IMAGE_SUFFIXES:
-        return [(source.stem, read_image(source))], 0
+        return [(source.stem, read_image(source, max_megapixels))], 0
     video = cv2.VideoCapture(str(source))
     return _frames(video, source), video.get(cv2.CAP_PROP_FPS)
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ovs_ros.runtime.image_size import MAX_MEGAPIXELS
 from ovs_ros.runtime.images import list_images, read_image
 from ovs_ros.vocabulary.yaml_io import load_class_names
 
@@ -167,11 +168,17 @@ def load_labelled_set(folder: Path, kind: str = "label", classes: Path | None = 
 def _open(path: Path) -> Image.Image:
     try:
         with Image.open(path) as image:
+            if image.width * image.height > MAX_MEGAPIXELS * 1e6:
+                raise ValueError(
+                    f"expected a label image of at most {MAX_MEGAPIXELS:g} megapixels in {path}, got one "
+                    f"that claims {image.width} x {image.height} pixels; scale it down"
+                )
             image.load()
             return image
     except FileNotFoundError:
         raise
-    except (OSError, SyntaxError) as error:  # SyntaxError is what Pillow makes of a damaged PNG.
+    # The last two are what Pillow makes of a damaged PNG and of billions of pixels.
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(
             f"expected a label image in {path}, got something that cannot be read as one"
         ) from error

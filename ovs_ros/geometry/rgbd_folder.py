@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ovs_ros.geometry.points import Intrinsics
 from ovs_ros.geometry.reprojection import Sight
+from ovs_ros.runtime.images import decode
 
 
 class RgbdFolder:
@@ -57,7 +58,10 @@ class RgbdFolder:
 
     def _image(self, name: str, flag: int) -> NDArray:
         path = self._folder / name
-        image = cv2.imdecode(np.fromfile(path, np.uint8), flag) if path.stat().st_size else None
+        try:
+            image = decode(path.read_bytes(), flag)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
         if image is None:
             raise ValueError(f"expected an image in {path}, got a file that cannot be read as one")
         return image

@@ -14,6 +14,8 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from ovs_ros.geometry.camera import COEFFICIENTS, UPRIGHT, Camera
 from ovs_ros.geometry.points import Intrinsics
+from ovs_ros.runtime.image_size import MAX_MEGAPIXELS
+from ovs_ros.runtime.images import decode
 
 # encoding of 8 bits -> (channels, OpenCV's way to RGB; None: already RGB). OpenCV's Bayer codes name the
 # second row's pixels, so they differ from the encodings' letters. 8UC3 and 8UC4 do not name an order: as in
@@ -118,7 +120,9 @@ def image_to_rgb(message: Image, depth: BitDepth | None = None) -> NDArray[np.ui
     return _to_rgb(pixels, encoding)
 
 
-def compressed_to_rgb(message: CompressedImage, depth: BitDepth | None = None) -> NDArray[np.uint8]:
+def compressed_to_rgb(
+    message: CompressedImage, depth: BitDepth | None = None, max_megapixels: float = MAX_MEGAPIXELS
+) -> NDArray[np.uint8]:
     """The decoded image as (H, W, 3) uint8 RGB; grey ones become RGB, transparency is dropped.
 
     A Bayer mosaic that was compressed as it is, as image_transport does it, is demosaiced. An orientation in
@@ -127,9 +131,10 @@ def compressed_to_rgb(message: CompressedImage, depth: BitDepth | None = None) -
     Args:
         message: the image.
         depth: as for `image_to_rgb`.
+        max_megapixels: an image whose header claims more is not decoded.
 
     Raises:
-        ConversionError: no data, data that is no image, an unknown mosaic, or a depth image.
+        ConversionError: no data, data that is no image, too many pixels, an unknown mosaic, or a depth image.
     """
     if len(message.data) == 0:
         raise ConversionError("expected a compressed image, got a message without data")
@@ -138,9 +143,9 @@ def compressed_to_rgb(message: CompressedImage, depth: BitDepth | None = None) -
     _refuse_depth(encoding)
     flags = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
     try:
-        decoded = cv2.imdecode(np.frombuffer(message.data, np.uint8), flags)
-    except cv2.error as error:
-        raise ConversionError(f"expected a compressed image that OpenCV decodes: {error.err}") from error
+        decoded = decode(message.data, flags, max_megapixels)
+    except ValueError as error:
+        raise ConversionError(str(error)) from error
     if decoded is None or decoded.dtype not in (np.uint8, np.uint16):
         raise ConversionError(
             "expected a compressed image of 8 or 16 bits that OpenCV decodes (JPEG, PNG, …), got "

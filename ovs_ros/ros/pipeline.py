@@ -75,9 +75,12 @@ class Pipeline:
         if frame is None:
             return
         message, started, bits = frame.image, perf_counter(), self._bit_depth.bits
-        to_rgb = compressed_to_rgb if isinstance(message, CompressedImage) else image_to_rgb
         try:
-            image = to_rgb(message, self._bit_depth)
+            image = (
+                compressed_to_rgb(message, self._bit_depth, settings.node.max_megapixels)
+                if isinstance(message, CompressedImage)
+                else image_to_rgb(message, self._bit_depth)
+            )
         except ConversionError as error:
             self._statistics.dropped("malformed")
             self._throttle.warn("image", f"An image is dropped: {error}")

@@ -1,5 +1,6 @@
 """Image files: which ones a folder holds, and their pixels."""
 
+from array import array
 from pathlib import Path
 
 import cv2
@@ -7,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ovs_ros.runtime.files import write_atomically
+from ovs_ros.runtime.image_size import MAX_MEGAPIXELS, image_size
 
 # fmt: off
 IMAGE_SUFFIXES = frozenset({
@@ -43,15 +45,46 @@ def output_names(images: list[Path]) -> list[str]:
     return [path.stem if stems.count(path.stem) == 1 else path.name for path in images]
 
 
-def read_image(path: Path) -> NDArray[np.uint8]:
+def decode(
+    data: "bytes | NDArray[np.uint8] | array[int]", flags: int, max_megapixels: float = MAX_MEGAPIXELS
+) -> NDArray | None:
+    """The pixels of an image file's content, as OpenCV gives them; None: it is no image that OpenCV reads.
+
+    Args:
+        data: the content.
+        flags: of `cv2.imdecode`.
+        max_megapixels: an image whose header claims more is not decoded.
+
+    Raises:
+        ValueError: the header claims more.
+    """
+    content = np.frombuffer(data, np.uint8)
+    size = image_size(content.data)
+    if size is None:
+        return None
+    if size.megapixels > max_megapixels:
+        raise ValueError(
+            f"expected an image of at most {max_megapixels:g} megapixels, got one that claims {size.width} x "
+            f"{size.height} pixels; scale it down, or raise max_megapixels"
+        )
+    try:
+        return cv2.imdecode(content, flags)
+    except cv2.error:
+        return None
+
+
+def read_image(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> NDArray[np.uint8]:
     """An image file as (H, W, 3) uint8 RGB. 16 bit is scaled by 1/257, floating point from 0 to 1 by 255.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no image that OpenCV reads.
+        ValueError: it is no image that OpenCV reads, or claims more pixels.
     """
     data = np.fromfile(path, np.uint8)
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH) if data.size else None
+    try:
+        image = decode(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH, max_megapixels) if data.size else None
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     if image is None:
         hint = "convert it to PNG or JPEG" if path.suffix.lower() in UNREADABLE else "the file is damaged"
         raise ValueError(

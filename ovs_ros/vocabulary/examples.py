@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ovs_ros.runtime.images import read_image
+from ovs_ros.runtime.images import decode, read_image
 from ovs_ros.vocabulary.errors import VocabularyError
 
 MAX_POINTS = 100
@@ -189,7 +189,10 @@ def _read(path: Path, what: str) -> bytes:
 
 
 def _decoded(data: bytes, flag: int, what: str) -> NDArray[np.uint8]:
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), flag) if data else None
+    try:
+        image = decode(data, flag)
+    except ValueError as error:
+        raise VocabularyError(f"expected {what} that is not so large: {error}") from error
     if image is None:
         raise VocabularyError(f"expected {what} as PNG or JPEG, got something that cannot be read as one")
     return image

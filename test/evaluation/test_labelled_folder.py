@@ -1,6 +1,8 @@
 """Pairs of image and label files, and the values of label files however they are stored."""
 
+import struct
 import unicodedata
+import zlib
 from pathlib import Path
 
 import cv2
@@ -145,3 +147,17 @@ def test_painted_labels_are_read_with_a_palette_too(tmp_path):
     np.testing.assert_array_equal(dataset.read(0)[1], want)
     cv2.imwrite(str(tmp_path / "color" / "0.png"), rgb[TRUTH][..., ::-1].astype(np.uint16) * 257)
     np.testing.assert_array_equal(dataset.read(0)[1], want)
+
+
+def test_a_label_image_that_claims_too_many_pixels_is_not_decoded(tmp_path):
+    data = bytearray(cv2.imencode(".png", np.zeros((4, 4), np.uint8))[1].tobytes())
+    data[16:24] = struct.pack(">II", 60000, 60000)
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    (tmp_path / "a.png").write_bytes(data)
+    with pytest.raises(ValueError, match="cannot be read|at most 50 megapixels"):
+        read_mask(tmp_path / "a.png")
+    data[16:24] = struct.pack(">II", 9000, 9000)
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    (tmp_path / "a.png").write_bytes(data)
+    with pytest.raises(ValueError, match="at most 50 megapixels in .*a.png, got one that claims 9000 x 9000"):
+        read_mask(tmp_path / "a.png")

@@ -289,6 +289,14 @@ def test_compressed_garbage_says_why(data, text):
         compressed_to_rgb(CompressedImage(format="jpeg", data=array("B", data)))
 
 
+def test_a_compressed_image_that_claims_too_many_pixels_is_not_decoded():
+    data = cv2.imencode(".png", np.zeros((100, 200), np.uint8))[1].tobytes()
+    image = CompressedImage(format="png", data=array("B", data))
+    assert compressed_to_rgb(image, max_megapixels=0.02).shape == (100, 200, 3)
+    with pytest.raises(ConversionError, match=r"at most 0\.01 megapixels, got one that claims 200 x 100"):
+        compressed_to_rgb(image, max_megapixels=0.01)
+
+
 def test_a_compressed_image_is_not_turned_as_its_exif_says():
     """camera_info and depth belong to the sensor's pixels."""
     buffer = io.BytesIO()

@@ -1,11 +1,15 @@
 """One node over DDS: whatever comes in, it says once what is wrong, and the stream goes on."""
 
 import re
+from array import array
 
+import cv2
 import numpy as np
 import pytest
 from fakes import ColorImageEncoder, ColorTextEncoder, color_image
-from rig import PICTURE, depth_message, info_message, pose_message, rgb_message, running
+from rclpy.parameter import Parameter
+from rig import PICTURE, depth_message, header, info_message, pose_message, rgb_message, running
+from sensor_msgs.msg import CompressedImage
 
 from ovs_ros.model import Model
 from ovs_ros.segmenter import Segmenter
@@ -148,6 +152,18 @@ def test_a_frame_on_which_the_model_fails(vocabulary):
                 lambda ms=ms: robot.node.statistics.summary().dropped.get("failed") == ms, "the failure"
             )
         robot.segment(3)
+
+
+def test_a_compressed_image_that_claims_too_many_pixels(vocabulary):
+    data = array("B", cv2.imencode(".png", np.zeros((300, 400), np.uint8))[1].tobytes())
+    with running(vocabulary, compressed=True) as robot:
+        robot.send("image/compressed", CompressedImage(header=header(1), format="png", data=data))
+        robot.labels(1)
+        (changed,) = robot.node.set_parameters([Parameter("max_megapixels", value=0.1)])
+        assert changed.successful
+        robot.send("image/compressed", CompressedImage(header=header(2), format="png", data=data))
+        robot.until(lambda: robot.node.statistics.summary().dropped.get("malformed") == 1, "the drop")
+        assert "at most 0.1 megapixels, got one that claims 400 x 300 pixels" in robot.warnings[0]
 
 
 def test_a_frame_on_which_the_model_gives_nan(vocabulary):
