@@ -1,4 +1,4 @@
-# make setup | demo | docs | test | test-oldest | lint | clean. Each does the set-up it needs, and only what changed.
+# make setup | demo | docs | test | test-oldest | faults | lint | clean. Each does the set-up it needs, and only what changed.
 # Another ROS distribution, in folders of its own: make setup ROS=jazzy, make test ROS=jazzy (its ROS tests).
 # Options of the demonstration: make demo ARGS="--source FOLDER --words 'floor, wall'"
 
@@ -20,7 +20,7 @@ ROS_ENV := export PATH="$(CURDIR)/$(VENV)/bin:$$PATH" && . install$(SUFFIX)/setu
     FASTRTPS_DEFAULT_PROFILES_FILE="$(CURDIR)/config/fastdds_large_data.xml" \
     ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST
 
-.PHONY: setup demo docs test test-oldest lint clean
+.PHONY: setup demo docs test test-oldest faults lint clean
 .DELETE_ON_ERROR:
 
 setup: $(STAMPS)/interfaces
@@ -85,6 +85,10 @@ else
 test: setup
 	@$(ROS_ENV) && python -m pytest test/ros test/system
 endif
+
+# The tests that inject faults, and the table that they write.
+faults: setup
+	@$(ROS_ENV) && python -m pytest -m fault --fault-table docs/guide/reliability.md test
 
 # The oldest versions of what the package needs, on Python 3.10; what needs torch or ROS stays out.
 test-oldest: .venv-oldest/installed

