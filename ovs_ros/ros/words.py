@@ -5,14 +5,17 @@ import math
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from time import monotonic
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ovs_ros.model import Model
+from ovs_ros.ros.unused_ids import GRACE_S, UnusedIds
 from ovs_ros.segmenter import Encoding, Segmenter
 from ovs_ros.srv import SetVocabulary, Teach
 from ovs_ros.vocabulary.examples import Arrays, Example, Seen, encoded
+from ovs_ros.vocabulary.ids import MOST_OF_8_BITS
 from ovs_ros.vocabulary.linter import lint, note_knowledge
 from ovs_ros.vocabulary.state_file import State, StateFile
 from ovs_ros.vocabulary.vocabulary import CategorySpec, Vocabulary, VocabularyError, name_key
@@ -38,10 +41,11 @@ class Words:
     Args:
         initial: the words at the start and after `reset`.
         segmenter: embeds them.
-        before: the last vocabulary before a cleanup of the node; its ids stay taken.
+        before: the last vocabulary before a cleanup of the node, whose ids count on.
         state_file: has the words of the last run, which count then, and gets those of each change; None:
             nothing is kept over a restart.
         warn: called with what is wrong with that file.
+        clock: seconds that never go back.
 
     Attributes:
         current: the words that hold.
@@ -58,6 +62,7 @@ class Words:
         before: Vocabulary | None = None,
         state_file: StateFile | None = None,
         warn: Callable[[str], object] = logger.warning,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
         self.model = segmenter.model
         self._segmenter = segmenter
@@ -67,7 +72,9 @@ class Words:
         self._closed = False
         self._initial = _with_examples(initial, segmenter.see)
         self.changed = False
-        self.current = self._begin(before)
+        self._unused_ids = UnusedIds(clock)
+        self._narrowing: threading.Timer | None = None
+        self._hold(self._begin(before))
 
     def _begin(self, before: Vocabulary | None) -> WordEmbeddings:
         """The words of the last run, or those of the start."""
@@ -156,6 +163,24 @@ class Words:
         start = self._initial
         return self._swap(lambda old: old.replaced(start.categories, start.negatives), check, changed=False)
 
+    def narrow(self) -> None:
+        """Return to label images of 8 bits where few words are left, but some with ids above 254.
+
+        It happens by itself once the ids of removed words are old enough to go to others.
+        """
+        with self._changing:
+            self._narrowing = None
+            old = self.current
+            if self._closed or not _wide_without_need(old.vocabulary):
+                return
+            spared = old.vocabulary.with_spare_ids(self._unused_ids.spare())
+            vocabulary = spared.replaced(old.vocabulary.categories)
+            if vocabulary.wide:
+                self._hold(old)
+            else:
+                self._keep(vocabulary)
+                self._hold(replace(old, vocabulary=vocabulary))
+
     def close(self) -> Vocabulary:
         """Wait for the change at work, and refuse all that come later. Returns the last vocabulary.
 
@@ -163,6 +188,8 @@ class Words:
         """
         self._closed = True
         with self._changing:
+            if self._narrowing is not None:
+                self._narrowing.cancel()
             return self.current.vocabulary
 
     def _swap(
@@ -179,17 +206,36 @@ class Words:
         with self._changing:
             go_on()
             # Thousands of new words take minutes: neither the end of the node nor a reset waits for them.
-            embedded = self._segmenter.embed(change(self.current.vocabulary), lambda done, total: go_on())
+            embedded = self._segmenter.embed(change(self._spared()), lambda done, total: go_on())
             go_on()
             self.changed = changed
             # First of all: nobody may see a version that a restart would give to other words.
             self._keep(embedded.vocabulary)
-            self.current = embedded
+            self._hold(embedded)
         return embedded
+
+    def _spared(self) -> Vocabulary:
+        """The present vocabulary, with the ids that a change may give to other names."""
+        vocabulary, spare = self.current.vocabulary, self._unused_ids.spare()
+        if vocabulary.wide:  # `narrow` alone makes it small, or many changes would switch to and fro.
+            spare = tuple(number for number in spare if number > MOST_OF_8_BITS)
+        return vocabulary.with_spare_ids(spare)
+
+    def _hold(self, words: WordEmbeddings) -> None:
+        self.current = words
+        self._unused_ids.update(words.vocabulary)
+        if _wide_without_need(words.vocabulary) and self._narrowing is None:
+            self._narrowing = threading.Timer(GRACE_S, self.narrow)
+            self._narrowing.daemon = True
+            self._narrowing.start()
 
     def _refuse_if_closed(self) -> None:
         if self._closed:
             raise VocabularyError(NOT_CONFIGURED)
+
+
+def _wide_without_need(vocabulary: Vocabulary) -> bool:
+    return vocabulary.wide and len(vocabulary) <= MOST_OF_8_BITS
 
 
 def requested(
@@ -272,7 +318,7 @@ def continued(saved: State, start: Vocabulary, model: str) -> tuple[Vocabulary, 
         The saved vocabulary or its next version, and a warning, empty if nothing is lost.
 
     Raises:
-        VocabularyError: there were too many names over time.
+        VocabularyError: there are not enough ids.
     """
     old = saved.vocabulary
     if not saved.changed:

@@ -16,7 +16,7 @@ MAX_PROMPT_LENGTH = 300
 MAX_PROMPTS = 100
 MAX_SYNONYMS = 20
 MAX_IDS = 65535
-"""How many ids there can ever be: 0 to 65534; 65535 means unknown in a 16 bit label image."""
+"""How many ids there are: 0 to 65534; 65535 means unknown in a 16 bit label image."""
 
 _JOINERS = re.compile("[\u200c\u200d]")
 """Persian and Indian scripts spell with them; names that differ in them alone look much the same."""
@@ -89,7 +89,7 @@ class Category(CategorySpec):
     """A name that the robot looks for, with the id that stands for it in label images.
 
     Attributes:
-        id: 0 to 65534; belongs to this name as long as the vocabulary's history lasts.
+        id: 0 to 65534.
 
     Raises:
         VocabularyError: as `CategorySpec`, or the id is out of range.

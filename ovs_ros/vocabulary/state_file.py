@@ -16,14 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ovs_ros.runtime.files import write_atomically
-from ovs_ros.vocabulary.category import Category, name_key
+from ovs_ros.vocabulary.category import Category
 from ovs_ros.vocabulary.errors import VocabularyError
 from ovs_ros.vocabulary.examples import Arrays, Example, Seen
 from ovs_ros.vocabulary.vocabulary import Vocabulary
 
 MOST_BYTES = 256 << 20
 """Of a file, most of it what models saw of examples' images."""
-_FORM = "ovs_ros words 1"
+_FORM = "ovs_ros words 2"
 _HIGHEST_VERSION = 1 << 31
 _REASON_LENGTH = 300
 _MOST_PIXELS = 1 << 28
@@ -144,11 +144,12 @@ def _encoded(state: State) -> Arrays:
         "form": _FORM,
         "version": vocabulary.version,
         "changed": state.changed,
-        "ids": dict(vocabulary.ids_ever),
+        "ids": list(vocabulary.id_holders.items()),
         "negatives": vocabulary.negatives,
         "categories": [
             {
                 "name": c.name,
+                "id": c.id,
                 "prompts": c.prompts,
                 "threshold": c.threshold,
                 "synonyms": c.synonyms,
@@ -167,11 +168,15 @@ def _decoded(load: Callable[[str], NDArray[np.generic]]) -> State:
     document = json.loads(load(_KEY).tobytes())
     if document["form"] != _FORM:
         raise ValueError(f"it has another form than '{_FORM}'")
-    version, changed, ids = document["version"], document["changed"], document["ids"]
+    version, changed = document["version"], document["changed"]
     if type(version) is not int or version >= _HIGHEST_VERSION:
         raise ValueError(f"expected a version below {_HIGHEST_VERSION}")
-    if any(type(number) is not int for number in ids.values()):
+    holders = dict(document["ids"])
+    ids = [*holders, *(entry["id"] for entry in document["categories"])]
+    if any(type(number) is not int for number in ids):
         raise ValueError("expected whole numbers as ids")
+    if any(type(key) is not str for key in holders.values()):
+        raise ValueError("expected the names that hold the ids as text")
     images = [_image(load, place, entry) for place, entry in enumerate(document["images"])]
 
     def example(entry: dict[str, Any]) -> Example:
@@ -192,11 +197,11 @@ def _decoded(load: Callable[[str], NDArray[np.generic]]) -> State:
             tuple(entry["synonyms"]),
             tuple(example(one) for one in entry["examples"]),
             entry["examples_only"] is True,
-            id=ids[name_key(entry["name"])],
+            id=entry["id"],
         )
         for entry in document["categories"]
     )
-    return State(Vocabulary(categories, tuple(document["negatives"]), version, ids), changed is True)
+    return State(Vocabulary(categories, tuple(document["negatives"]), version, holders), changed is True)
 
 
 def _image(load: Callable[[str], NDArray[np.generic]], place: int, entry: dict[str, str]) -> Seen:

@@ -1,4 +1,4 @@
-"""The words that a robot looks for: immutable, versioned, with ids that keep their meaning."""
+"""The words that a robot looks for: immutable, versioned, each with an id that it keeps."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -19,6 +19,7 @@ from ovs_ros.vocabulary.category import (
     refuse_duplicates,
 )
 from ovs_ros.vocabulary.examples import Example
+from ovs_ros.vocabulary.ids import fits_8_bits, give_ids
 
 __all__ = ["UNKNOWN_COLOR", "Category", "CategorySpec", "Vocabulary", "VocabularyError", "name_key"]
 
@@ -33,19 +34,23 @@ class Vocabulary:
     """An immutable list of categories. A change gives a new vocabulary with the next version.
 
     Make one with `from_names` or `from_specs`, and change it with `replaced`, `added` and `removed`: each
-    either succeeds as a whole or raises VocabularyError, and none gives an id to a second name.
+    either succeeds as a whole or raises VocabularyError. A name keeps its id, and gets it again when it
+    returns, with two exceptions: the ids of removed names that are in `spare_ids` may go to new names, and
+    names with ids above 254 get small ones as soon as enough small ones are free or spare for all of them.
 
     Attributes:
         categories: K of them, at least one, in the user's order.
         negatives: N private words that compete for pixels and are never published: what they win is unknown.
         version: from 1, one more with every change.
-        ids_ever: key (see `name_key`) of every name ever used -> its id; a name that returns gets its old id.
+        id_holders: id -> key (see `name_key`) of the name that has it, or had it last.
+        spare_ids: ids of removed names, which the next change may give to other names, the first ones first.
     """
 
     categories: tuple[Category, ...]
     negatives: tuple[str, ...] = ()
     version: int = 1
-    ids_ever: Mapping[str, int] = field(default_factory=dict, hash=False, repr=False)
+    id_holders: Mapping[int, str] = field(default_factory=dict, hash=False, repr=False)
+    spare_ids: tuple[int, ...] = field(default=(), compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if not self.categories:
@@ -53,23 +58,29 @@ class Vocabulary:
         if self.version < 1:
             raise VocabularyError(f"expected a version from 1, got {self.version}")
         refuse_duplicates((c.name for c in self.categories), "category")
-        ids_ever = dict(self.ids_ever) or {name_key(c.name): c.id for c in self.categories}
-        if sorted(ids_ever.values()) != list(range(len(ids_ever))):
-            raise VocabularyError("expected ids from 0 without gaps, one for each name ever used, got others")
+        holders = dict(self.id_holders) or {c.id: name_key(c.name) for c in self.categories}
+        if not 0 <= min(holders) <= max(holders) < MAX_IDS:
+            raise VocabularyError(f"expected ids from 0 to {MAX_IDS - 1}, got {_quoted(holders)}")
         for category in self.categories:
-            if ids_ever.get(name_key(category.name)) != category.id:
+            if holders.get(category.id) != name_key(category.name):
                 raise VocabularyError(
-                    f"expected '{category.name}' to keep its id {ids_ever.get(name_key(category.name))}, "
-                    f"got {category.id}"
+                    f"expected '{category.name}' to hold its id {category.id}, which is that of "
+                    f"'{holders.get(category.id)}'"
                 )
         negatives = tuple(checked_name(word, "negative") for word in self.negatives)
         refuse_duplicates(negatives, "negative word")
         object.__setattr__(self, "negatives", negatives)
-        object.__setattr__(self, "ids_ever", MappingProxyType(ids_ever))
+        object.__setattr__(self, "id_holders", MappingProxyType(holders))
 
     def __reduce__(self) -> tuple[Callable[..., "Vocabulary"], tuple[object, ...]]:
         # A mapping proxy cannot be pickled.
-        return Vocabulary, (self.categories, self.negatives, self.version, dict(self.ids_ever))
+        return Vocabulary, (
+            self.categories,
+            self.negatives,
+            self.version,
+            dict(self.id_holders),
+            self.spare_ids,
+        )
 
     @classmethod
     def from_names(cls, names: Iterable[str], negatives: Iterable[str] = ()) -> "Vocabulary":
@@ -84,24 +95,24 @@ class Vocabulary:
             VocabularyError: no name, an empty, overlong or double name, more than 65535 of them, or wrong
                 prompts or thresholds.
         """
-        categories, ids_ever = _with_ids(_specs(specs), {})
-        return cls(categories, _words(negatives, "negative words"), 1, ids_ever)
+        categories, holders = _with_ids(_specs(specs), {}, ())
+        return cls(categories, _words(negatives, "negative words"), 1, holders)
 
     def replaced(
         self, specs: Iterable[CategorySpec | str], negatives: Iterable[str] | None = None
     ) -> "Vocabulary":
-        """The next version, with these categories only. Names that were there before keep their ids.
+        """The next version, with these categories only.
 
         Args:
             specs: the new categories; a plain name stands for a spec without prompts and threshold.
             negatives: the new negative words; None keeps the present ones.
 
         Raises:
-            VocabularyError: as `from_specs`, or more than 65535 names were used over time.
+            VocabularyError: as `from_specs`, or there are not enough ids beside those that are held.
         """
-        categories, ids_ever = _with_ids(_specs(specs), self.ids_ever)
+        categories, holders = _with_ids(_specs(specs), self.id_holders, self.spare_ids)
         words = self.negatives if negatives is None else _words(negatives, "negative words")
-        return Vocabulary(categories, words, self.version + 1, ids_ever)
+        return Vocabulary(categories, words, self.version + 1, holders)
 
     def added(self, specs: Iterable[CategorySpec | str]) -> "Vocabulary":
         """The next version, with these categories after the present ones.
@@ -118,8 +129,7 @@ class Vocabulary:
                 f"expected new names to add, got {_quoted(known)}, which the vocabulary already holds; "
                 "leave them out, or replace the vocabulary to change their prompts or thresholds"
             )
-        categories, ids_ever = _with_ids(new, self.ids_ever)
-        return Vocabulary(self.categories + categories, self.negatives, self.version + 1, ids_ever)
+        return self.replaced(self.categories + new)
 
     def removed(self, names: Iterable[str]) -> "Vocabulary":
         """The next version, without these names. Case and blanks do not matter.
@@ -138,13 +148,21 @@ class Vocabulary:
                 f"it holds {_quoted(self.names)}"
             )
         gone = {name_key(word) for word in words}
-        categories = tuple(c for c in self.categories if name_key(c.name) not in gone)
-        if not categories:
+        left = [c for c in self.categories if name_key(c.name) not in gone]
+        if not left:
             raise VocabularyError(
                 "expected at least one category to stay, got a removal of all of them; "
                 "replace the vocabulary instead"
             )
-        return Vocabulary(categories, self.negatives, self.version + 1, self.ids_ever)
+        return self.replaced(left)
+
+    def with_spare_ids(self, ids: Iterable[int]) -> "Vocabulary":
+        """The same version, whose next change may give these ids to other names.
+
+        Args:
+            ids: held by names that are not in the vocabulary; those to give first come first.
+        """
+        return replace(self, spare_ids=tuple(ids))
 
     def taught(self, name: str, example: Example, *, examples_only: bool = False) -> "Vocabulary":
         """The next version, with one more example for a category, which is added if it is not there.
@@ -184,7 +202,7 @@ class Vocabulary:
     @cached_property
     def wide(self) -> bool:
         """Whether label images need 16 bits: with more than 254 categories, or an id above 254."""
-        return len(self) > 254 or int(self.ids.max()) > 254
+        return not fits_8_bits(self.ids.tolist())
 
     @property
     def unknown_id(self) -> int:
@@ -207,26 +225,22 @@ def _specs(specs: Iterable[CategorySpec | str]) -> tuple[CategorySpec, ...]:
 
 
 def _with_ids(
-    specs: tuple[CategorySpec, ...], ids_ever: Mapping[str, int]
-) -> tuple[tuple[Category, ...], dict[str, int]]:
-    """Categories whose names keep the ids they have ever had, and the ids ever used after that."""
+    specs: tuple[CategorySpec, ...], holders: Mapping[int, str], spare: Iterable[int]
+) -> tuple[tuple[Category, ...], dict[int, str]]:
+    """Categories with ids, and who holds each id then."""
     refuse_duplicates((spec.name for spec in specs), "category")
-    ids = dict(ids_ever)
-    for spec in specs:
-        ids.setdefault(name_key(spec.name), len(ids))
-    if len(ids) > MAX_IDS:
-        raise VocabularyError(
-            f"expected at most {MAX_IDS} names over the life of a vocabulary, got {len(ids)}; "
-            "use fewer names, or start again with a fresh vocabulary"
-        )
+    ids, holders = give_ids([name_key(spec.name) for spec in specs], holders, spare)
     given = [one.name for one in fields(CategorySpec)]
     categories = (
-        Category(**{one: getattr(spec, one) for one in given}, id=ids[name_key(spec.name)]) for spec in specs
+        spec
+        if isinstance(spec, Category) and spec.id == number
+        else Category(**{one: getattr(spec, one) for one in given}, id=number)
+        for spec, number in zip(specs, ids, strict=True)
     )
-    return tuple(categories), ids
+    return tuple(categories), holders
 
 
-def _quoted(names: Iterable[str], shown: int = 10) -> str:
+def _quoted(names: Iterable[object], shown: int = 10) -> str:
     """Names for a message: the first few of them."""
     listed = list(names)
     rest = f" and {len(listed) - shown} more" if len(listed) > shown else ""

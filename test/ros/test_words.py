@@ -1,11 +1,12 @@
 import threading
 from dataclasses import replace
-from time import sleep
+from time import monotonic, sleep
 
 import numpy as np
 import pytest
 from fakes import color_image, color_segmenter
 
+from ovs_ros.ros.unused_ids import GRACE_S
 from ovs_ros.ros.words import Words, pointed, remarks, requested
 from ovs_ros.srv import SetVocabulary, Teach
 from ovs_ros.vocabulary.examples import Example, encoded
@@ -237,6 +238,59 @@ def test_ids_of_an_earlier_life_stay_taken():
     vocabulary = words.current.vocabulary
     assert dict(zip(vocabulary.names, vocabulary.ids.tolist(), strict=True)) == {"cyan": 3, "blue": 2}
     assert vocabulary.version == 4
+
+
+class Clock:
+    """Seconds that only a test moves."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def test_many_rounds_end_neither_the_ids_nor_8_bits():
+    clock = Clock()
+    words = Words(START, color_segmenter(), clock=clock)
+    last_use = {}
+    for i in range(2000):
+        clock.now += 0.1
+        name = f"word {i % 1000}"
+        vocabulary = words.change(REPLACE, ["red", "green", name], [], []).vocabulary
+        number = int(vocabulary.ids[-1])
+        assert not vocabulary.wide and vocabulary.ids[:2].tolist() == [0, 1]
+        old, until = last_use.get(number, (name, 0))
+        assert old == name or clock.now - until >= GRACE_S
+        last_use[number] = name, clock.now
+    assert vocabulary.version == 2001
+
+
+def test_a_word_that_returns_in_time_has_its_old_id_and_nobody_got_it_before():
+    clock = Clock()
+    words = Words(START, color_segmenter(), clock=clock)
+    words.change(REPLACE, [f"word {i}" for i in range(250)], [], [])
+    clock.now += GRACE_S - 0.1
+    assert words.change(REPLACE, ["a", "b", "c", "d", "green"], [], []).vocabulary.wide
+    clock.now += 0.1
+    words.narrow()  # 'red' went out of use first.
+    assert words.current.vocabulary.ids.tolist() == [252, 253, 254, 0, 1]
+    assert words.change(ADD, ["word 7"], [], []).vocabulary.ids.tolist()[-1] == 9
+
+
+def test_few_words_after_many_return_to_8_bits_by_themselves(monkeypatch, file):
+    monkeypatch.setattr("ovs_ros.ros.words.GRACE_S", 0.05)
+    monkeypatch.setattr("ovs_ros.ros.unused_ids.GRACE_S", 0.05)
+    words = Words(Vocabulary.from_names([f"word {i}" for i in range(300)]), color_segmenter(), None, file)
+    wide = words.change(REPLACE, ["word 299", "word 3"], [], []).vocabulary
+    assert wide.wide and wide.ids.tolist() == [299, 3]
+    end = monotonic() + 20
+    while words.current.vocabulary.wide:
+        assert monotonic() < end
+        sleep(0.01)
+    small = words.close()
+    assert (small.version, small.names, small.ids.tolist()) == (3, wide.names, [0, 3])
+    assert file.read() == State(small, changed=True)
 
 
 def test_changes_from_several_threads_are_all_kept():

@@ -37,7 +37,7 @@ def state() -> State:
 
 
 def assert_same(back: State | None, kept: State) -> None:
-    assert back == kept and back.vocabulary.ids_ever == kept.vocabulary.ids_ever
+    assert back == kept and back.vocabulary.id_holders == kept.vocabulary.id_holders
     arrays = [one.vocabulary.categories[1].examples[0].image.arrays for one in (kept, back)]
     for name in arrays[0]:
         assert np.array_equal(*(one[name] for one in arrays)), name
@@ -103,9 +103,10 @@ CHANGES = {
     "no version": words(version="1"),
     "version 0": words(version=0),
     "a version beyond a message's": words(version=1 << 40),
-    "ids with gaps": words(ids={"red": 0, "sofa": 1, "my mug": 2, "blue": 9}),
-    "ids of another kind": words(ids={"red": 0.0, "sofa": 1.0, "my mug": 2.0, "blue": 3.0}),
-    "ids for no name": words(ids={}),
+    "ids of another name": words(ids=[[0, "red"], [1, "my mug"], [2, "sofa"], [3, "blue"]]),
+    "ids beyond 16 bits": words(ids=[[1, "sofa"], [2, "my mug"], [3, "blue"], [65535, "red"]]),
+    "ids of another kind": words(ids=[[1.0, "sofa"], [2.0, "my mug"], [3.0, "blue"]]),
+    "ids without names": words(ids=[[1, 1], [2, 2], [3, 3]]),
     "no categories": words(categories=[]),
     "categories as text": words(categories="red"),
     "a category without fields": words(categories=[{}]),

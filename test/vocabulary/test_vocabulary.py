@@ -86,7 +86,7 @@ class VocabularyLife(RuleBasedStateMachine):
     @invariant()
     def every_name_has_the_id_that_it_always_had(self) -> None:
         assert {name_key(c.name): c.id for c in self.vocabulary.categories}.items() <= self.ids.items()
-        assert dict(self.vocabulary.ids_ever) == self.ids
+        assert {key: number for number, key in self.vocabulary.id_holders.items()} == self.ids
         assert sorted(self.ids.values()) == list(range(len(self.ids)))
 
     @invariant()
@@ -153,9 +153,9 @@ def test_replaced_keeps_or_sets_negatives() -> None:
         (lambda v: v.removed(["sofa", "desk"]), "got 'sofa'; it holds 'chair', 'desk'"),
         (lambda v: v.removed(["desk", "Desk"]), "each name to remove once"),
         (lambda v: v.removed(["desk", "chair"]), "at least one category to stay"),
-        (lambda v: Vocabulary((Category("a", id=3),)), "ids from 0 without gaps"),
-        (lambda v: Vocabulary((Category("a", id=0), Category("b", id=0))), "ids from 0 without gaps"),
-        (lambda v: Vocabulary((Category("a", id=0),), ids_ever={"a": 1, "b": 0}), "'a' to keep its id 1"),
+        (lambda v: Vocabulary((Category("a", id=0), Category("b", id=0))), "'a' to hold its id 0, which is"),
+        (lambda v: Vocabulary((Category("a", id=0),), id_holders={0: "b", 1: "a"}), "that of 'b'"),
+        (lambda v: Vocabulary((Category("a", id=0),), id_holders={0: "a", 65535: "b"}), "0 to 65534"),
         (lambda v: Vocabulary((Category("a", id=0),), version=0), "version from 1"),
     ],
 )  # fmt: skip
@@ -188,23 +188,52 @@ def test_label_width_follows_the_largest_id() -> None:
     assert not at_255.replaced(["name 3"]).wide
 
 
+def test_spare_ids_go_to_others_only_when_small_ids_run_short() -> None:
+    used_up = Vocabulary.from_names([f"name {i}" for i in range(254)]).replaced(["name 0"])
+    roomy = used_up.with_spare_ids([9, 8, 7])
+    assert roomy.replaced(["a", "b", "c"]).ids.tolist() == [254, 9, 8]
+    assert roomy.replaced(["a", "name 9", "b"]).ids.tolist() == [254, 9, 8]
+    assert roomy.replaced(["a", "b"]).replaced(["name 9"]).ids.tolist() == [255]
+    assert roomy.replaced([str(i) for i in range(5)]).ids.tolist() == [254, 255, 256, 257, 258]
+    assert roomy.version == used_up.version and roomy == used_up
+
+
+def test_few_names_with_large_ids_get_small_ones_if_all_of_them_can() -> None:
+    wide = Vocabulary.from_names([f"name {i}" for i in range(300)])
+    few = wide.replaced(["name 290", "name 0", "name 299"])
+    assert few.wide and few.with_spare_ids([5]).replaced(few.categories).ids.tolist() == [290, 0, 299]
+    small = few.with_spare_ids([5, 260, 4]).replaced(few.categories)
+    assert small.ids.tolist() == [5, 0, 4] and not small.wide
+    assert small.replaced(["name 299", "name 290"]).ids.tolist() == [4, 5]
+    assert small.id_holders[290] == "name 290"
+
+
 def test_all_ids_can_be_used_but_no_more() -> None:
     full = Vocabulary.from_names([str(i) for i in range(65535)])
     assert full.ids[-1] == 65534 and full.unknown_id == 65535
-    with pytest.raises(VocabularyError, match="at most 65535 names over the life of a vocabulary, got 65536"):
+    with pytest.raises(VocabularyError, match="at most 65535 names, .* got 1 more"):
         full.replaced(["one more"])
     with pytest.raises(VocabularyError, match="at most 65535 names"):
         Vocabulary.from_names([str(i) for i in range(65536)])
     assert full.replaced(["17"]).ids.tolist() == [17]
 
 
+def test_with_all_ids_held_spare_ones_go_to_others() -> None:
+    held = {0: "chair", **{number: f"name {number}" for number in range(1, 65535)}}
+    vocabulary = Vocabulary((Category("chair", id=0),), id_holders=held)
+    with pytest.raises(VocabularyError, match="at most 65535 names, .* got 1 more"):
+        vocabulary.added(["one more", "name 9"])
+    spared = vocabulary.with_spare_ids([61000, 300, 60000])
+    assert spared.added(["one more", "name 300", "another"]).ids.tolist() == [0, 61000, 300, 60000]
+
+
 def test_nothing_can_be_written_to() -> None:
-    history: dict[str, int] = {"chair": 0}
-    vocabulary = Vocabulary((Category("chair", id=0),), ids_ever=history)
-    history["desk"] = 1
-    assert dict(vocabulary.ids_ever) == {"chair": 0}
+    history: dict[int, str] = {0: "chair"}
+    vocabulary = Vocabulary((Category("chair", id=0),), id_holders=history)
+    history[1] = "desk"
+    assert dict(vocabulary.id_holders) == {0: "chair"}
     with pytest.raises(TypeError):
-        vocabulary.ids_ever["desk"] = 1  # type: ignore[index]
+        vocabulary.id_holders[1] = "desk"  # type: ignore[index]
     with pytest.raises(FrozenInstanceError):
         vocabulary.version = 2  # type: ignore[misc]
     with pytest.raises(ValueError, match="read-only"):
