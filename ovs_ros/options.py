@@ -259,6 +259,13 @@ class NodeOptions(_Checked):
         "A file for this node alone, which keeps the words of run time, what was taught included, over a "
         "restart; empty: they are lost.",
     )
+    vocabulary_folder: str = _option(
+        "",
+        "A folder of YAML files that ~/load_vocabulary may read beside the shipped ones; empty: those alone.",
+    )
+    lock_vocabulary: bool = _live(
+        False, "Refuse all services and actions that change words. Whoever may set parameters can undo it."
+    )
     compressed: bool = _option(False, "Subscribe to image/compressed (CompressedImage) instead of image.")
     max_megapixels: float = _live(
         MAX_MEGAPIXELS,

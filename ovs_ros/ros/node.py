@@ -122,7 +122,13 @@ class OvsNode(LifecycleNode):
         self._forget_inputs()
         self._recent = RecentFrames()
         self._vocabulary_services = VocabularyServices(
-            self, lambda: self._words, self._wake, self._recent, lambda: self._worker, self._throttle
+            self,
+            lambda: self._words,
+            self._wake,
+            self._recent,
+            lambda: self._worker,
+            lambda: self._config.settings,
+            self._throttle,
         )
         self._config = Parameters(self)
         self._config.on_change = self._wake

@@ -18,6 +18,7 @@ from vision_msgs.msg import LabelInfo, VisionClass
 from ovs_ros.geometry.points import POINT
 from ovs_ros.msg import FrameCategories
 from ovs_ros.render import colorize, overlay
+from ovs_ros.ros.session import SESSION
 from ovs_ros.steps.segmentation import Segmentation
 from ovs_ros.vocabulary.vocabulary import Vocabulary
 
@@ -71,7 +72,9 @@ class Outputs:
 
     def label_info(self, vocabulary: Vocabulary, threshold: float) -> None:
         """Announce what the ids of the label images from now on mean."""
-        header = Header(stamp=self._node.get_clock().now().to_msg())
+        header = Header(
+            stamp=self._node.get_clock().now().to_msg(), frame_id=f"{SESSION}/{vocabulary.version}"
+        )
         entries = [VisionClass(class_id=c.id, class_name=c.name) for c in vocabulary.categories]
         message = LabelInfo(header=header, class_map=entries, threshold=threshold)
         self._publishers["label_info"].publish(message)
@@ -91,6 +94,7 @@ class Outputs:
         """Publish what the frame was decided among."""
         message = FrameCategories(
             header=header,
+            session=SESSION,
             version=result.version,
             ids=array("H", result.selected_ids.astype(np.uint16).tobytes()),
             names=list(result.selected_names),

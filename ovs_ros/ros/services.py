@@ -5,8 +5,11 @@ import traceback
 from array import array
 from collections.abc import Callable
 from concurrent.futures import Future as ThreadFuture
+from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
@@ -15,23 +18,36 @@ from rclpy.task import Future
 from std_srvs.srv import Trigger
 
 from ovs_ros.ros.changes import Changes, Check
+from ovs_ros.ros.parameters import Settings
 from ovs_ros.ros.recent import RecentFrames
+from ovs_ros.ros.session import SESSION
 from ovs_ros.ros.throttle import Throttle
 from ovs_ros.ros.words import NOT_CONFIGURED, PROMPT_SEPARATOR, Words, pointed, remarks
 from ovs_ros.ros.worker import NOT_ACTIVE, Worker
-from ovs_ros.srv import GetVocabulary, SetVocabulary, Teach
+from ovs_ros.segmenter import Encoding
+from ovs_ros.srv import Embed, GetVocabulary, LoadVocabulary, SetVocabulary, Teach
+from ovs_ros.vocabulary.examples import Arrays
+from ovs_ros.vocabulary.folder import load_by_name
 from ovs_ros.vocabulary.vocabulary import VocabularyError
 from ovs_ros.vocabulary.word_embeddings import WordEmbeddings
 
 Result = TypeVar("Result")
-Changed = TypeVar("Changed", SetVocabulary.Response, Teach.Response, Trigger.Response)
-Filled = TypeVar("Filled", SetVocabulary.Response, Teach.Response, GetVocabulary.Response)
+Changed = TypeVar(
+    "Changed", SetVocabulary.Response, LoadVocabulary.Response, Teach.Response, Trigger.Response
+)
+Filled = TypeVar(
+    "Filled", SetVocabulary.Response, LoadVocabulary.Response, Teach.Response, GetVocabulary.Response
+)
+LOCKED = (
+    "expected unlocked words, got a request to change them; whoever runs the node can set the parameter "
+    "lock_vocabulary to false"
+)
 REQUESTS = QoSProfile(depth=2000)
 """A service keeps 10 requests by default, and DDS drops more without a word when many come at once."""
 
 
 class VocabularyServices:
-    """`~/set_vocabulary`, `~/get_vocabulary`, `~/reset_vocabulary` and `~/teach`, while the node lives.
+    """The services that have to do with words, while the node lives.
 
     Words are embedded on another thread, so that the executor goes on with images; images of examples are
     encoded on the worker's. The services exist also
@@ -43,6 +59,7 @@ class VocabularyServices:
         changed: called after each change.
         recent: the frames that can be pointed into.
         worker: called for what encodes images; None while the node is not active.
+        settings: called for the parameters' values.
         throttle: takes the warnings about requests that are refused.
     """
 
@@ -53,6 +70,7 @@ class VocabularyServices:
         changed: Callable[[], None],
         recent: RecentFrames,
         worker: Callable[[], Worker | None],
+        settings: Callable[[], Settings],
         throttle: Throttle,
     ) -> None:
         self._node = node
@@ -60,6 +78,7 @@ class VocabularyServices:
         self._words = words
         self._changed = changed
         self._worker = worker
+        self._settings = settings
         self._throttle = throttle
         self._changes = Changes()
         # A service that waits blocks its group, and the subscriptions are in the default group.
@@ -68,6 +87,8 @@ class VocabularyServices:
             (SetVocabulary, "set_vocabulary", self._set),
             (GetVocabulary, "get_vocabulary", self._get),
             (Trigger, "reset_vocabulary", self._reset),
+            (LoadVocabulary, "load_vocabulary", self._load),
+            (Embed, "embed", self._embed),
             (Teach, "teach", self._teach),
         ):
             node.create_service(kind, f"~/{name}", callback, qos_profile=REQUESTS, callback_group=group)
@@ -89,16 +110,13 @@ class VocabularyServices:
 
     async def _teach(self, request: Teach.Request, response: Teach.Response) -> Teach.Response:
         def change(words: Words, check: Check) -> WordEmbeddings:
-            worker = self._worker()
-            if worker is None:
-                raise VocabularyError(NOT_ACTIVE)
             stamp = request.stamp.sec * 1_000_000_000 + request.stamp.nanosec
             try:
                 image = self._recent.find(stamp)
             except LookupError as error:
                 raise VocabularyError(str(error)) from error
             example = pointed(request, image)
-            seen = words.see(example, worker.between_frames)
+            seen = words.see(example, self._encode)
             return words.teach(request.name, seen, examples_only=request.examples_only, check=check)
 
         return self._fill(response, await self._make(response, change))
@@ -106,6 +124,44 @@ class VocabularyServices:
     async def _reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         await self._make(response, Words.reset, reset=True)
         return response
+
+    async def _load(
+        self, request: LoadVocabulary.Request, response: LoadVocabulary.Response
+    ) -> LoadVocabulary.Response:
+        def change(words: Words, check: Check) -> WordEmbeddings:
+            folder = self._settings().node.vocabulary_folder
+            vocabulary = load_by_name(request.name, Path(folder).expanduser() if folder else None)
+            return words.load(vocabulary, self._encode, check)
+
+        return self._fill(response, await self._make(response, change))
+
+    async def _embed(self, request: Embed.Request, response: Embed.Response) -> Embed.Response:
+        def work(check: Check) -> tuple[str, NDArray[np.float32]]:
+            words = self._words()
+            if words is None:
+                raise VocabularyError(NOT_CONFIGURED)
+            return words.model.identity, words.vectors(request.texts, check)
+
+        response.success = False
+        try:
+            response.model, vectors = await self._off_thread(self._changes.submit(work))
+        except VocabularyError as error:
+            response.message = str(error)
+            return response
+        except Exception as error:  # The caller waits for an answer.
+            response.message = self._report(error, "Texts cannot be embedded")
+            return response
+        response.success = True
+        response.dimensions = vectors.shape[1]
+        response.embeddings = array("f", vectors.tobytes())
+        return response
+
+    def _encode(self, encoding: Encoding) -> Arrays:
+        """Encode an image on the worker's thread."""
+        worker = self._worker()
+        if worker is None:
+            raise VocabularyError(NOT_ACTIVE)
+        return worker.between_frames(encoding)
 
     def _get(self, _: GetVocabulary.Request, response: GetVocabulary.Response) -> GetVocabulary.Response:
         words = self._words()
@@ -120,6 +176,7 @@ class VocabularyServices:
         response.negatives = list(current.negatives)
         response.examples = [len(c.examples) for c in vocabulary.categories]
         response.unknown_id = vocabulary.unknown_id
+        response.session = SESSION
         return self._fill(response, current)
 
     def _fill(self, response: Filled, made: WordEmbeddings | None) -> Filled:
@@ -149,19 +206,24 @@ class VocabularyServices:
 
         response.success = False
         try:
+            if self._settings().node.lock_vocabulary:
+                raise VocabularyError(LOCKED)
             made, response.message = await self._off_thread(self._changes.submit(work, reset=reset))
         except VocabularyError as error:
             response.message = str(error)
             self._throttle.warn(f"refused: {type(error)}", f"The vocabulary stays as it is: {error}")
             return None
         except Exception as error:  # The caller waits for an answer.
-            response.message = f"{type(error).__name__}: {error}; the node's log has more"
-            text = "".join(traceback.format_exception(error))
-            self._throttle.warn("change failed", f"The vocabulary stays as it is:\n{text}")
+            response.message = self._report(error, "The vocabulary stays as it is")
             return None
         response.success = True
         self._node.get_logger().info(f"The vocabulary is now {response.message}")
         return made
+
+    def _report(self, error: Exception, what: str) -> str:
+        """Log an error of the node's own. Returns what the caller gets to know."""
+        self._throttle.warn(what, f"{what}:\n{''.join(traceback.format_exception(error))}")
+        return f"{type(error).__name__}: {error}; the node's log has more"
 
     async def _off_thread(self, work: ThreadFuture[Result]) -> Result:
         """Wait for what another thread does, while the executor goes on."""

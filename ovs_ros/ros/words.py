@@ -14,9 +14,11 @@ from ovs_ros.model import Model
 from ovs_ros.ros.unused_ids import GRACE_S, UnusedIds
 from ovs_ros.segmenter import Encoding, Segmenter
 from ovs_ros.srv import SetVocabulary, Teach
+from ovs_ros.vocabulary.category import MAX_PROMPT_LENGTH, checked_text
 from ovs_ros.vocabulary.examples import Arrays, Example, Seen, encoded
 from ovs_ros.vocabulary.ids import MOST_OF_8_BITS
 from ovs_ros.vocabulary.linter import lint, note_knowledge
+from ovs_ros.vocabulary.prompts import WORDS_A_BATCH
 from ovs_ros.vocabulary.state_file import State, StateFile
 from ovs_ros.vocabulary.vocabulary import CategorySpec, Vocabulary, VocabularyError, name_key
 from ovs_ros.vocabulary.word_embeddings import WordEmbeddings
@@ -27,6 +29,8 @@ NOT_CONFIGURED = "expected a configured node, got a request before or after; con
 _LINTED_FULLY = 2000
 """Up to how many words near synonyms are looked for: it costs the square of their number."""
 _FINDINGS_SHOWN = 5
+MOST_TEXTS = 256
+"""How many texts one request may embed."""
 
 
 def _no_check() -> None:
@@ -154,6 +158,24 @@ class Words:
             lambda vocabulary: vocabulary.taught(name, example, examples_only=examples_only), check
         )
 
+    def load(
+        self,
+        vocabulary: Vocabulary,
+        encode: Callable[[Encoding], Arrays],
+        check: Callable[[], None] = _no_check,
+    ) -> WordEmbeddings:
+        """Replace all words, negative ones included; `check` as in `change`.
+
+        Args:
+            vocabulary: its categories and negative words count.
+            encode: encodes the images of their examples, see `Segmenter.see`.
+
+        Raises:
+            VocabularyError: as `change`, or an example cannot be used.
+        """
+        new = _with_examples(vocabulary, lambda example: self.see(example, encode))
+        return self._swap(lambda old: old.replaced(new.categories, new.negatives), check)
+
     def reset(self, check: Callable[[], None] = _no_check) -> WordEmbeddings:
         """Go back to the words of the start, under the next version; `check` as in `change`.
 
@@ -180,6 +202,21 @@ class Words:
             else:
                 self._keep(vocabulary)
                 self._hold(replace(old, vocabulary=vocabulary))
+
+    def vectors(self, texts: Sequence[str], check: Callable[[], None] = _no_check) -> NDArray[np.float32]:
+        """Texts as they are, as unit vectors (len(texts), D) float32; `check` as in `change`.
+
+        Raises:
+            VocabularyError: there are none or more than MOST_TEXTS, or one is empty or too long.
+        """
+        if not 0 < len(texts) <= MOST_TEXTS:
+            raise VocabularyError(f"expected 1 to {MOST_TEXTS} texts, got {len(texts)}; ask in parts")
+        checked = [checked_text(text, "a text", MAX_PROMPT_LENGTH) for text in texts]
+        parts = []
+        for start in range(0, len(checked), WORDS_A_BATCH):
+            check()
+            parts.append(self.model.text_encoder.encode(checked[start : start + WORDS_A_BATCH]))
+        return np.concatenate(parts)
 
     def close(self) -> Vocabulary:
         """Wait for the change at work, and refuse all that come later. Returns the last vocabulary.
@@ -249,7 +286,7 @@ def requested(
 
     Args:
         vocabulary: the present one.
-        mode: REPLACE, ADD or REMOVE of SetVocabulary.Request.
+        mode: REPLACE, ADD, REMOVE or NEGATIVES of SetVocabulary.Request.
         names: of the categories.
         prompts: empty, or one entry a name, with '|' between prompts; '' for the usual ones.
         thresholds: empty, or one a name; NaN for the node's.
@@ -258,16 +295,19 @@ def requested(
         VocabularyError: the request cannot be met.
     """
     request = SetVocabulary.Request
-    if mode == request.REMOVE:
+    if mode in (request.REMOVE, request.NEGATIVES):
         if len(prompts) or len(thresholds):
             raise VocabularyError(
-                "expected names alone to remove, got prompts or thresholds too; leave them out"
+                "expected names alone to remove or as negative words, got prompts or thresholds too; leave "
+                "them out"
             )
-        return vocabulary.removed(names)
+        if mode == request.REMOVE:
+            return vocabulary.removed(names)
+        return vocabulary.replaced(vocabulary.categories, names)
     if mode not in (request.REPLACE, request.ADD):
         raise VocabularyError(
-            f"expected mode {request.REPLACE} (replace), {request.ADD} (add) or {request.REMOVE} (remove), "
-            f"got {mode}"
+            f"expected mode {request.REPLACE} (replace), {request.ADD} (add), {request.REMOVE} (remove) or "
+            f"{request.NEGATIVES} (negatives), got {mode}"
         )
     for what, values in (("prompts", prompts), ("thresholds", thresholds)):
         if len(values) not in (0, len(names)):

@@ -1,12 +1,15 @@
 """One node over DDS: changing the words while frames come in."""
 
+import re
 import threading
 
 import numpy as np
 import pytest
-from fakes import ColorImageEncoder, ColorTextEncoder, color_segmenter
+from fakes import DIM, ColorImageEncoder, ColorTextEncoder, color_image, color_segmenter
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
+from PIL import Image
+from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
 from rig import DEADLINE_S, pixels, running, stamp_ms
 from std_srvs.srv import Trigger
@@ -14,8 +17,9 @@ from std_srvs.srv import Trigger
 from ovs_ros.model import Model
 from ovs_ros.ros import changes
 from ovs_ros.ros.changes import BUSY, MOST_WAITING, RESET
+from ovs_ros.ros.services import LOCKED
 from ovs_ros.segmenter import Segmenter
-from ovs_ros.srv import GetVocabulary, SetVocabulary
+from ovs_ros.srv import Embed, GetVocabulary, LoadVocabulary, SetVocabulary, Teach
 from ovs_ros.vocabulary.prompts import WORDS_A_BATCH
 
 Request = SetVocabulary.Request
@@ -133,6 +137,83 @@ def test_changes_while_streaming_drop_no_frame_and_mix_no_versions(robot):
         names = dict(zip(frame.ids, frame.names, strict=True))
         assert names.items() <= announced.items()
         assert masks[stamp_ms(frame)] <= {*names, 255}
+
+
+def test_every_output_tells_the_session(robot):
+    robot.segment(1)
+    set_vocabulary(robot, Request.ADD, "cyan")
+    robot.segment(2)
+    infos = robot.until(
+        lambda: len(robot.got["semantic/label_info"]) == 2 and robot.got["semantic/label_info"]
+    )
+    reply = robot.call(GetVocabulary, "ovs/get_vocabulary", GetVocabulary.Request())
+    assert re.fullmatch("[0-9a-f]{8}", reply.session)
+    assert [info.header.frame_id for info in infos] == [f"{reply.session}/1", f"{reply.session}/2"]
+    assert robot.of_stamp("semantic/categories", 2).session == reply.session
+
+
+def test_negative_words_change_over_the_service(robot):
+    assert pixels(robot.segment(1, [["yellow"]]))[5, 5] != 255
+    assert set_vocabulary(robot, Request.NEGATIVES, "yellow").success
+    assert pixels(robot.segment(2, [["yellow"]]))[5, 5] == 255
+    reply = robot.call(GetVocabulary, "ovs/get_vocabulary", GetVocabulary.Request())
+    assert (list(reply.negatives), list(reply.names)) == (["yellow"], ["red", "green", "blue"])
+
+
+def test_a_vocabulary_is_loaded_by_name(vocabulary, tmp_path):
+    Image.fromarray(color_image([["purple", "cyan"]])).save(tmp_path / "shown.png")
+    (tmp_path / "bay.yaml").write_text(
+        "categories: [yellow, {name: bay 7, examples_only: true, examples: "
+        "[{image: shown.png, box: [0, 0, 32, 32]}]}]\nnegatives: [white]\n"
+    )
+    with running(vocabulary, vocabulary_folder=str(tmp_path)) as robot:
+
+        def load(name):
+            return robot.call(LoadVocabulary, "ovs/load_vocabulary", LoadVocabulary.Request(name=name))
+
+        reply = load("bay")
+        assert (reply.success, reply.version, list(reply.names)) == (True, 2, ["yellow", "bay 7"]), (
+            reply.message
+        )
+        assert pixels(robot.segment(1, [["yellow", "purple", "white"]]))[5, [5, 37, 69]].tolist() == [
+            3,
+            4,
+            255,
+        ]
+        refused = load("../bay")
+        assert not refused.success and "leave folders out" in refused.message and refused.version == 2
+        assert load("home").success
+        assert robot.call(Trigger, "ovs/reset_vocabulary", Trigger.Request()).success
+        got = robot.call(GetVocabulary, "ovs/get_vocabulary", GetVocabulary.Request())
+        assert (list(got.names), list(got.negatives)) == (["red", "green", "blue"], ["black"])
+
+
+def test_texts_are_embedded_within_limits(robot):
+    def embed(*texts):
+        return robot.call(Embed, "ovs/embed", Embed.Request(texts=texts))
+
+    reply = embed("red", "a photo of blue")
+    assert (reply.success, reply.dimensions, reply.model) == (True, DIM, color_segmenter().model.identity)
+    expected = ColorTextEncoder().encode(["red", "blue"])
+    assert np.allclose(np.reshape(reply.embeddings, (2, DIM)), expected)
+    for texts, message in (((), "1 to 256 texts"), (["red"] * 257, "got 257"), ([" "], "letter")):
+        reply = embed(*texts)
+        assert not reply.success and message in reply.message and not len(reply.embeddings)
+
+
+def test_locked_words_stay_until_the_parameter_allows_a_change(vocabulary):
+    with running(vocabulary, lock_vocabulary=True) as robot:
+        replies = [
+            set_vocabulary(robot, Request.ADD, "cyan"),
+            robot.call(Trigger, "ovs/reset_vocabulary", Trigger.Request()),
+            robot.call(LoadVocabulary, "ovs/load_vocabulary", LoadVocabulary.Request(name="home")),
+            robot.call(Teach, "ovs/teach", Teach.Request(name="red", box=[0, 0, 9, 9])),
+        ]
+        assert not any(reply.success for reply in replies)
+        assert {reply.message for reply in replies} == {LOCKED}
+        assert robot.call(GetVocabulary, "ovs/get_vocabulary", GetVocabulary.Request()).version == 1
+        robot.node.set_parameters([Parameter("lock_vocabulary", value=False)])
+        assert set_vocabulary(robot, Request.ADD, "cyan").success
 
 
 class SlowText(ColorTextEncoder):

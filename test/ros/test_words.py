@@ -15,6 +15,7 @@ from ovs_ros.vocabulary.state_file import State, StateFile
 from ovs_ros.vocabulary.vocabulary import CategorySpec, Vocabulary, VocabularyError
 
 REPLACE, ADD, REMOVE = SetVocabulary.Request.REPLACE, SetVocabulary.Request.ADD, SetVocabulary.Request.REMOVE
+NEGATIVES = SetVocabulary.Request.NEGATIVES
 START = Vocabulary.from_names(["red", "green"], ["sky"])
 
 
@@ -29,6 +30,12 @@ def test_prompts_and_thresholds_go_with_their_names():
     after = requested(START, ADD, ["blue", "cyan"], ["a {} thing|{}", ""], [float("nan"), 0.25])
     assert [c.prompts for c in after.categories[2:]] == [("a {} thing", "{}"), ()]
     assert [c.threshold for c in after.categories[2:]] == [None, 0.25]
+
+
+def test_negative_words_are_replaced_and_categories_stay():
+    after = requested(START, NEGATIVES, ["shadow", "glare"], [], [])
+    assert (after.names, after.negatives, after.version) == (("red", "green"), ("shadow", "glare"), 2)
+    assert requested(after, NEGATIVES, [], [], []).negatives == ()
 
 
 def test_removing():
@@ -51,6 +58,8 @@ def test_removing():
         ((REMOVE, ["pink"], [], []), "pink"),
         ((REMOVE, ["red", "green"], [], []), "stay"),
         ((REMOVE, ["red"], ["{}"], []), "names alone"),
+        ((NEGATIVES, ["red"], [], [0.5]), "names alone"),
+        ((NEGATIVES, ["sky", "Sky"], [], []), "once"),
     ],
 )
 def test_impossible_requests_say_why_and_change_nothing(request_, text):
