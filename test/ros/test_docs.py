@@ -51,7 +51,7 @@ def test_topics_and_services(vocabulary):
     ours = {
         name: kinds
         for name, kinds in served.items()
-        if name.startswith("/ovs/") and name.endswith(("_vocabulary", "/teach"))
+        if name.startswith("/ovs/") and name.endswith(("_vocabulary", "/teach", "/embed"))
     }
     assert services == ours
 
