@@ -4,7 +4,9 @@ The node's parameters, `config/ovs.yaml`, the docs' table of parameters and the 
 from these declarations. `python -m ovs_ros.options` writes the file and the table.
 """
 
-from dataclasses import dataclass, field, fields
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields, replace
 from functools import cache, partial
 from math import inf
 from numbers import Real
@@ -21,6 +23,7 @@ Points = Literal["auto", "always", "never"]
 TemporalFilterKind = Literal["off", "flow", "pose"]
 
 OFF = "off"
+_CAMERA_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*")
 TABLE_START, TABLE_END = "<!-- parameters: begin -->", "<!-- parameters: end -->"
 
 
@@ -30,13 +33,14 @@ class Option:
 
     Attributes:
         name: in Python, YAML and ROS; on the command line with hyphens.
-        kind: bool, int, float or str.
+        kind: bool, int, float or str; of a list, its items'.
         default: its value unless told otherwise.
         help: what it does, as sentences.
         limits: the range of numbers, ends included; None: not a number.
         choices: the values of a string; empty: any.
         live: can change while frames come in.
         node: is a parameter of the node.
+        many: is a list, kept as a tuple; one value counts as a list of one.
     """
 
     name: str
@@ -47,6 +51,7 @@ class Option:
     choices: tuple[str, ...] = ()
     live: bool = False
     node: bool = True
+    many: bool = False
 
     @property
     def text(self) -> str:
@@ -61,13 +66,20 @@ class Option:
     def checked(self, value: object) -> Any:
         """The value in the option's type.
 
-        Whole numbers are taken for numbers with a fraction. YAML reads an unquoted off as false, so false is
-        taken for 'off' where that is a choice.
+        A list becomes a tuple. Whole numbers are taken for numbers with a fraction. YAML reads an unquoted
+        off as false, so false is taken for 'off' where that is a choice.
 
         Raises:
             TypeError: the value has another type.
             ValueError: the value is out of range or no choice.
         """
+        if self.many:
+            if isinstance(value, str) or not isinstance(value, Iterable):
+                value = (value,)
+            items = tuple(replace(self, many=False).checked(item) for item in value)
+            if not items:
+                raise ValueError(f"expected {self.name} to be a list with items, got an empty one")
+            return items
         if self.choices:
             if value is False and OFF in self.choices:
                 value = OFF
@@ -116,10 +128,10 @@ def declared(group: Any) -> dict[str, Option]:
     found = {}
     for one in fields(group):
         hint = hints[one.name]
+        many = get_origin(hint) is tuple
         choices = get_args(hint) if get_origin(hint) is Literal else ()
-        found[one.name] = Option(
-            one.name, str if choices else hint, one.default, choices=choices, **one.metadata
-        )
+        kind = get_args(hint)[0] if many else str if choices else hint
+        found[one.name] = Option(one.name, kind, one.default, choices=choices, many=many, **one.metadata)
     return found
 
 
@@ -266,6 +278,11 @@ class NodeOptions(_Checked):
     lock_vocabulary: bool = _live(
         False, "Refuse all services and actions that change words. Whoever may set parameters can undo it."
     )
+    cameras: tuple[str, ...] = _option(
+        ("",),
+        "The cameras' names, each with topics of its own: those of 'front' are front/image, "
+        "front/semantic/image_raw and so on. An empty name: image, semantic/image_raw and so on.",
+    )
     compressed: bool = _option(False, "Subscribe to image/compressed (CompressedImage) instead of image.")
     max_megapixels: float = _live(
         MAX_MEGAPIXELS,
@@ -284,6 +301,33 @@ class NodeOptions(_Checked):
     temporal_filter_time: float = _live(
         0.5, "Seconds after which a frame's vote in the temporal filter counts 1/e.", (0.05, 10.0)
     )
+    priorities: tuple[float, ...] = _live(
+        (1.0,),
+        "How many frames the cameras get in relation to each other when there is no time for all: one number "
+        "for each camera, or one for all.",
+        (0.01, 100.0),
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in self.cameras:
+            if name and not _CAMERA_NAME.fullmatch(name):
+                raise ValueError(
+                    "expected cameras to be names of letters, digits and '_' that do not start with a digit, "
+                    f"got {name!r}"
+                )
+        if len(set(self.cameras)) < len(self.cameras):
+            raise ValueError(f"expected cameras to have different names, got {', '.join(self.cameras)}")
+        if len(self.priorities) not in (1, len(self.cameras)):
+            raise ValueError(
+                f"expected priorities to have one number, or one for each of {len(self.cameras)} cameras, "
+                f"got {len(self.priorities)}"
+            )
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """The priority of each camera."""
+        return self.priorities * (len(self.cameras) if len(self.priorities) == 1 else 1)
 
 
 def node_options() -> dict[str, Option]:
@@ -331,6 +375,8 @@ def written(checkout: Path) -> dict[Path, str]:
 def _in_yaml(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, tuple):
+        return f"[{', '.join(_in_yaml(item) for item in value)}]"
     # YAML reads off as false, and nothing as null.
     return f'"{value}"' if value in (OFF, "") else str(value)
 

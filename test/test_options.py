@@ -1,8 +1,10 @@
 """What is declared once is the same everywhere."""
 
+from array import array
 from dataclasses import fields
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from hypothesis import given
@@ -30,7 +32,10 @@ def test_the_parameter_file_and_the_docs_are_what_the_declarations_say():
 
 def test_the_parameter_file_gives_every_parameter_its_default():
     file = yaml.safe_load((CHECKOUT / "config" / "ovs.yaml").read_text())
-    assert file["/**"]["ros__parameters"] == {name: o.default for name, o in node_options().items()}
+    given = {
+        name: node_options()[name].checked(value) for name, value in file["/**"]["ros__parameters"].items()
+    }
+    assert given == {name: option.default for name, option in node_options().items()}
 
 
 def test_a_robot_has_at_most_forty_parameters_and_no_name_means_two_things():
@@ -54,11 +59,11 @@ def test_every_option_says_what_it_does_and_takes_its_default(group):
     for option in declared(group).values():
         assert option.help.endswith(".") and option.help in option.text
         assert option.checked(option.default) == option.default
-        if option.kind in (int, float):
+        if option.kind in (int, float) and not option.many:
             assert option.limits[0] <= option.default <= option.limits[1]
 
 
-NUMBERS = [o for group in GROUPS for o in declared(group).values() if o.kind in (int, float)]
+NUMBERS = [o for group in GROUPS for o in declared(group).values() if o.kind in (int, float) and not o.many]
 
 
 @given(st.sampled_from(NUMBERS), st.integers(-10, 10**6))
@@ -85,3 +90,34 @@ def test_yamls_false_is_taken_for_off_where_that_is_a_choice():
         NodeOptions(points=False)
     with pytest.raises(ValueError, match="expected temporal_filter to be one of off, flow, pose, got True"):
         NodeOptions(temporal_filter=True)
+
+
+@pytest.mark.parametrize("given", [2, 2.0, [2], (2.0,), np.array([2.0]), array("d", [2])])
+def test_a_list_may_be_one_value(given):
+    assert NodeOptions(priorities=given).priorities == (2.0,)
+
+
+@pytest.mark.parametrize(
+    ("given", "error"),
+    [
+        ({"cameras": []}, "expected cameras to be a list with items"),
+        ({"cameras": [7]}, "expected cameras to be text"),
+        ({"cameras": None}, "expected cameras to be text"),
+        ({"cameras": ["front", "front"]}, "different names, got front, front"),
+        ({"cameras": ["2nd"]}, "got '2nd'"),
+        ({"cameras": ["front left"]}, "got 'front left'"),
+        ({"cameras": ["/front"]}, "got '/front'"),
+        ({"priorities": [1.0, 0.0]}, "expected priorities from 0.01 to 100, got 0.0"),
+        ({"priorities": [1.0, 2.0]}, "one for each of 1 cameras, got 2"),
+        ({"cameras": ["a", "b", "c"], "priorities": [1.0, 2.0]}, "one for each of 3 cameras, got 2"),
+    ],
+)
+def test_cameras_that_cannot_be_are_refused(given, error):
+    with pytest.raises((TypeError, ValueError), match=error):
+        NodeOptions(**given)
+
+
+def test_each_camera_has_a_share():
+    assert NodeOptions(cameras=["front", "left/rear"]).shares == (1.0, 1.0)
+    assert NodeOptions(cameras=["front", "rear"], priorities=3).shares == (3.0, 3.0)
+    assert NodeOptions(cameras=["front", "rear"], priorities=[2, 1]).shares == (2.0, 1.0)

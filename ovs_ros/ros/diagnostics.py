@@ -1,10 +1,11 @@
-"""What /diagnostics says about the node."""
+"""What /diagnostics says about the node's cameras."""
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import monotonic
+from typing import TYPE_CHECKING
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.clock import Clock, ClockType
@@ -13,8 +14,10 @@ from std_msgs.msg import Header
 
 from ovs_ros.ros import shared_memory
 from ovs_ros.ros.inputs import Missing
-from ovs_ros.ros.statistics import Statistics, Summary
-from ovs_ros.ros.throttle import Throttle
+from ovs_ros.ros.statistics import Summary
+
+if TYPE_CHECKING:
+    from ovs_ros.ros.camera import Camera
 
 PERIOD_S = 1.0
 SILENCE_S = 5.0
@@ -33,7 +36,7 @@ _NO_CLOCK = (
 
 @dataclass(frozen=True)
 class Condition:
-    """What the node knows of itself besides the statistics.
+    """What is known of the node and a camera besides the statistics.
 
     Attributes:
         state: 'unconfigured', 'inactive' or 'active'.
@@ -49,9 +52,9 @@ class Condition:
 
     state: str
     since: float
-    topic: str
-    obstacle: str
-    best_effort: bool
+    topic: str = ""
+    obstacle: str = ""
+    best_effort: bool = False
     missing: tuple[str, ...] = ()
     clock_missing: bool = False
     failure: str = ""
@@ -67,22 +70,16 @@ class Diagnostics:
 
     Args:
         node: publishes.
-        statistics: of its frames.
-        condition: called for the rest.
-        throttle: takes the warnings.
+        cameras: each gets a status of its own.
+        condition: called for what is known of the node.
     """
 
     def __init__(
-        self,
-        node: LifecycleNode,
-        statistics: Statistics,
-        condition: Callable[[], Condition],
-        throttle: Throttle,
+        self, node: LifecycleNode, cameras: Sequence["Camera"], condition: Callable[[], Condition]
     ) -> None:
         self._node = node
-        self._statistics = statistics
+        self._cameras = cameras
         self._condition = condition
-        self._throttle = throttle
         self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
         # Not the node's own clock: with use_sim_time it may stand still.
         self._timer = node.create_timer(PERIOD_S, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
@@ -94,19 +91,24 @@ class Diagnostics:
 
     def _tick(self) -> None:
         condition = self._condition()
-        summary = self._statistics.summary()
+        header = Header(stamp=self._node.get_clock().now().to_msg())
+        statuses = [self._status(camera, condition) for camera in self._cameras]
+        self._publisher.publish(DiagnosticArray(header=header, status=statuses))
+
+    def _status(self, camera: "Camera", node: Condition) -> DiagnosticStatus:
+        condition = camera.condition(node)
+        summary = camera.statistics.summary()
         level, message, warning = judge(condition, summary, monotonic())
         if warning is not None:
-            self._throttle.warn(warning, message, CLOCK_WARNING_S if warning == "clock" else 10.0)
-        status = DiagnosticStatus(
+            camera.throttle.warn(warning, message, CLOCK_WARNING_S if warning == "clock" else 10.0)
+        of_camera = f" {camera.name}" if camera.name else ""
+        return DiagnosticStatus(
             level=level,
-            name=f"{self._node.get_fully_qualified_name()}: segmentation",
+            name=f"{self._node.get_fully_qualified_name()}: segmentation{of_camera}",
             hardware_id=condition.device,
             message=message,
             values=[KeyValue(key=key, value=value) for key, value in values(condition, summary).items()],
         )
-        header = Header(stamp=self._node.get_clock().now().to_msg())
-        self._publisher.publish(DiagnosticArray(header=header, status=[status]))
 
 
 def judge(condition: Condition, summary: Summary, now: float) -> tuple[bytes, str, str | None]:

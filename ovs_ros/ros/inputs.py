@@ -1,48 +1,21 @@
-"""Messages on their way to the worker: each image with its own depth, pose and calibration."""
+"""A camera's messages on their way to the worker: each image with its own depth, pose and calibration."""
 
 import math
-import threading
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
 from geometry_msgs.msg import PoseStamped
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
-from std_msgs.msg import Header
+
+from ovs_ros.ros.frames import Frame, FrameQueue, nanoseconds
 
 KEPT = {"depth": 10, "pose": 100, "camera_info": 10}
 """How many messages of each topic wait for their image. Poses may come ten times as often as images."""
 WAIT_S = 0.1
 """How long the worker waits for a frame's depth, and for its pose."""
 PAIRED_LATELY_S = 2.0
-
-
-def nanoseconds(header: Header) -> int:
-    """A header's stamp in nanoseconds."""
-    return header.stamp.sec * 1_000_000_000 + header.stamp.nanosec
-
-
-@dataclass(eq=False)
-class Frame:
-    """An image and the messages that belong to it by their stamps; None where they have not come.
-
-    Attributes:
-        camera_info: the one with the image's stamp, otherwise the newest.
-        depth, pose: the nearest within the slop.
-        arrived: when the image came, monotonic seconds.
-    """
-
-    image: Image | CompressedImage
-    camera_info: CameraInfo | None = None
-    depth: Image | None = None
-    pose: PoseStamped | None = None
-    arrived: float = field(default_factory=monotonic)
-
-    @property
-    def stamp(self) -> int:
-        """The image's stamp in nanoseconds."""
-        return nanoseconds(self.image.header)
 
 
 @dataclass(frozen=True)
@@ -81,23 +54,23 @@ class _Topic:
 
 
 class Inputs:
-    """The newest image waits for the worker; it replaces an older one that still waits.
+    """Gives each image of a camera its depth, pose and calibration, and puts it into the queue.
 
-    The waiting frame and the one at work take depth, pose and calibration as they come, so that later
-    messages do not push them out. Any thread may call any method; only `take` and `wait_for` wait.
+    The waiting frame and the one at work take these messages as they come, so that later ones do not push
+    them out. Any thread may call any method; only `wait_for` waits.
 
     Args:
         slop: how many seconds the stamps of an image and of its depth, pose or calibration may differ.
+        queue: where frames wait for the worker.
+        camera: its index there.
     """
 
-    def __init__(self, slop: float) -> None:
+    def __init__(self, slop: float, queue: FrameQueue, camera: int = 0) -> None:
         self.slop = slop
-        self._changed = threading.Condition()
+        self._queue = queue
+        self._camera = camera
+        self._changed = queue.changed
         self._topics = {name: _Topic(kept) for name, kept in KEPT.items()}
-        self._waiting: Frame | None = None
-        self._at_work: Frame | None = None
-        self._woken = False
-        self._closed = False
 
     def put_image(self, image: Image | CompressedImage) -> bool:
         """Put an image in. Returns whether it replaced one that nobody had taken."""
@@ -106,9 +79,7 @@ class Inputs:
             for name, topic in self._topics.items():
                 for message in topic.recent:
                     self._offer(frame, name, message)
-            replaced, self._waiting = self._waiting is not None, frame
-            self._changed.notify_all()
-        return replaced
+            return self._queue.put(self._camera, frame)
 
     def put(self, name: str, message: Image | PoseStamped | CameraInfo) -> None:
         """Put a message of the topic `name` in: 'depth', 'pose' or 'camera_info'."""
@@ -118,9 +89,8 @@ class Inputs:
             topic = self._topics[name]
             topic.recent.append(message)
             topic.arrived = now
-            for frame in (self._waiting, self._at_work):
-                if frame is not None:
-                    self._offer(frame, name, message)
+            for frame in self._queue.frames(self._camera):
+                self._offer(frame, name, message)
             for missed_stamp, arrived, asked in topic.missed:
                 if abs(stamp - missed_stamp) <= self.slop * 1e9:
                     topic.late = (now, now - arrived)
@@ -134,37 +104,11 @@ class Inputs:
             recent = self._topics[name].recent
             return recent[-1] if recent else None
 
-    def wake(self) -> None:
-        """Let a waiting `take` return without a frame."""
-        with self._changed:
-            self._woken = True
-            self._changed.notify_all()
-
-    def close(self) -> None:
-        """End all waiting, now and later. A frame that nobody took is dropped."""
-        with self._changed:
-            self._closed = True
-            self._waiting = None
-            self._changed.notify_all()
-
-    @property
-    def closed(self) -> bool:
-        """Whether it was closed."""
-        return self._closed
-
-    def take(self) -> Frame | None:
-        """Wait for a frame and take it out; None if it was woken or closed instead."""
-        with self._changed:
-            self._at_work = None
-            self._changed.wait_for(lambda: self._waiting is not None or self._woken or self._closed)
-            self._at_work, self._waiting, self._woken = self._waiting, None, False
-            return self._at_work
-
     def wait_for(self, frame: Frame, name: str, timeout: float = WAIT_S) -> Any:
         """The message of the topic `name` that belongs to the frame at work, or None.
 
         Waits until the topic's stamps are past the frame's, `timeout` seconds at most. If frames did not get
-        this message lately, a newer frame ends the waiting.
+        this message lately, a frame that waits ends the waiting, whichever camera's.
         """
         asked = monotonic()
         with self._changed:
@@ -173,8 +117,8 @@ class Inputs:
             def settled() -> bool:
                 return (
                     getattr(frame, name) is not None
-                    or self._closed
-                    or (self._waiting is not None and not self._comes(topic))
+                    or self._queue.closed
+                    or (self._queue.anything_waits and not self._comes(topic))
                     or self._is_past(topic, frame)
                 )
 

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from ovs_ros.geometry.points import Intrinsics
 from ovs_ros.geometry.reprojection import Sight
 from ovs_ros.ros.conversions import ConversionError, depth_to_metres, intrinsics_from, pose_to_matrix
-from ovs_ros.ros.inputs import WAIT_S, Frame, Inputs
+from ovs_ros.ros.frames import Frame
+from ovs_ros.ros.inputs import WAIT_S, Inputs
 from ovs_ros.ros.throttle import Throttle
 
 

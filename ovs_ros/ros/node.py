@@ -1,4 +1,4 @@
-"""The node: it segments the images of a camera.
+"""The node: it segments the images of cameras.
 
 ros2 run ovs_ros ovs_node, or python -m ovs_ros.ros.node
 """
@@ -14,41 +14,28 @@ import tempfile
 import threading
 import traceback
 from collections.abc import Callable, Sequence
-from functools import partial, wraps
+from functools import wraps
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
 import rclpy
-from geometry_msgs.msg import PoseStamped
 from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from rclpy.qos_overriding_options import QoSOverridingOptions, QoSPolicyKind
 from rclpy.signals import SignalHandlerOptions
-from rclpy.subscription import Subscription
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
-
-try:
-    from rclpy.event_handler import QoSMessageLostInfo, SubscriptionEventCallbacks, UnsupportedEventTypeError
-except ImportError:  # Humble
-    from rclpy.qos_event import QoSMessageLostInfo, SubscriptionEventCallbacks, UnsupportedEventTypeError
 
 import ovs_ros
 from ovs_ros.options import LoadOptions
 from ovs_ros.ros import shared_memory
-from ovs_ros.ros.diagnostics import MISSING_S, Condition, Diagnostics, lacks
-from ovs_ros.ros.graph import obstacle
-from ovs_ros.ros.inputs import KEPT, Inputs, nanoseconds
-from ovs_ros.ros.outputs import Outputs
+from ovs_ros.ros.camera import Camera
+from ovs_ros.ros.diagnostics import Condition, Diagnostics
+from ovs_ros.ros.frames import FrameQueue
 from ovs_ros.ros.parameters import Parameters
-from ovs_ros.ros.pipeline import Pipeline
 from ovs_ros.ros.recent import RecentFrames
 from ovs_ros.ros.services import VocabularyServices
-from ovs_ros.ros.statistics import Statistics
 from ovs_ros.ros.throttle import Throttle
 from ovs_ros.ros.words import Words
 from ovs_ros.ros.worker import Worker
@@ -57,9 +44,6 @@ from ovs_ros.vocabulary.state_file import StateFile
 from ovs_ros.vocabulary.vocabulary import Vocabulary
 from ovs_ros.vocabulary.yaml_io import load_vocabulary
 
-_OVERRIDABLE = QoSOverridingOptions(
-    (QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY)
-)
 REPLY_S = 0.2
 """How long a node that ends because of a failure waits for the reply to whoever asked for the transition."""
 
@@ -83,7 +67,7 @@ def _logged(transition: Transition) -> Transition:
 
 
 class OvsNode(LifecycleNode):
-    """Open-vocabulary segmentation of one camera.
+    """Open-vocabulary segmentation of cameras, with one model and one vocabulary for all.
 
     The model loads in configure; the subscriptions open and the worker starts in activate.
 
@@ -94,7 +78,7 @@ class OvsNode(LifecycleNode):
     Attributes:
         failure: why the last transition failed; empty if it did not.
         has_given_up: a transition failed, and `exit_on_failure` is set.
-        statistics: of the frames since the start.
+        cameras: as the parameter names them.
         warn: called with each warning; by default the node's log.
     """
 
@@ -110,16 +94,16 @@ class OvsNode(LifecycleNode):
         self._make_segmenter = make_segmenter
         self.warn: Callable[[str], object] = self.get_logger().warning
         self._throttle = Throttle(lambda text: self.warn(text))
-        self.statistics = Statistics()
         self._segmenter: Segmenter | None = None
         self._words: Words | None = None
         self._last_vocabulary: Vocabulary | None = None
-        self._outputs: Outputs | None = None
+        self._queue: FrameQueue | None = None
+        self._worker: Worker | None = None
+        self._since = monotonic()
         self.failure = ""
         self.has_given_up = False
         # Timers of the node's own clock stand still with use_sim_time and without a /clock.
         self._steady_clock = Clock(clock_type=ClockType.STEADY_TIME)
-        self._forget_inputs()
         self._recent = RecentFrames()
         self._vocabulary_services = VocabularyServices(
             self,
@@ -135,21 +119,13 @@ class OvsNode(LifecycleNode):
         # rclpy ignores parameters that nobody declares: a misspelt one would go unnoticed.
         for message in self._config.misspelt(list(self._parameter_overrides)):
             self.get_logger().error(message)
-        self._diagnostics = Diagnostics(self, self.statistics, self._condition, self._throttle)
+        self.cameras = [
+            Camera(self, name, lambda: self._config.settings, lambda text: self.warn(text))
+            for name in self._config.settings.node.cameras
+        ]
+        self._diagnostics = Diagnostics(self, self.cameras, self._condition)
         if self._config.settings.node.autostart:
             self._starter = self.create_timer(0.0, self._autostart, clock=self._steady_clock)
-
-    def _forget_inputs(self) -> None:
-        self._open_inputs: dict[str, Subscription] = {}
-        self._worker: Worker | None = None
-        self._inputs: Inputs | None = None
-        self._last_stamp = 0
-        self._since = monotonic()
-
-    @property
-    def camera_info(self) -> CameraInfo | None:
-        """The calibration that came last; None while the node is not active."""
-        return None if self._inputs is None else self._inputs.newest("camera_info")
 
     def _autostart(self) -> None:
         self.destroy_timer(self._starter)
@@ -181,7 +157,8 @@ class OvsNode(LifecycleNode):
                 initial, segmenter, self._last_vocabulary, state_file, lambda text: self.warn(text)
             )
             self._segmenter = segmenter
-            self._outputs = Outputs(self)
+            for camera in self.cameras:
+                camera.configure()
             self._since = monotonic()
         except Exception:
             self._release()
@@ -208,34 +185,24 @@ class OvsNode(LifecycleNode):
             self._stop()
             super().on_deactivate(state)
             raise
-        self.get_logger().info(f"Active: images from {self._open_inputs['image'].topic_name}")
         return result
 
     def _start(self) -> None:
-        assert self._segmenter and self._words and self._outputs
-        inputs = self._inputs = Inputs(self._config.settings.node.sync_slop)
-        pipeline = Pipeline(
-            self,
-            self._segmenter,
-            self._words,
-            self._outputs,
-            inputs,
-            lambda: self._config.settings,
-            self.statistics,
-            self._throttle,
-            self._recent,
-        )
-        self._worker = Worker(inputs, pipeline.process, pipeline.failed)
+        assert self._segmenter and self._words
+        self._queue = queue = FrameQueue(len(self.cameras), lambda: self._config.settings.node.shares)
+        pipelines = [
+            camera.prepare(queue, index, self._segmenter, self._words, self._recent)
+            for index, camera in enumerate(self.cameras)
+        ]
+        self._worker = Worker(queue, pipelines)
         self._worker.start()
-        inputs.wake()
+        queue.wake()
         self._since = monotonic()
-        # One by one: when one fails, `_stop` has to know those that are open.
-        self._open_inputs["image"] = self._subscribe_images()
-        for kind, name in ((Image, "depth"), (PoseStamped, "pose"), (CameraInfo, "camera_info")):
-            self._open_inputs[name] = self._subscribe(kind, name, partial(inputs.put, name), KEPT[name])
+        for camera in self.cameras:
+            camera.open()
+        topics = ", ".join(sorted({topic for camera in self.cameras for topic in camera.topics}))
         for name in self._parameter_overrides:
             if name.startswith("qos_overrides.") and not self.has_parameter(name):
-                topics = ", ".join(sorted({s.topic_name for s in self._open_inputs.values()}))
                 self._throttle.warn(
                     name,
                     f"The parameter '{name}' does not exist and is ignored. Name it "
@@ -271,108 +238,33 @@ class OvsNode(LifecycleNode):
         super().destroy_node()
 
     def _stop(self) -> None:
-        for subscription in self._open_inputs.values():
-            self.destroy_subscription(subscription)
+        for camera in self.cameras:
+            camera.close()
         if self._worker is not None:
             self._worker.stop()
-        self._forget_inputs()
+        self._worker = self._queue = None
+        self._since = monotonic()
 
     def _release(self) -> None:
         if self._words is not None:
             self._last_vocabulary = self._words.close()
-        if self._outputs is not None:
-            self._outputs.destroy()
-        self._outputs = None
+        for camera in self.cameras:
+            camera.release()
         self._segmenter = self._words = None
-
-    # Inputs
-
-    @property
-    def _image_topic(self) -> tuple[type, str]:
-        compressed = self._config.settings.node.compressed
-        return (CompressedImage, "image/compressed") if compressed else (Image, "image")
-
-    def _subscribe_images(self) -> Subscription:
-        kind, topic = self._image_topic
-        # Only the middleware knows which images were lost on the way.
-        events = SubscriptionEventCallbacks(message_lost=self._on_lost)
-        try:
-            return self._subscribe(kind, topic, self._on_image, event_callbacks=events)
-        except UnsupportedEventTypeError:
-            self.get_logger().info("This middleware does not tell which images are lost on the way")
-            return self._subscribe(kind, topic, self._on_image)
-
-    def _subscribe(
-        self, kind: type, topic: str, callback: Callable[[Any], None], depth: int = 1, **options: Any
-    ) -> Subscription:
-        qos = QoSProfile(depth=depth, reliability=ReliabilityPolicy.BEST_EFFORT)
-        return self.create_subscription(
-            kind, topic, callback, qos, qos_overriding_options=_OVERRIDABLE, **options
-        )
-
-    def _subscribe_to_latched(self) -> None:
-        """Subscribe also to a calibration that was published once, before this node started.
-
-        Only if there is such a publisher: others would warn of an incompatible subscription.
-        """
-        inputs, usual = self._inputs, self._open_inputs.get("camera_info")
-        if inputs is None or usual is None or "latched camera_info" in self._open_inputs:
-            return
-        publishers = self.get_publishers_info_by_topic(usual.topic_name)
-        latches = any(p.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL for p in publishers)
-        if latches and inputs.newest("camera_info") is None:
-            qos = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-            self._open_inputs["latched camera_info"] = self.create_subscription(
-                CameraInfo, "camera_info", partial(inputs.put, "camera_info"), qos
-            )
-
-    def _on_lost(self, event: QoSMessageLostInfo) -> None:
-        self.statistics.lost(event.total_count_change)
-
-    def _on_image(self, message: Image | CompressedImage) -> None:
-        assert self._inputs
-        self.statistics.arrived()
-        stamp = nanoseconds(message.header)
-        if stamp < self._last_stamp:
-            self._throttle.warn(
-                "stamps",
-                f"The images' stamps went back, now to {stamp / 1e9:.3f} s; expected them to rise. "
-                "Did a recording start again, or do two cameras publish this topic?",
-            )
-        self._last_stamp = stamp
-        if self._inputs.put_image(message):
-            self.statistics.dropped("replaced by a newer one")
 
     def _wake(self) -> None:
         """Let the worker announce a change although no frame comes."""
-        inputs = self._inputs
-        if inputs is not None:
-            inputs.wake()
-
-    def _missing(self) -> tuple[str, ...]:
-        """What points or the temporal filter need and do not get, and why."""
-        inputs = self._inputs
-        if inputs is None:
-            return ()
-        return tuple(
-            lacks(missing, obstacle(self, subscription, missing.name), subscription.topic_name, inputs.slop)
-            for missing in inputs.missing()
-            if missing.seconds > MISSING_S and (subscription := self._open_inputs.get(missing.name))
-        )
+        queue = self._queue
+        if queue is not None:
+            queue.wake()
 
     def _condition(self) -> Condition:
-        self._subscribe_to_latched()
-        images = self._open_inputs.get("image")
         model = self._segmenter.model if self._segmenter else None
         vocabulary = self._words.current.vocabulary if self._words else None
         no_time = self.get_clock().now().nanoseconds == 0
         return Condition(
-            state="active" if images else "inactive" if self._words else "unconfigured",
+            state="active" if self._worker else "inactive" if self._words else "unconfigured",
             since=self._since,
-            topic=images.topic_name if images else "",
-            obstacle=obstacle(self, images, self._image_topic[1]) if images else "",
-            missing=self._missing(),
-            best_effort=bool(images and images.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT),
             clock_missing=self.get_parameter("use_sim_time").value and no_time,
             failure=self.failure,
             vocabulary_version=vocabulary.version if vocabulary else 0,

@@ -49,13 +49,18 @@ _TOPICS = {
 
 
 class Outputs:
-    """All topics of one camera. Its methods are for one thread, the worker's."""
+    """All topics of one camera. Its methods are for one thread, the worker's.
 
-    def __init__(self, node: LifecycleNode) -> None:
+    Args:
+        node: publishes.
+        prefix: stands before the topics' names: empty, or a name and '/'.
+    """
+
+    def __init__(self, node: LifecycleNode, prefix: str = "") -> None:
         self._node = node
         self._publishers = {
             name: node.create_lifecycle_publisher(
-                kind, f"semantic/{name}", LATCHED if kind is LabelInfo else STREAM
+                kind, f"{prefix}semantic/{name}", LATCHED if kind is LabelInfo else STREAM
             )
             for name, kind in _TOPICS.items()
         }

@@ -12,7 +12,8 @@ from std_msgs.msg import Header
 
 from ovs_ros.geometry.points import PointProjector
 from ovs_ros.ros.conversions import BitDepth, ConversionError, compressed_to_rgb, image_to_rgb
-from ovs_ros.ros.inputs import Frame, Inputs
+from ovs_ros.ros.frames import Frame
+from ovs_ros.ros.inputs import Inputs
 from ovs_ros.ros.measurements import Measurements
 from ovs_ros.ros.outputs import Outputs
 from ovs_ros.ros.parameters import Settings
@@ -28,10 +29,11 @@ from ovs_ros.vocabulary.vocabulary import Vocabulary
 
 
 class Pipeline:
-    """Segments frames and publishes everything that belongs to them.
+    """Segments the frames of one camera and publishes everything that belongs to them.
 
     Args:
         node: for its clock and log.
+        camera: its name.
         segmenter, words: what names the pixels.
         outputs: where results go.
         inputs: where depth and poses come from.
@@ -44,6 +46,7 @@ class Pipeline:
     def __init__(
         self,
         node: Node,
+        camera: str,
         segmenter: Segmenter,
         words: Words,
         outputs: Outputs,
@@ -54,6 +57,7 @@ class Pipeline:
         recent: RecentFrames,
     ) -> None:
         self._node = node
+        self._camera = camera
         self._segmenter = segmenter
         self._words = words
         self._outputs = outputs
@@ -67,13 +71,15 @@ class Pipeline:
         self._projector: PointProjector | None = None
         self._bit_depth = BitDepth()
 
-    def process(self, frame: Frame | None) -> None:
-        """Segment and publish a frame. Without one, only announce a change of the words."""
+    def announce(self) -> None:
+        """Publish what the ids mean, if that has changed."""
+        self._announce(self._words.current.vocabulary, self._settings().segmenter.threshold)
+
+    def process(self, frame: Frame) -> None:
+        """Segment and publish a frame."""
         settings = self._settings()
         words = self._words.current
         self._announce(words.vocabulary, settings.segmenter.threshold)
-        if frame is None:
-            return
         message, started, bits = frame.image, perf_counter(), self._bit_depth.bits
         try:
             image = (
@@ -93,7 +99,7 @@ class Pipeline:
         result = self._segmenter.segment(image, words, settings.segmenter)
         measurements = Measurements(frame, (image.shape[0], image.shape[1]), self._inputs, self._throttle)
         result = self._temporal_filter.apply(message.header, image, measurements, result, settings.node)
-        self._recent.put(frame.stamp, image)
+        self._recent.put(self._camera, frame.stamp, image)
         segmented = perf_counter()
         self._outputs.images(message.header, image, result)
         stages = {

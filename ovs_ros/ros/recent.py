@@ -1,7 +1,6 @@
 """The last frames that were segmented, for those who point at something in one of them."""
 
 import threading
-from collections import deque
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,35 +10,52 @@ MOST_BYTES = 128_000_000
 
 
 class RecentFrames:
-    """Keeps the last images, up to `MOST_BYTES`; the newest one always stays. Any thread may call it."""
+    """Keeps the last images of all cameras, up to `MOST_BYTES`; the newest one of each camera always stays.
+
+    Any thread may call it.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._frames: deque[tuple[int, NDArray[np.uint8]]] = deque()
+        self._frames: list[tuple[str, int, NDArray[np.uint8]]] = []
         self._bytes = 0
 
-    def put(self, stamp: int, image: NDArray[np.uint8]) -> None:
+    def put(self, camera: str, stamp: int, image: NDArray[np.uint8]) -> None:
         """Keep an image (H, W, 3) uint8 RGB, which nobody writes into, with its stamp in nanoseconds."""
         with self._lock:
-            self._frames.append((stamp, image))
+            self._frames.append((camera, stamp, image))
             self._bytes += image.nbytes
-            while len(self._frames) > 1 and self._bytes > MOST_BYTES:
-                self._bytes -= self._frames.popleft()[1].nbytes
+            if self._bytes > MOST_BYTES:
+                self._make_room()
 
-    def find(self, stamp: int) -> NDArray[np.uint8]:
-        """The newest image that is not after a stamp in nanoseconds; 0: the newest one.
+    def _make_room(self) -> None:
+        newest = {camera: index for index, (camera, _, _) in enumerate(self._frames)}
+        kept = []
+        for index, frame in enumerate(self._frames):
+            if self._bytes > MOST_BYTES and newest[frame[0]] != index:
+                self._bytes -= frame[2].nbytes
+            else:
+                kept.append(frame)
+        self._frames = kept
+
+    def find(self, stamp: int, camera: str = "") -> NDArray[np.uint8]:
+        """The newest image that is not after a stamp.
+
+        Args:
+            stamp: nanoseconds; 0: the newest image.
+            camera: whose; empty: any camera's.
 
         Raises:
             LookupError: no such image is kept any more, or none came yet.
         """
         with self._lock:
-            if not self._frames:
-                raise LookupError("expected a frame to teach from, got none yet; wait for the first result")
-            for kept, image in reversed(self._frames):
-                if kept <= stamp or stamp == 0:
-                    return image
-            oldest = self._frames[0][0]
+            frames = [frame for frame in self._frames if camera in ("", frame[0])]
+        if not frames:
+            raise LookupError("expected a frame to teach from, got none yet; wait for the first result")
+        for _, kept, image in reversed(frames):
+            if kept <= stamp or stamp == 0:
+                return image
         raise LookupError(
-            f"expected the stamp of a recent frame, from {oldest / 1e9:.3f} s on, got {stamp / 1e9:.3f} s; "
-            "point at a newer frame"
+            f"expected the stamp of a recent frame, from {frames[0][1] / 1e9:.3f} s on, got "
+            f"{stamp / 1e9:.3f} s; point at a newer frame"
         )

@@ -10,7 +10,7 @@ from std_msgs.msg import Header
 from ovs_ros.geometry.flow import DownscaledFrame
 from ovs_ros.options import OFF, NodeOptions
 from ovs_ros.ros.conversions import ConversionError
-from ovs_ros.ros.inputs import nanoseconds
+from ovs_ros.ros.frames import nanoseconds
 from ovs_ros.ros.measurements import Measurements
 from ovs_ros.ros.throttle import Throttle
 from ovs_ros.steps.segmentation import Segmentation

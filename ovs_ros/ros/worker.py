@@ -1,13 +1,15 @@
-"""The one thread that segments and publishes, and that the image encoder belongs to."""
+"""The one thread that segments and publishes for all cameras, and that the image encoder belongs to."""
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from functools import partial
 from typing import Any, TypeVar
 
-from ovs_ros.ros.inputs import Frame, Inputs
+from ovs_ros.ros.frames import FrameQueue
+from ovs_ros.ros.pipeline import Pipeline
 from ovs_ros.vocabulary.errors import VocabularyError
 
 Result = TypeVar("Result")
@@ -17,23 +19,16 @@ NOT_ACTIVE = "expected an active node, which encodes images, got one that is not
 
 
 class Worker:
-    """Takes frames out of the inputs, one by one, until it is stopped; between two frames, one job of others.
+    """Takes frames out of the queue, one by one, until it is stopped; between two frames, one job of others.
 
     Args:
-        inputs: closed by `stop`.
-        process: called with each frame, and with None when the inputs were woken without one.
-        failed: called with what `process` raised; the worker goes on with the next frame.
+        queue: closed by `stop`.
+        pipelines: one for each camera. What one of them raises is handed to it; the worker goes on.
     """
 
-    def __init__(
-        self,
-        inputs: Inputs,
-        process: Callable[[Frame | None], None],
-        failed: Callable[[Exception], None],
-    ) -> None:
-        self._inputs = inputs
-        self._process = process
-        self._failed = failed
+    def __init__(self, queue: FrameQueue, pipelines: Sequence[Pipeline]) -> None:
+        self._queue = queue
+        self._pipelines = pipelines
         self._jobs: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
         self._thread = threading.Thread(target=self._run, name="segmentation", daemon=True)
 
@@ -42,8 +37,8 @@ class Worker:
         self._thread.start()
 
     def stop(self) -> None:
-        """Close the inputs and wait until the frame at work is done. Jobs that wait are refused."""
-        self._inputs.close()
+        """Close the queue and wait until the frame at work is done. Jobs that wait are refused."""
+        self._queue.close()
         self._thread.join()
         self._refuse_jobs()
 
@@ -58,8 +53,8 @@ class Worker:
         """
         future: Future[Result] = Future()
         self._jobs.append((future, job))
-        self._inputs.wake()
-        if self._inputs.closed:
+        self._queue.wake()
+        if self._queue.closed:
             self._refuse_jobs()
         try:
             return future.result(timeout)
@@ -73,18 +68,27 @@ class Worker:
             ) from None
 
     def _run(self) -> None:
-        while not self._inputs.closed:
-            frame = self._inputs.take()
-            if self._inputs.closed:
+        while not self._queue.closed:
+            taken = self._queue.take()
+            if self._queue.closed:
                 return
-            try:
-                self._process(frame)
-            except Exception as error:  # Go on with the next frame.
-                self._failed(error)
-            if not self._inputs.closed:
+            for pipeline in self._pipelines:
+                self._guard(pipeline, pipeline.announce)
+            if taken is not None:
+                camera, frame = taken
+                pipeline = self._pipelines[camera]
+                self._guard(pipeline, partial(pipeline.process, frame))
+            if not self._queue.closed:
                 self._do_job()
             if self._jobs:
-                self._inputs.wake()
+                self._queue.wake()
+
+    @staticmethod
+    def _guard(pipeline: Pipeline, step: Callable[[], None]) -> None:
+        try:
+            step()
+        except Exception as error:  # Go on with the next frame.
+            pipeline.failed(error)
 
     def _do_job(self) -> None:
         try:

@@ -52,6 +52,7 @@ class Robot:
     """Sends a camera's messages to the node and keeps what the node publishes.
 
     Attributes:
+        camera: the node's first one.
         got: topic -> messages, in the order of their arrival.
         order: (topic, message) of all topics, in the order of their arrival.
         warnings: what the node has warned of, but for old stamps.
@@ -59,6 +60,7 @@ class Robot:
 
     def __init__(self, node: OvsNode, context: Context) -> None:
         self.node = node
+        self.camera = node.cameras[0]
         self.warnings: list[str] = []
         log = node.warn
 
@@ -73,8 +75,10 @@ class Robot:
         self.order: list[tuple[str, Any]] = []
         self._executor = SingleThreadedExecutor(context=context)
         self._executor.add_node(self.helper)
+        prefixes = [f"{camera.name}/" if camera.name else "" for camera in node.cameras]
         self._senders = {
-            topic: self.helper.create_publisher(kind, topic, SENDING)
+            prefix + topic: self.helper.create_publisher(kind, prefix + topic, SENDING)
+            for prefix in prefixes
             for topic, kind in (
                 ("image", Image),
                 ("image/compressed", CompressedImage),
@@ -84,12 +88,12 @@ class Robot:
             )
         }
         self._listeners: dict[str, Any] = {}
-        self.listen(*ALWAYS)
+        self.listen(*(prefix + topic for prefix in prefixes for topic in ALWAYS))
 
     def listen(self, *topics: str) -> None:
         """Subscribe, and wait until the publisher knows."""
         for topic in topics:
-            kind, qos = OUTPUTS[topic]
+            kind, qos = OUTPUTS[topic[topic.find("semantic") :] if "semantic" in topic else topic]
             self._listeners[topic] = self.helper.create_subscription(
                 kind, topic, lambda message, topic=topic: self._take(topic, message), qos
             )
@@ -110,7 +114,11 @@ class Robot:
         """Wait until both sides know all of each other's topics."""
         self.until(
             lambda: (
-                self._senders["camera_info"].get_subscription_count() > 0
+                all(
+                    sender.get_subscription_count() > 0
+                    for topic, sender in self._senders.items()
+                    if topic.endswith("camera_info")
+                )
                 and all(self.helper.count_publishers(topic) for topic in self._listeners)
                 and all(self.node.count_subscribers(topic) for topic in self._listeners)
             ),
@@ -121,9 +129,9 @@ class Robot:
         """Publish on one of the node's inputs."""
         self._senders[topic].publish(message)
 
-    def image(self, ms: int, picture: Sequence[Sequence[str]] = PICTURE) -> None:
+    def image(self, ms: int, picture: Sequence[Sequence[str]] = PICTURE, camera: str = "") -> None:
         """Send a picture with a stamp of so many milliseconds."""
-        self.send("image", rgb_message(ms, color_image(picture)))
+        self.send(f"{camera}/image" if camera else "image", rgb_message(ms, color_image(picture)))
 
     def labels(self, ms: int) -> Image:
         """Wait for the label image of a stamp."""

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
+from ovs_ros.ros.frames import FrameQueue
 from ovs_ros.ros.inputs import KEPT, Inputs
 
 KINDS = {"depth": Image, "pose": PoseStamped, "camera_info": CameraInfo}
@@ -32,9 +33,21 @@ def ms(message):
     return message and message.header.stamp.sec * 1000 + message.header.stamp.nanosec // 1_000_000
 
 
+class OneCamera(Inputs):
+    """The inputs of the only camera, and its queue."""
+
+    def __init__(self, slop=0.02):
+        self.queue = FrameQueue()
+        super().__init__(slop, self.queue)
+
+    def take(self):
+        taken = self.queue.take()
+        return taken and taken[1]
+
+
 @pytest.fixture
 def inputs():
-    return Inputs(slop=0.02)
+    return OneCamera()
 
 
 def later(action):
@@ -51,15 +64,15 @@ def test_the_newest_frame_wins(inputs):
 
 @pytest.mark.parametrize(("action", "expected"), [("put_image", 7), ("wake", None), ("close", None)])
 def test_take_waits_until_something_happens(inputs, action, expected):
-    later(lambda: getattr(inputs, action)(*([image(7)] if action == "put_image" else [])))
+    later(lambda: inputs.put_image(image(7)) if action == "put_image" else getattr(inputs.queue, action)())
     frame = inputs.take()
     assert (frame and ms(frame.image)) == expected
 
 
 def test_closing_drops_the_frame_and_holds_for_ever(inputs):
     inputs.put_image(image(1))
-    inputs.close()
-    assert inputs.closed
+    inputs.queue.close()
+    assert inputs.queue.closed
     assert inputs.take() is None
     assert inputs.take() is None
 
@@ -95,7 +108,7 @@ def test_nothing_that_comes_later_pushes_out_what_a_frame_has(inputs, name):
 
 @given(st.permutations([71, 85, 98, 103, 119, 140]), st.integers(0, 6))
 def test_the_nearest_depth_within_the_slop_is_taken_in_whatever_order(stamps, before):
-    inputs = Inputs(slop=0.02)
+    inputs = OneCamera()
     for stamp in stamps[:before]:
         inputs.put("depth", message("depth", stamp))
     inputs.put_image(image(100))

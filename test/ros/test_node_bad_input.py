@@ -47,7 +47,7 @@ def test_a_malformed_image(robot, changes, text):
     for ms in range(2, 7):
         robot.send("image", wrong(ms, **changes))
         robot.until(
-            lambda ms=ms: robot.node.statistics.summary().dropped.get("malformed") == ms - 1, "the drop"
+            lambda ms=ms: robot.camera.statistics.summary().dropped.get("malformed") == ms - 1, "the drop"
         )
     robot.segment(10)
     assert len(robot.warnings) == 1
@@ -82,7 +82,7 @@ def test_points_go_on_after_stamps_went_back(robot):
     robot.listen("semantic/points")
     robot.connected()
     robot.send("camera_info", info_message(1))
-    robot.until(lambda: robot.node.camera_info, "the calibration")
+    robot.until(lambda: robot.camera.camera_info, "the calibration")
     for start in (50_000, 10_000):
         robot.segment(start)
         for ms in range(start + 100, start + 1300, 100):  # More than are kept.
@@ -107,7 +107,7 @@ def test_depth_or_calibration_of_no_use_cost_only_the_points(robot, info, depth,
     robot.connected()
     if info is not None:
         robot.send("camera_info", info)
-        robot.until(lambda: robot.node.camera_info, "the calibration")
+        robot.until(lambda: robot.camera.camera_info, "the calibration")
     robot.send("depth", depth)
     robot.segment(1)
     robot.until(lambda: robot.warnings, "the warning")
@@ -117,7 +117,7 @@ def test_depth_or_calibration_of_no_use_cost_only_the_points(robot, info, depth,
 
     robot.send("camera_info", info_message(400))
     robot.until(
-        lambda: (now := robot.node.camera_info) and now.header.stamp.nanosec == 400_000_000,
+        lambda: (now := robot.camera.camera_info) and now.header.stamp.nanosec == 400_000_000,
         "the calibration",
     )
     robot.send("depth", depth_message(400, DEPTH))
@@ -129,7 +129,7 @@ def test_depth_of_another_frame_is_used_and_told(robot):
     robot.listen("semantic/points")
     robot.connected()
     robot.send("camera_info", info_message(1))
-    robot.until(lambda: robot.node.camera_info, "the calibration")
+    robot.until(lambda: robot.camera.camera_info, "the calibration")
     depth = depth_message(1, DEPTH)
     depth.header.frame_id = "depth_frame"
     robot.send("depth", depth)
@@ -149,7 +149,7 @@ def test_a_frame_on_which_the_model_fails(vocabulary):
         for ms in (1, 2):
             robot.image(ms)
             robot.until(
-                lambda ms=ms: robot.node.statistics.summary().dropped.get("failed") == ms, "the failure"
+                lambda ms=ms: robot.camera.statistics.summary().dropped.get("failed") == ms, "the failure"
             )
         robot.segment(3)
 

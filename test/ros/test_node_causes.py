@@ -66,7 +66,7 @@ def test_a_calibration_that_was_published_once_before_the_node_started(vocabular
         robot.helper.create_publisher(CameraInfo, "camera_info", latched).publish(info_message(1))
         robot.node.trigger_configure()
         robot.node.trigger_activate()
-        robot.until(lambda: robot.node.camera_info, "the calibration")
+        robot.until(lambda: robot.camera.camera_info, "the calibration")
 
 
 def silent(robot, *texts):

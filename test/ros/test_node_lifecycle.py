@@ -119,11 +119,11 @@ def test_under_overload_the_newest_frame_is_next_and_the_others_are_counted(voca
         for ms in range(1, 21):
             robot.image(ms)
             # One by one, so that the network replaces none of them.
-            robot.until(lambda ms=ms: robot.node.statistics.images == ms + 1, "the arrival")
+            robot.until(lambda ms=ms: robot.camera.statistics.images == ms + 1, "the arrival")
         go_on.release(2)
         robot.labels(20)
         assert [stamp_ms(m) for m in robot.got["semantic/image_raw"]] == [0, 20]
-        assert robot.node.statistics.summary().dropped == {"replaced by a newer one": 19}
+        assert robot.camera.statistics.summary().dropped == {"replaced by a newer one": 19}
 
 
 def test_diagnostics(vocabulary):
@@ -150,7 +150,7 @@ def test_images_lost_on_the_way_reach_log_and_diagnostics(vocabulary, capfd):
     with running(vocabulary) as robot:
         robot.listen("/diagnostics")
         robot.segment(1)
-        robot.node.statistics.lost(9)
+        robot.camera.statistics.lost(9)
         robot.until(
             lambda: any(m.status[0].level == b"\x01" for m in robot.got["/diagnostics"]), "the warning"
         )

@@ -124,7 +124,7 @@ def test_points(robot, encoding, order):
     metres = DEPTH.copy()
     metres[10, 20] = 0 if encoding == "16UC1" else np.nan
     robot.send("camera_info", info_message(1))
-    robot.until(lambda: robot.node.camera_info, "the calibration")
+    robot.until(lambda: robot.camera.camera_info, "the calibration")
     inputs = [lambda: robot.send("depth", depth_message(50, metres, encoding)), lambda: robot.image(50)]
     for send in inputs if order == "depth first" else inputs[::-1]:
         send()
@@ -163,7 +163,7 @@ def test_points_may_be_asked_for_by_parameter(vocabulary):
         robot.listen("semantic/points")
         robot.connected()
         robot.send("camera_info", info_message(1))
-        robot.until(lambda: robot.node.camera_info, "the calibration")
+        robot.until(lambda: robot.camera.camera_info, "the calibration")
         robot.send("depth", depth_message(50, DEPTH))
         robot.segment(50)
         robot.segment(60)  # The worker is past the first frame's points.
@@ -194,15 +194,15 @@ def test_a_slow_model_publishes_as_many_clouds_as_label_images(vocabulary):
         robot.listen("semantic/points")
         robot.connected()
         robot.send("camera_info", info_message(1))
-        robot.until(lambda: robot.node.camera_info, "the calibration")
+        robot.until(lambda: robot.camera.camera_info, "the calibration")
         ms = 1000
         for done in range(1, 6):
             for _ in range(20):
                 ms += 33
-                sent = robot.node.statistics.images
+                sent = robot.camera.statistics.images
                 robot.send("depth", depth_message(ms, DEPTH))
                 robot.image(ms)
-                robot.until(lambda sent=sent: robot.node.statistics.images > sent, "the arrival")
+                robot.until(lambda sent=sent: robot.camera.statistics.images > sent, "the arrival")
             turns.release()
             robot.until(lambda done=done: len(robot.got["semantic/image_raw"]) == done, "the labels")
         turns.release()

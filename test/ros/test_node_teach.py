@@ -112,7 +112,7 @@ def test_frames_go_on_and_none_is_dropped_while_it_learns(vocabulary):
         robot.until(lambda: len(robot.got["semantic/categories"]) == 30, "all frames")
         versions = [message.version for message in robot.got["semantic/categories"]]
         assert versions == sorted(versions)
-        assert robot.node.statistics.summary().dropped == {}
+        assert robot.camera.statistics.summary().dropped == {}
         assert encoders == ["segmentation"] * 31
 
 

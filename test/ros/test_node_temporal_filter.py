@@ -44,7 +44,7 @@ def robot(request, words):
     with running(words, temporal_filter=request.param, sync_slop=0.001) as robot:
         robot.measured = request.param == "pose"
         robot.send("camera_info", info_message(1))
-        robot.until(lambda: robot.node.camera_info, "the calibration")
+        robot.until(lambda: robot.camera.camera_info, "the calibration")
         yield robot
 
 
@@ -80,7 +80,7 @@ def test_memory_ends_with_the_activation(robot):
     assert change(robot, Transition.TRANSITION_ACTIVATE)
     robot.connected()
     robot.send("camera_info", info_message(2))
-    robot.until(lambda: robot.node.camera_info, "the calibration")
+    robot.until(lambda: robot.camera.camera_info, "the calibration")
     if robot.measured:
         robot.send("depth", depth_message(1500, DEPTH))
         robot.send("pose", pose_message(1500))
@@ -119,7 +119,7 @@ def test_frames_that_lack_something_come_out_as_they_are_with_one_warning(words,
     with running(words, temporal_filter="pose") as robot:
         if lacks != "camera_info":
             robot.send("camera_info", info_message(1))
-            robot.until(lambda: robot.node.camera_info, "the calibration")
+            robot.until(lambda: robot.camera.camera_info, "the calibration")
         for ms, picture in ((1000, USUAL), (1100, USUAL), (1200, SLIP)):
             if lacks != "depth":
                 robot.send("depth", depth_message(ms, DEPTH))
@@ -135,7 +135,7 @@ def test_frames_that_lack_something_come_out_as_they_are_with_one_warning(words,
 def test_one_frame_without_a_pose_does_not_end_the_memory(words):
     with running(words, temporal_filter="pose", sync_slop=0.001) as robot:
         robot.send("camera_info", info_message(1))
-        robot.until(lambda: robot.node.camera_info, "the calibration")
+        robot.until(lambda: robot.camera.camera_info, "the calibration")
         settle(robot, 1000, measured=True)
         assert left(robot.segment(1410, SLIP)) == BROWN
         robot.send("depth", depth_message(1420, DEPTH))
@@ -146,7 +146,7 @@ def test_one_frame_without_a_pose_does_not_end_the_memory(words):
 def test_poses_of_another_frame_start_anew(words):
     with running(words, temporal_filter="pose") as robot:
         robot.send("camera_info", info_message(1))
-        robot.until(lambda: robot.node.camera_info, "the calibration")
+        robot.until(lambda: robot.camera.camera_info, "the calibration")
         settle(robot, 1000, measured=True)
         robot.send("depth", depth_message(1500, DEPTH))
         robot.send("pose", pose_message(1500, world="odom"))

@@ -119,7 +119,7 @@ def test_changes_while_streaming_drop_no_frame_and_mix_no_versions(robot):
     robot.of_stamp("semantic/categories", 59)
 
     assert [stamp_ms(m) for m in robot.got["semantic/image_raw"]] == list(range(60))
-    assert robot.node.statistics.summary().dropped == {}
+    assert robot.camera.statistics.summary().dropped == {}
     versions = [m.version for m in robot.got["semantic/categories"]]
     assert versions == sorted(versions) and len(set(versions)) > 5
 

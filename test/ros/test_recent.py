@@ -14,7 +14,7 @@ def made(value: int) -> np.ndarray:
 def test_finds_the_frame_of_a_stamp_or_the_one_before() -> None:
     frames = RecentFrames()
     for stamp in (100, 200, 300):
-        frames.put(stamp, made(stamp % 251))
+        frames.put("", stamp, made(stamp % 251))
     for stamp, expected in ((200, 200), (299, 200), (300, 300), (9999, 300), (0, 300)):
         assert frames.find(stamp)[0, 0, 0] == expected % 251
 
@@ -23,7 +23,7 @@ def test_says_what_is_not_there() -> None:
     frames = RecentFrames()
     with pytest.raises(LookupError, match="none yet"):
         frames.find(0)
-    frames.put(2_000_000_000, made(1))
+    frames.put("", 2_000_000_000, made(1))
     with pytest.raises(LookupError, match=r"from 2\.000 s on, got 1\.000 s"):
         frames.find(1_000_000_000)
 
@@ -32,9 +32,9 @@ def test_old_frames_make_room_and_the_newest_stays(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(recent, "MOST_BYTES", 700)
     frames = RecentFrames()
     for stamp in range(1, 6):
-        frames.put(stamp, made(stamp))
+        frames.put("", stamp, made(stamp))
     assert frames.find(4)[0, 0, 0] == 4
     with pytest.raises(LookupError):
         frames.find(3)
-    frames.put(6, np.full((100, 100, 3), 6, np.uint8))
+    frames.put("", 6, np.full((100, 100, 3), 6, np.uint8))
     assert frames.find(0)[0, 0, 0] == 6

@@ -5,11 +5,22 @@ from types import SimpleNamespace
 import pytest
 from sensor_msgs.msg import Image
 
-from ovs_ros.ros.inputs import Inputs
+from ovs_ros.ros.frames import Frame, FrameQueue
 from ovs_ros.ros.worker import Worker
 from ovs_ros.vocabulary.errors import VocabularyError
 
 PATIENCE_S = 10
+
+
+class Steps:
+    """A pipeline of functions."""
+
+    def __init__(self, process, failed, announce=lambda: None):
+        self.process, self.failed, self.announce = process, failed, announce
+
+
+def put(queue, encoding, camera=0):
+    queue.put(camera, Frame(Image(encoding=encoding)))
 
 
 def test_a_frame_that_fails_does_not_end_the_worker():
@@ -23,12 +34,12 @@ def test_a_frame_that_fails_does_not_end_the_worker():
 
     def failed(error):
         failures.append(str(error))
-        inputs.put_image(Image(encoding="good"))
+        put(queue, "good")
 
-    inputs = Inputs(0.02)
-    worker = Worker(inputs, process, failed)
+    queue = FrameQueue()
+    worker = Worker(queue, [Steps(process, failed)])
     worker.start()
-    inputs.put_image(Image(encoding="bad"))
+    put(queue, "bad")
     assert done.wait(PATIENCE_S)
     worker.stop()
     assert failures == ["no such frame"]
@@ -43,12 +54,12 @@ def test_stopping_waits_for_the_frame_at_work_and_takes_no_other():
         assert go_on.wait(PATIENCE_S)
         finished.append(frame.image.encoding)
 
-    inputs = Inputs(0.02)
-    worker = Worker(inputs, process, finished.append)
+    queue = FrameQueue()
+    worker = Worker(queue, [Steps(process, finished.append)])
     worker.start()
-    inputs.put_image(Image(encoding="first"))
+    put(queue, "first")
     assert started.wait(PATIENCE_S)
-    inputs.put_image(Image(encoding="second"))
+    put(queue, "second")
     stopper = threading.Thread(target=worker.stop)
     stopper.start()
     go_on.set()
@@ -57,28 +68,49 @@ def test_stopping_waits_for_the_frame_at_work_and_takes_no_other():
     assert finished == ["first"]
 
 
-def test_waking_processes_nothing():
-    seen = threading.Event()
+def test_waking_announces_and_processes_nothing():
+    seen = threading.Semaphore(0)
     got = []
-
-    def process(frame):
-        got.append(frame)
-        seen.set()
-
-    inputs = Inputs(0.02)
-    worker = Worker(inputs, process, got.append)
+    queue = FrameQueue(2)
+    worker = Worker(queue, [Steps(got.append, got.append, seen.release) for _ in range(2)])
     worker.start()
-    inputs.wake()
-    assert seen.wait(PATIENCE_S)
+    queue.wake()
+    for _ in range(2):
+        assert seen.acquire(timeout=PATIENCE_S)
     worker.stop()
-    assert got == [None]
+    assert not got
 
 
-class WatchedInputs(Inputs):
+def test_what_fails_in_one_camera_is_told_to_it_and_does_not_touch_the_others():
+    done = threading.Semaphore(0)
+    failures = {"announce": [], "process": [], "fine": []}
+
+    def fail(*_):
+        raise RuntimeError("no")
+
+    queue = FrameQueue(3)
+    worker = Worker(
+        queue,
+        [
+            Steps(lambda _: done.release(), failures["announce"].append, fail),
+            Steps(fail, lambda error: (failures["process"].append(error), done.release())),
+            Steps(lambda _: done.release(), failures["fine"].append),
+        ],
+    )
+    worker.start()
+    for camera in range(3):
+        put(queue, "rgb8", camera)
+    for _ in range(3):
+        assert done.acquire(timeout=PATIENCE_S)
+    worker.stop()
+    assert len(failures["announce"]) >= 1 and len(failures["process"]) == 1 and not failures["fine"]
+
+
+class WatchedQueue(FrameQueue):
     """Tells how often it was woken."""
 
-    def __init__(self, slop):
-        super().__init__(slop)
+    def __init__(self):
+        super().__init__()
         self.woken = threading.Semaphore(0)
 
     def wake(self):
@@ -94,12 +126,12 @@ def busy():
     def process(frame):
         busy.started.set()
         assert busy.go_on.wait(PATIENCE_S)
-        busy.done.append(frame.image.encoding if frame else "no frame")
+        busy.done.append(frame.image.encoding)
 
-    busy.inputs = WatchedInputs(0.02)
-    busy.worker = Worker(busy.inputs, process, busy.done.append)
+    busy.queue = WatchedQueue()
+    busy.worker = Worker(busy.queue, [Steps(process, busy.done.append)])
     busy.worker.start()
-    busy.inputs.put_image(Image(encoding="first"))
+    put(busy.queue, "first")
     assert busy.started.wait(PATIENCE_S)
     yield busy
     busy.go_on.set()
@@ -115,13 +147,13 @@ def ask(busy, *jobs):
 def queued(busy, count):
     """Wait until so many jobs wait."""
     for _ in range(count):
-        assert busy.inputs.woken.acquire(timeout=PATIENCE_S)
+        assert busy.queue.woken.acquire(timeout=PATIENCE_S)
 
 
 def test_jobs_are_done_on_its_thread_one_after_a_frame(busy):
     def job():
         busy.done.append("job")
-        busy.inputs.put_image(Image(encoding="next"))
+        put(busy.queue, "next")
         return threading.current_thread().name
 
     answers = ask(busy, job, job)
@@ -154,7 +186,7 @@ def test_who_waits_too_long_is_told_and_the_job_is_not_done(busy):
 def test_stopping_refuses_the_jobs_that_wait_and_those_that_come(busy):
     (answer,) = ask(busy, lambda: busy.done.append("job"))
     queued(busy, 1)
-    busy.inputs.close()
+    busy.queue.close()
     busy.go_on.set()
     busy.worker.stop()
     with pytest.raises(VocabularyError, match="an active node"):

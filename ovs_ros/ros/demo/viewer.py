@@ -29,7 +29,7 @@ from ovs_ros.msg import FrameCategories
 from ovs_ros.ros import shared_memory
 from ovs_ros.ros.demo.gallery import save, with_legend
 from ovs_ros.ros.demo.tally import Tally
-from ovs_ros.ros.inputs import nanoseconds
+from ovs_ros.ros.frames import nanoseconds
 from ovs_ros.srv import SetVocabulary
 
 RECENT = 60

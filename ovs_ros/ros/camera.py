@@ -1,0 +1,146 @@
+"""One camera of the node: its topics, its pipeline and its figures."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from rclpy.lifecycle import LifecycleNode
+from rclpy.qos import ReliabilityPolicy
+from sensor_msgs.msg import CameraInfo
+
+from ovs_ros.ros.diagnostics import MISSING_S, Condition, lacks
+from ovs_ros.ros.frames import FrameQueue
+from ovs_ros.ros.graph import obstacle
+from ovs_ros.ros.inputs import Inputs
+from ovs_ros.ros.outputs import Outputs
+from ovs_ros.ros.parameters import Settings
+from ovs_ros.ros.pipeline import Pipeline
+from ovs_ros.ros.recent import RecentFrames
+from ovs_ros.ros.statistics import Statistics
+from ovs_ros.ros.subscriptions import Subscriptions
+from ovs_ros.ros.throttle import Throttle
+from ovs_ros.ros.words import Words
+from ovs_ros.segmenter import Segmenter
+
+
+class Camera:
+    """All that belongs to one camera alone. It exists as long as the node. For the executor's thread.
+
+    Args:
+        node: whose camera it is.
+        name: stands before its topics, as in 'front/image'; empty: the topics are plain.
+        settings: called for the parameters' values.
+        warn: called with each warning.
+
+    Attributes:
+        statistics: of its frames since the start.
+        throttle: takes warnings; they tell its name.
+    """
+
+    def __init__(
+        self,
+        node: LifecycleNode,
+        name: str,
+        settings: Callable[[], Settings],
+        warn: Callable[[str], object],
+    ) -> None:
+        self.name = name
+        self.statistics = Statistics()
+        self.throttle = Throttle(lambda text: warn(f"{name}: {text}" if name else text))
+        self._node = node
+        self._prefix = f"{name}/" if name else ""
+        self._settings = settings
+        self._outputs: Outputs | None = None
+        self._inputs: Inputs | None = None
+        self._subscriptions: Subscriptions | None = None
+
+    @property
+    def camera_info(self) -> CameraInfo | None:
+        """The calibration that came last; None while the node is not active."""
+        return None if self._inputs is None else self._inputs.newest("camera_info")
+
+    @property
+    def topics(self) -> set[str]:
+        """The resolved names of the topics that are subscribed to."""
+        return set() if self._subscriptions is None else self._subscriptions.topics
+
+    def configure(self) -> None:
+        """Make the publishers."""
+        self._outputs = Outputs(self._node, self._prefix)
+
+    def prepare(
+        self, queue: FrameQueue, index: int, segmenter: Segmenter, words: Words, recent: RecentFrames
+    ) -> Pipeline:
+        """Make what a frame passes through.
+
+        Args:
+            queue, index: where its frames wait.
+            segmenter, words: what names the pixels.
+            recent: keeps the images that were segmented.
+        """
+        assert self._outputs
+        node = self._settings().node
+        self._inputs = Inputs(node.sync_slop, queue, index)
+        self._subscriptions = Subscriptions(
+            self._node, self._prefix, node.compressed, self._inputs, self.statistics, self.throttle
+        )
+        return Pipeline(
+            self._node,
+            self.name,
+            segmenter,
+            words,
+            self._outputs,
+            self._inputs,
+            self._settings,
+            self.statistics,
+            self.throttle,
+            recent,
+        )
+
+    def open(self) -> None:
+        """Subscribe. Call it after `prepare`."""
+        assert self._subscriptions
+        self._subscriptions.open()
+        images = self._subscriptions.get("image")
+        assert images
+        self._node.get_logger().info(f"Active: images from {images.topic_name}")
+
+    def close(self) -> None:
+        """Unsubscribe, and forget what waits."""
+        if self._subscriptions is not None:
+            self._subscriptions.close()
+        self._subscriptions = self._inputs = None
+
+    def release(self) -> None:
+        """Destroy the publishers."""
+        if self._outputs is not None:
+            self._outputs.destroy()
+        self._outputs = None
+
+    def condition(self, node: Condition) -> Condition:
+        """What is known of this camera, beside what is known of the node."""
+        subscriptions = self._subscriptions
+        if subscriptions is None or (images := subscriptions.get("image")) is None:
+            return node
+        subscriptions.look_for_latched()
+        return replace(
+            node,
+            topic=images.topic_name,
+            obstacle=obstacle(self._node, images, subscriptions.unprefixed("image")),
+            missing=self._missing(),
+            best_effort=images.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT,
+        )
+
+    def _missing(self) -> tuple[str, ...]:
+        """What points or the temporal filter need and do not get, and why."""
+        inputs, subscriptions = self._inputs, self._subscriptions
+        assert inputs and subscriptions
+        return tuple(
+            lacks(
+                missing,
+                obstacle(self._node, subscription, subscriptions.unprefixed(missing.name)),
+                subscription.topic_name,
+                inputs.slop,
+            )
+            for missing in inputs.missing()
+            if missing.seconds > MISSING_S and (subscription := subscriptions.get(missing.name))
+        )

@@ -1,0 +1,113 @@
+"""Frames, and where they wait for the worker: the newest one of each camera."""
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from time import monotonic
+
+from geometry_msgs.msg import PoseStamped
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Header
+
+from ovs_ros.ros.turns import Turns
+
+
+def nanoseconds(header: Header) -> int:
+    """A header's stamp in nanoseconds."""
+    return header.stamp.sec * 1_000_000_000 + header.stamp.nanosec
+
+
+@dataclass(eq=False)
+class Frame:
+    """An image and the messages that belong to it by their stamps; None where they have not come.
+
+    Attributes:
+        camera_info: the one with the image's stamp, otherwise the newest.
+        depth, pose: the nearest within the slop.
+        arrived: when the image came, monotonic seconds.
+    """
+
+    image: Image | CompressedImage
+    camera_info: CameraInfo | None = None
+    depth: Image | None = None
+    pose: PoseStamped | None = None
+    arrived: float = field(default_factory=monotonic)
+
+    @property
+    def stamp(self) -> int:
+        """The image's stamp in nanoseconds."""
+        return nanoseconds(self.image.header)
+
+
+class FrameQueue:
+    """The newest frame of each camera waits for the worker; it replaces an older one that still waits.
+
+    Any thread may call any method; only `take` waits.
+
+    Args:
+        cameras: how many; their indices are 0 to cameras - 1.
+        priorities: called for one number for each camera, above 0.
+
+    Attributes:
+        changed: guards the queue and the cameras' inputs; notified of all that happens to them.
+    """
+
+    def __init__(self, cameras: int = 1, priorities: Callable[[], Sequence[float]] | None = None) -> None:
+        self.changed = threading.Condition()
+        self._priorities = priorities or (lambda: (1.0,) * cameras)
+        self._turns = Turns(cameras)
+        self._waiting: list[Frame | None] = [None] * cameras
+        self._at_work: tuple[int, Frame] | None = None
+        self._woken = False
+        self._closed = False
+
+    def put(self, camera: int, frame: Frame) -> bool:
+        """Put a camera's frame in. Returns whether it replaced one that nobody had taken."""
+        with self.changed:
+            replaced, self._waiting[camera] = self._waiting[camera] is not None, frame
+            self.changed.notify_all()
+        return replaced
+
+    def frames(self, camera: int) -> list[Frame]:
+        """The frames of a camera that wait or are at work."""
+        with self.changed:
+            found = [] if (waiting := self._waiting[camera]) is None else [waiting]
+            if self._at_work is not None and self._at_work[0] == camera:
+                found.append(self._at_work[1])
+            return found
+
+    @property
+    def anything_waits(self) -> bool:
+        """Whether a frame of any camera waits."""
+        return any(frame is not None for frame in self._waiting)
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return self._closed
+
+    def wake(self) -> None:
+        """Let a waiting `take` return without a frame."""
+        with self.changed:
+            self._woken = True
+            self.changed.notify_all()
+
+    def close(self) -> None:
+        """End all waiting, now and later. Frames that nobody took are dropped."""
+        with self.changed:
+            self._closed = True
+            self._waiting = [None] * len(self._waiting)
+            self.changed.notify_all()
+
+    def take(self) -> tuple[int, Frame] | None:
+        """Wait for a frame and take it out, with its camera; None if it was woken or closed instead."""
+        with self.changed:
+            self._at_work = None
+            self.changed.wait_for(lambda: self.anything_waits or self._woken or self._closed)
+            self._woken = False
+            frames = {camera: frame for camera, frame in enumerate(self._waiting) if frame is not None}
+            if frames:
+                camera = self._turns.next(frames, self._priorities())
+                self._waiting[camera] = None
+                self._at_work = camera, frames[camera]
+            return self._at_work

@@ -1,0 +1,137 @@
+"""What the node subscribes to for one camera."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from geometry_msgs.msg import PoseStamped
+from rclpy.lifecycle import LifecycleNode
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions, QoSPolicyKind
+from rclpy.subscription import Subscription
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+try:
+    from rclpy.event_handler import QoSMessageLostInfo, SubscriptionEventCallbacks, UnsupportedEventTypeError
+except ImportError:  # Humble
+    from rclpy.qos_event import QoSMessageLostInfo, SubscriptionEventCallbacks, UnsupportedEventTypeError
+
+from ovs_ros.ros.frames import nanoseconds
+from ovs_ros.ros.inputs import KEPT, Inputs
+from ovs_ros.ros.statistics import Statistics
+from ovs_ros.ros.throttle import Throttle
+
+_OVERRIDABLE = QoSOverridingOptions(
+    (QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY)
+)
+
+
+class Subscriptions:
+    """The subscriptions of one camera while the node is active. For one thread, the executor's.
+
+    Args:
+        node: subscribes.
+        prefix: stands before the topics' names: empty, or a name and '/'.
+        compressed: whether images come compressed.
+        inputs: gets the messages.
+        statistics: told of every image.
+        throttle: takes warnings.
+    """
+
+    def __init__(
+        self,
+        node: LifecycleNode,
+        prefix: str,
+        compressed: bool,
+        inputs: Inputs,
+        statistics: Statistics,
+        throttle: Throttle,
+    ) -> None:
+        self._node = node
+        self._prefix = prefix
+        self._image = (CompressedImage, "image/compressed") if compressed else (Image, "image")
+        self._inputs = inputs
+        self._statistics = statistics
+        self._throttle = throttle
+        self._open: dict[str, Subscription] = {}
+        self._last_stamp = 0
+
+    def open(self) -> None:
+        """Subscribe.
+
+        Raises:
+            Exception: a subscription cannot be made; `close` closes those that could.
+        """
+        # One by one: when one fails, `close` has to know those that are open.
+        self._open["image"] = self._subscribe_images()
+        for kind, name in ((Image, "depth"), (PoseStamped, "pose"), (CameraInfo, "camera_info")):
+            self._open[name] = self._subscribe(kind, name, partial(self._inputs.put, name), KEPT[name])
+
+    def close(self) -> None:
+        """Unsubscribe."""
+        for subscription in self._open.values():
+            self._node.destroy_subscription(subscription)
+        self._open.clear()
+
+    def get(self, name: str) -> Subscription | None:
+        """The subscription to 'image', 'depth', 'pose' or 'camera_info', if there is one."""
+        return self._open.get(name)
+
+    def unprefixed(self, name: str) -> str:
+        """The topic's name before remapping."""
+        return self._prefix + (self._image[1] if name == "image" else name)
+
+    @property
+    def topics(self) -> set[str]:
+        """The resolved names of the topics."""
+        return {subscription.topic_name for subscription in self._open.values()}
+
+    def look_for_latched(self) -> None:
+        """Subscribe also to a calibration that was published once, before this node started.
+
+        Only if there is such a publisher: others would warn of an incompatible subscription.
+        """
+        usual = self._open.get("camera_info")
+        if usual is None or "latched camera_info" in self._open:
+            return
+        publishers = self._node.get_publishers_info_by_topic(usual.topic_name)
+        latches = any(p.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL for p in publishers)
+        if latches and self._inputs.newest("camera_info") is None:
+            qos = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+            self._open["latched camera_info"] = self._node.create_subscription(
+                CameraInfo, self._prefix + "camera_info", partial(self._inputs.put, "camera_info"), qos
+            )
+
+    def _subscribe_images(self) -> Subscription:
+        kind, topic = self._image
+        # Only the middleware knows which images were lost on the way.
+        events = SubscriptionEventCallbacks(message_lost=self._on_lost)
+        try:
+            return self._subscribe(kind, topic, self._on_image, event_callbacks=events)
+        except UnsupportedEventTypeError:
+            self._node.get_logger().info("This middleware does not tell which images are lost on the way")
+            return self._subscribe(kind, topic, self._on_image)
+
+    def _subscribe(
+        self, kind: type, topic: str, callback: Callable[[Any], None], depth: int = 1, **options: Any
+    ) -> Subscription:
+        qos = QoSProfile(depth=depth, reliability=ReliabilityPolicy.BEST_EFFORT)
+        return self._node.create_subscription(
+            kind, self._prefix + topic, callback, qos, qos_overriding_options=_OVERRIDABLE, **options
+        )
+
+    def _on_lost(self, event: QoSMessageLostInfo) -> None:
+        self._statistics.lost(event.total_count_change)
+
+    def _on_image(self, message: Image | CompressedImage) -> None:
+        self._statistics.arrived()
+        stamp = nanoseconds(message.header)
+        if stamp < self._last_stamp:
+            self._throttle.warn(
+                "stamps",
+                f"The images' stamps went back, now to {stamp / 1e9:.3f} s; expected them to rise. "
+                "Did a recording start again, or do two cameras publish this topic?",
+            )
+        self._last_stamp = stamp
+        if self._inputs.put_image(message):
+            self._statistics.dropped("replaced by a newer one")

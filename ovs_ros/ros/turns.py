@@ -1,0 +1,53 @@
+"""Which camera is next, and which frames come too soon. Callers bring clock and threads."""
+
+import math
+from collections.abc import Collection, Sequence
+
+
+class Turns:
+    """Gives cameras that wait their turns, in the ratio of their priorities (start-time fair queueing).
+
+    Turns are counted in frames, not in seconds: cameras of equal priority get equally many, whatever the size
+    of their images. A camera that did not wait for a while gets no turns later for it.
+    """
+
+    def __init__(self, cameras: int) -> None:
+        self._now = 0.0  # in turns of a camera with priority 1
+        self._due = [0.0] * cameras
+        self._last = [0] * cameras
+        self._given = 0
+
+    def next(self, waiting: Collection[int], priorities: Sequence[float]) -> int:
+        """Choose one of the cameras that wait, by their indices.
+
+        Args:
+            waiting: at least one index.
+            priorities: one for each camera, above 0.
+        """
+        camera = min(waiting, key=lambda one: (max(self._now, self._due[one]), self._last[one]))
+        self._now = max(self._now, self._due[camera])
+        self._due[camera] = self._now + 1 / priorities[camera]
+        self._given += 1
+        self._last[camera] = self._given
+        return camera
+
+
+class RateLimit:
+    """Lets frames pass up to a rate. Frames at uneven times, or just above the rate, pass at that rate."""
+
+    def __init__(self) -> None:
+        self._due = -math.inf
+
+    def passes(self, now: float, rate: float) -> bool:
+        """Whether a frame that comes now passes.
+
+        Args:
+            now: seconds; never less than before.
+            rate: frames a second, above 0.
+        """
+        if now < self._due:
+            return False
+        period = 1 / rate
+        # Counted from when it was due, so that the time until a frame came is not lost to the rate.
+        self._due = (self._due if now - self._due < period else now) + period
+        return True

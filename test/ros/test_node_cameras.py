@@ -1,0 +1,137 @@
+"""Several cameras in one node over DDS."""
+
+import threading
+from collections import Counter
+
+import pytest
+from fakes import color_image
+from rcl_interfaces.srv import ListParameters
+from rig import DEADLINE_S, pixels, rgb_message, running, stamp_ms
+
+from ovs_ros.srv import SetVocabulary
+
+CAMERAS = ["front", "left/rear"]
+SMALL = [["red", "green"]]
+LARGE = [["blue", "red", "green"], ["red", "red", "blue"]]
+
+
+@pytest.fixture
+def robot(vocabulary):
+    with running(vocabulary, cameras=CAMERAS) as robot:
+        yield robot
+
+
+def test_each_camera_has_its_own_topics_size_and_encoding(robot):
+    robot.image(1, SMALL, camera="front")
+    wide = rgb_message(2, color_image(LARGE)[:, :, ::-1])
+    wide.encoding = "bgr8"
+    robot.send("left/rear/image", wide)
+    front = robot.of_stamp("front/semantic/image_raw", 1)
+    rear = robot.of_stamp("left/rear/semantic/image_raw", 2)
+    assert pixels(front)[16, [16, 48]].tolist() == [0, 1]
+    assert pixels(rear)[[16, 16, 48, 48], [16, 80, 16, 80]].tolist() == [2, 1, 0, 2]
+    for camera in CAMERAS:
+        assert len(robot.got[f"{camera}/semantic/image_raw"]) == 1
+
+
+def test_one_change_of_the_words_reaches_all_cameras_with_equal_ids(robot):
+    request = SetVocabulary.Request(mode=SetVocabulary.Request.ADD, names=["cyan"])
+    reply = robot.call(SetVocabulary, "ovs/set_vocabulary", request)
+    assert reply.success
+    for camera in CAMERAS:  # Also where no image comes.
+        robot.until(lambda c=camera: len(robot.got[f"{c}/semantic/label_info"]) == 2, "the label_info")
+        info = robot.got[f"{camera}/semantic/label_info"][-1]
+        assert [entry.class_id for entry in info.class_map] == reply.ids.tolist()
+        robot.image(5, [["cyan", "red"]], camera)
+        assert pixels(robot.of_stamp(f"{camera}/semantic/image_raw", 5))[16, [16, 48]].tolist() == [3, 0]
+        assert robot.of_stamp(f"{camera}/semantic/categories", 5).version == reply.version
+
+
+def overloaded(robot, turns, rates, frames):
+    """Let the model take so many frames; before each, each camera sends as many images as `rates` says.
+
+    Returns how many label images each camera got.
+    """
+    ms = 0
+    for _ in range(frames):
+        for camera, rate in rates.items():
+            for _ in range(rate):
+                ms += 1
+                counted = next(c for c in robot.node.cameras if c.name == camera).statistics
+                before = counted.images
+                robot.image(ms, SMALL, camera)
+                robot.until(lambda c=counted, b=before: c.images > b, "the arrival")
+        turns.release()
+        done = sum(len(robot.got[f"{camera}/semantic/image_raw"]) for camera in rates)
+        robot.until(
+            lambda done=done: sum(len(robot.got[f"{c}/semantic/image_raw"]) for c in rates) > done, "a mask"
+        )
+    turns.release(100)
+    return Counter({camera: len(robot.got[f"{camera}/semantic/image_raw"]) for camera in rates})
+
+
+@pytest.mark.parametrize(
+    ("priorities", "expected"),
+    [([1.0], {"a": 8, "b": 8, "c": 8}), ([2.0, 1.0, 1.0], {"a": 12, "b": 6, "c": 6})],
+)
+def test_a_slow_model_serves_cameras_by_their_priorities(vocabulary, priorities, expected):
+    turns = threading.Semaphore(0)
+    with running(
+        vocabulary,
+        cameras=["a", "b", "c"],
+        priorities=priorities,
+        on_backbone=lambda: turns.acquire(timeout=DEADLINE_S),
+    ) as robot:
+        got = overloaded(robot, turns, {"a": 1, "b": 3, "c": 2}, sum(expected.values()))
+        assert all(abs(got[camera] - count) <= 1 for camera, count in expected.items()), got
+        assert all(robot.node.cameras[i].statistics.summary().dropped for i in (1, 2))
+
+
+def test_a_camera_that_stops_and_returns(robot):
+    for ms in (1, 2, 3):
+        robot.image(ms, SMALL, "front")
+        robot.of_stamp("front/semantic/image_raw", ms)
+    for ms in (4, 5):
+        for camera in CAMERAS:
+            robot.image(ms, LARGE, camera)
+        for camera in CAMERAS:
+            robot.of_stamp(f"{camera}/semantic/image_raw", ms)
+    assert [stamp_ms(m) for m in robot.got["left/rear/semantic/image_raw"]] == [4, 5]
+
+
+def test_what_is_wrong_with_one_camera_is_told_of_it_alone(robot):
+    bad = rgb_message(1, color_image(SMALL))
+    bad.encoding = "rgb7"
+    robot.listen("/diagnostics")
+    robot.send("front/image", bad)
+    robot.until(lambda: robot.warnings, "the warning")
+    assert robot.warnings[0].startswith("front: An image is dropped")
+    robot.send("left/rear/image", rgb_message(1, color_image(SMALL)))
+    robot.of_stamp("left/rear/semantic/image_raw", 1)
+
+    def told():
+        for message in robot.got["/diagnostics"]:
+            by_name = {status.name: status for status in message.status}
+            assert set(by_name) == {"/ovs: segmentation front", "/ovs: segmentation left/rear"}
+            values = {value.key: value.value for value in by_name["/ovs: segmentation front"].values}
+            if values["dropped"] == "1":
+                return message
+        return None
+
+    values = {
+        value.key: value.value for value in robot.until(told, "the drop in diagnostics").status[1].values
+    }
+    assert values["dropped"] == "0"
+
+
+def test_overrides_of_qos_go_by_the_cameras_topics(vocabulary):
+    override = {"qos_overrides./front/image.subscription.durability": "transient_local"}
+    with running(vocabulary, cameras=CAMERAS, autostart=False, **override) as robot:
+        robot.node.trigger_configure()
+        robot.node.trigger_activate()
+        listed = robot.call(ListParameters, "ovs/list_parameters", ListParameters.Request()).result.names
+        for policy in ("durability", "reliability", "history", "depth"):
+            assert f"qos_overrides./front/image.subscription.{policy}" in listed
+            assert f"qos_overrides./left/rear/depth.subscription.{policy}" in listed
+        (info,) = robot.helper.get_subscriptions_info_by_topic("/front/image")
+        assert info.qos_profile.durability.name == "TRANSIENT_LOCAL"
