@@ -27,7 +27,7 @@ from rich.table import Table
 from sensor_msgs.msg import Image, PointCloud2
 
 from ovs_ros.ros.demo.run import NODE, Process, isolated_environment, start
-from ovs_ros.ros.inputs import nanoseconds
+from ovs_ros.ros.frames import nanoseconds
 from ovs_ros.srv import SetVocabulary
 
 WORD_LISTS = (

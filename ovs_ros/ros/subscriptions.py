@@ -124,7 +124,6 @@ class Subscriptions:
         self._statistics.lost(event.total_count_change)
 
     def _on_image(self, message: Image | CompressedImage) -> None:
-        self._statistics.arrived()
         stamp = nanoseconds(message.header)
         if stamp < self._last_stamp:
             self._throttle.warn(
@@ -133,5 +132,7 @@ class Subscriptions:
                 "Did a recording start again, or do two cameras publish this topic?",
             )
         self._last_stamp = stamp
-        if self._inputs.put_image(message):
+        replaced = self._inputs.put_image(message)
+        self._statistics.arrived()
+        if replaced:
             self._statistics.dropped("replaced by a newer one")

@@ -8,7 +8,8 @@ class Turns:
     """Gives cameras that wait their turns, in the ratio of their priorities (start-time fair queueing).
 
     Turns are counted in frames, not in seconds: cameras of equal priority get equally many, whatever the size
-    of their images. A camera that did not wait for a while gets no turns later for it.
+    of their images. A camera that misses its turns gets one of them later, because its next frame may just be
+    on the way, and no more.
     """
 
     def __init__(self, cameras: int) -> None:
@@ -24,9 +25,13 @@ class Turns:
             waiting: at least one index.
             priorities: one for each camera, above 0.
         """
-        camera = min(waiting, key=lambda one: (max(self._now, self._due[one]), self._last[one]))
-        self._now = max(self._now, self._due[camera])
-        self._due[camera] = self._now + 1 / priorities[camera]
+
+        def start(camera: int) -> float:
+            return max(self._due[camera], self._now - 1 / priorities[camera])
+
+        camera = min(waiting, key=lambda one: (start(one), self._last[one]))
+        self._due[camera] = start(camera) + 1 / priorities[camera]
+        self._now = max(self._now, self._due[camera] - 1 / priorities[camera])
         self._given += 1
         self._last[camera] = self._given
         return camera

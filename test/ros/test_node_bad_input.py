@@ -162,7 +162,7 @@ def test_a_compressed_image_that_claims_too_many_pixels(vocabulary):
         (changed,) = robot.node.set_parameters([Parameter("max_megapixels", value=0.1)])
         assert changed.successful
         robot.send("image/compressed", CompressedImage(header=header(2), format="png", data=data))
-        robot.until(lambda: robot.node.statistics.summary().dropped.get("malformed") == 1, "the drop")
+        robot.until(lambda: robot.camera.statistics.summary().dropped.get("malformed") == 1, "the drop")
         assert "at most 0.1 megapixels, got one that claims 400 x 300 pixels" in robot.warnings[0]
 
 
@@ -183,7 +183,7 @@ def test_a_frame_on_which_the_model_gives_nan(vocabulary):
         for ms in (1, 2):
             robot.image(ms)
             robot.until(
-                lambda ms=ms: robot.node.statistics.summary().dropped.get("not finite") == ms, "the drop"
+                lambda ms=ms: robot.camera.statistics.summary().dropped.get("not finite") == ms, "the drop"
             )
         robot.segment(3)
         assert len(robot.got["semantic/image_raw"]) == 1
