@@ -1,33 +1,21 @@
-"""What /diagnostics says about the node's cameras."""
+"""What is to be said of a camera, for /diagnostics and the log."""
 
 import math
 import os
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from time import monotonic
-from typing import TYPE_CHECKING
 
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
-from rclpy.clock import Clock, ClockType
-from rclpy.lifecycle import LifecycleNode
-from std_msgs.msg import Header
+from diagnostic_msgs.msg import DiagnosticStatus
 
 from ovs_ros.ros import shared_memory
 from ovs_ros.ros.inputs import Missing
 from ovs_ros.ros.statistics import Summary
 
-if TYPE_CHECKING:
-    from ovs_ros.ros.camera import Camera
-
-PERIOD_S = 1.0
 SILENCE_S = 5.0
 LOST_SHARE = 0.1
 MISSING_S = 2.0
 """Seconds without depth, pose or calibration, though frames want it, after which it is reported."""
 OLD_MS, AHEAD_MS = 2000.0, 100.0
 """Milliseconds by which stamps may lie behind and ahead of the node's clock."""
-CLOCK_WARNING_S = 60.0
-"""How often the log repeats a warning about the clock: a recording without one goes on."""
 _NO_CLOCK = (
     "use_sim_time is true, but no time comes from /clock: start the simulation, play the recording with "
     "'ros2 bag play --clock', or set use_sim_time to false"
@@ -63,52 +51,6 @@ class Condition:
     model: str = ""
     device: str = ""
     fallbacks: tuple[str, ...] = ()
-
-
-class Diagnostics:
-    """Publishes /diagnostics once a second, and warns in the log of a stream that does not arrive.
-
-    Args:
-        node: publishes.
-        cameras: each gets a status of its own.
-        condition: called for what is known of the node.
-    """
-
-    def __init__(
-        self, node: LifecycleNode, cameras: Sequence["Camera"], condition: Callable[[], Condition]
-    ) -> None:
-        self._node = node
-        self._cameras = cameras
-        self._condition = condition
-        self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        # Not the node's own clock: with use_sim_time it may stand still.
-        self._timer = node.create_timer(PERIOD_S, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
-
-    def destroy(self) -> None:
-        """Stop publishing."""
-        self._node.destroy_timer(self._timer)
-        self._node.destroy_publisher(self._publisher)
-
-    def _tick(self) -> None:
-        condition = self._condition()
-        header = Header(stamp=self._node.get_clock().now().to_msg())
-        statuses = [self._status(camera, condition) for camera in self._cameras]
-        self._publisher.publish(DiagnosticArray(header=header, status=statuses))
-
-    def _status(self, camera: "Camera", node: Condition) -> DiagnosticStatus:
-        condition = camera.condition(node)
-        summary = camera.statistics.summary()
-        level, message, warning = judge(condition, summary, monotonic())
-        if warning is not None:
-            camera.throttle.warn(warning, message, CLOCK_WARNING_S if warning == "clock" else 10.0)
-        of_camera = f" {camera.name}" if camera.name else ""
-        return DiagnosticStatus(
-            level=level,
-            name=f"{self._node.get_fully_qualified_name()}: segmentation{of_camera}",
-            hardware_id=condition.device,
-            message=message,
-            values=[KeyValue(key=key, value=value) for key, value in values(condition, summary).items()],
-        )
 
 
 def judge(condition: Condition, summary: Summary, now: float) -> tuple[bytes, str, str | None]:

@@ -31,7 +31,8 @@ import ovs_ros
 from ovs_ros.options import LoadOptions
 from ovs_ros.ros import shared_memory
 from ovs_ros.ros.camera import Camera
-from ovs_ros.ros.diagnostics import Condition, Diagnostics
+from ovs_ros.ros.diagnostics import Condition
+from ovs_ros.ros.diagnostics_publisher import DiagnosticsPublisher
 from ovs_ros.ros.frames import FrameQueue
 from ovs_ros.ros.parameters import Parameters
 from ovs_ros.ros.recent import RecentFrames
@@ -123,7 +124,7 @@ class OvsNode(LifecycleNode):
             Camera(self, name, lambda: self._config.settings, lambda text: self.warn(text))
             for name in self._config.settings.node.cameras
         ]
-        self._diagnostics = Diagnostics(self, self.cameras, self._condition)
+        self._diagnostics = DiagnosticsPublisher(self, self.cameras, self._condition)
         if self._config.settings.node.autostart:
             self._starter = self.create_timer(0.0, self._autostart, clock=self._steady_clock)
 

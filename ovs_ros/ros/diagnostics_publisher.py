@@ -1,0 +1,62 @@
+"""/diagnostics: once a second, a status for each camera."""
+
+from collections.abc import Callable, Sequence
+from time import monotonic
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.clock import Clock, ClockType
+from rclpy.lifecycle import LifecycleNode
+from std_msgs.msg import Header
+
+from ovs_ros.ros.camera import Camera
+from ovs_ros.ros.diagnostics import Condition, judge, values
+
+PERIOD_S = 1.0
+CLOCK_WARNING_S = 60.0
+"""How often the log repeats a warning about the clock: a recording without one goes on."""
+
+
+class DiagnosticsPublisher:
+    """Publishes /diagnostics once a second, and warns in the log of a stream that does not arrive.
+
+    Args:
+        node: publishes.
+        cameras: each gets a status of its own.
+        condition: called for what is known of the node.
+    """
+
+    def __init__(
+        self, node: LifecycleNode, cameras: Sequence[Camera], condition: Callable[[], Condition]
+    ) -> None:
+        self._node = node
+        self._cameras = cameras
+        self._condition = condition
+        self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        # Not the node's own clock: with use_sim_time it may stand still.
+        self._timer = node.create_timer(PERIOD_S, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    def destroy(self) -> None:
+        """Stop publishing."""
+        self._node.destroy_timer(self._timer)
+        self._node.destroy_publisher(self._publisher)
+
+    def _tick(self) -> None:
+        condition = self._condition()
+        header = Header(stamp=self._node.get_clock().now().to_msg())
+        statuses = [self._status(camera, condition) for camera in self._cameras]
+        self._publisher.publish(DiagnosticArray(header=header, status=statuses))
+
+    def _status(self, camera: Camera, node: Condition) -> DiagnosticStatus:
+        condition = camera.condition(node)
+        summary = camera.statistics.summary()
+        level, message, warning = judge(condition, summary, monotonic())
+        if warning is not None:
+            camera.throttle.warn(warning, message, CLOCK_WARNING_S if warning == "clock" else 10.0)
+        of_camera = f" {camera.name}" if camera.name else ""
+        return DiagnosticStatus(
+            level=level,
+            name=f"{self._node.get_fully_qualified_name()}: segmentation{of_camera}",
+            hardware_id=condition.device,
+            message=message,
+            values=[KeyValue(key=key, value=value) for key, value in values(condition, summary).items()],
+        )
