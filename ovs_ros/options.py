@@ -15,6 +15,7 @@ from textwrap import wrap
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from ovs_ros.runtime.image_size import MAX_MEGAPIXELS
+from ovs_ros.runtime.quoting import quoted
 
 Rule = Literal["dcp", "top_n"]
 Postprocess = Literal["none", "pamr", "propagation"]
@@ -85,24 +86,24 @@ class Option:
                 value = OFF
             if value not in self.choices:
                 raise ValueError(
-                    f"expected {self.name} to be one of {', '.join(self.choices)}, got {value!r}"
+                    f"expected {self.name} to be one of {', '.join(self.choices)}, got {quoted(value)}"
                 )
             return value
         if self.kind is bool or self.kind is str:
             if not isinstance(value, self.kind):
                 what = "true or false" if self.kind is bool else "text (in YAML, in quotes)"
-                raise TypeError(f"expected {self.name} to be {what}, got {value!r}")
+                raise TypeError(f"expected {self.name} to be {what}, got {quoted(value)}")
             return value
         what = "a whole number" if self.kind is int else "a number"
         if isinstance(value, bool) or not isinstance(value, Real):
-            raise TypeError(f"expected {self.name} to be {what}, got {value!r}")
+            raise TypeError(f"expected {self.name} to be {what}, got {quoted(value)}")
         number = float(value)
         if self.kind is int and not number.is_integer():
-            raise TypeError(f"expected {self.name} to be {what}, got {value!r}")
+            raise TypeError(f"expected {self.name} to be {what}, got {quoted(value)}")
         assert self.limits is not None
         low, high = self.limits
         if not low <= number <= high:  # NaN is out of every range.
-            raise ValueError(f"expected {self.name} from {low:g} to {high:g}, got {value!r}")
+            raise ValueError(f"expected {self.name} from {low:g} to {high:g}, got {quoted(value)}")
         return self.kind(number)
 
 

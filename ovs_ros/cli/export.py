@@ -15,6 +15,7 @@ from ovs_ros.encoders.model_file import ModelFile, find_model_file, read_model_f
 from ovs_ros.encoders.patches import PatchGrid, fit_grid
 from ovs_ros.runtime.parity import Parity, fixed_picture
 from ovs_ros.runtime.processor import device_name
+from ovs_ros.runtime.quoting import quoted
 
 if TYPE_CHECKING:
     from ovs_ros.encoders.clip.dense_model import DenseModel
@@ -117,7 +118,7 @@ def _model_file(name: str) -> ModelFile:
 def _size(text: str) -> tuple[int, int]:
     height, _, width = text.partition("x")
     if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
-        raise ValueError(f"expected the size as HEIGHTxWIDTH, such as 480x640, got {text!r}")
+        raise ValueError(f"expected the size as HEIGHTxWIDTH, such as 480x640, got {quoted(text)}")
     return int(height), int(width)
 
 

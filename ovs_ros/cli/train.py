@@ -13,6 +13,7 @@ from ovs_ros.cli.common import user_errors
 from ovs_ros.cli.options import with_flags
 from ovs_ros.encoders.embedded import MODELS
 from ovs_ros.encoders.feature_map import IMAGENET_MEAN, IMAGENET_STD
+from ovs_ros.runtime.quoting import quoted
 from ovs_ros.training.options import (
     EmbeddedOptions,
     FusionOptions,
@@ -200,5 +201,5 @@ def network(
 def _assignment(text: str) -> tuple[str, str]:
     name, sign, value = text.partition("=")
     if not sign or not value:
-        raise ValueError(f"expected SET=PATH, as coco-stuff=/data/coco, got {text!r}")
+        raise ValueError(f"expected SET=PATH, as coco-stuff=/data/coco, got {quoted(text)}")
     return name, value

@@ -8,6 +8,7 @@ import typer
 from rich.text import Text
 
 from ovs_ros.cli.common import JsonOption, embedding_bar, print_table, say, user_errors, write_json
+from ovs_ros.runtime.quoting import quoted
 from ovs_ros.vocabulary.cache import EmbeddingCache
 from ovs_ros.vocabulary.examples import Example
 from ovs_ros.vocabulary.knowledge import Knowledge, load_knowledge
@@ -129,7 +130,9 @@ def teach_command(
 def _numbers(text: str, flag: str, count: int) -> tuple[int, ...]:
     parts = text.replace(",", " ").split()
     if len(parts) != count or not all(part.isascii() and part.isdigit() for part in parts):
-        raise ValueError(f"expected {count} whole numbers with commas between them for {flag}, got '{text}'")
+        raise ValueError(
+            f"expected {count} whole numbers with commas between them for {flag}, got {quoted(text)}"
+        )
     return tuple(int(part) for part in parts)
 
 

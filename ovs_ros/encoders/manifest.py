@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ovs_ros.runtime.files import file_digest
+from ovs_ros.runtime.quoting import quoted
 
 FILE = "manifest.json"
 TOKENIZER = "tokenizer.json"
@@ -113,7 +114,7 @@ def read_manifest(folder: Path) -> Manifest:
     except ValueError as error:
         raise _damaged(path, f"something that is not JSON: {error}") from error
     if not isinstance(loaded, dict) or loaded.get("format") != FORMAT:
-        raise _damaged(path, f"format {loaded.get('format') if isinstance(loaded, dict) else loaded!r}")
+        raise _damaged(path, f"format {quoted(loaded.get('format') if isinstance(loaded, dict) else loaded)}")
     if loaded.pop("digest", None) != _digest(loaded):
         raise _damaged(path, "a file that was changed")
     manifest = Manifest(**loaded)

@@ -9,6 +9,8 @@ from typing import Any, Literal, get_args
 import yaml
 
 from ovs_ros.encoders.manifest import FILE, image_file
+from ovs_ros.runtime.files import is_file
+from ovs_ros.runtime.quoting import quoted, quoted_list
 from ovs_ros.vocabulary.category import MAX_PROMPT_LENGTH, checked_text
 
 Attention = Literal[
@@ -81,21 +83,21 @@ class ModelFile:
 
     def __post_init__(self) -> None:
         if isinstance(self.templates, str) or not isinstance(self.templates, Sequence):
-            raise TypeError(f"expected templates to be a list, got {self.templates!r}")
+            raise TypeError(f"expected templates to be a list, got {quoted(self.templates)}")
         object.__setattr__(self, "templates", tuple(self.templates))
         for field in fields(self):
             value, default = getattr(self, field.name), getattr(type(self), field.name, "")
             if not isinstance(value, type(default)) or isinstance(value, bool) != isinstance(default, bool):
                 raise TypeError(
-                    f"expected {field.name} to be of type {type(default).__name__}, got {value!r}"
+                    f"expected {field.name} to be of type {type(default).__name__}, got {quoted(value)}"
                 )
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(
-                    f"expected {name} to be one of {', '.join(choices)}, got {getattr(self, name)!r}"
+                    f"expected {name} to be one of {', '.join(choices)}, got {quoted(getattr(self, name))}"
                 )
         if not re.fullmatch("auto|cpu|cuda(:[0-9]+)?", self.device):
-            raise ValueError(f"expected device to be auto, cpu, cuda or cuda:N, got {self.device!r}")
+            raise ValueError(f"expected device to be auto, cpu, cuda or cuda:N, got {quoted(self.device)}")
         for name, least in (("patches", 1), ("window", 0), ("stride", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"expected {name} to be at least {least}, got {getattr(self, name)}")
@@ -103,7 +105,7 @@ class ModelFile:
             raise ValueError("expected model to name an architecture or a folder, got nothing")
         for template in self.templates:
             if not isinstance(template, str) or template.count("{}") != 1:
-                raise ValueError(f"expected templates with one '{{}}' each, got {template!r}")
+                raise ValueError(f"expected templates with one '{{}}' each, got {quoted(template)}")
             checked_text(template, "a template", MAX_PROMPT_LENGTH, "name")
 
     @property
@@ -129,11 +131,11 @@ def find_model_file(name: str) -> Path:
     """
     path = Path(name).expanduser()
     for candidate in (path, path / MODEL_FILE, MODEL_FILES / name, MODEL_FILES / f"{name}.yaml"):
-        if name and candidate.is_file():
+        if name and is_file(candidate):
             return candidate
     known = ", ".join(sorted(path.stem for path in MODEL_FILES.glob("*.yaml")))
     raise ValueError(
-        f"expected the model to be stream, quality, a model file (YAML) or one of {known}, got {name!r}"
+        f"expected the model to be stream, quality, a model file (YAML) or one of {known}, got {quoted(name)}"
     )
 
 
@@ -153,10 +155,10 @@ def read_model_file(path: Path) -> ModelFile:
         raise ValueError(f"expected YAML in {path}, got something else: {error}") from error
     known = {field.name for field in fields(ModelFile)}
     if not isinstance(loaded, dict) or "model" not in loaded:
-        raise ValueError(f"expected a mapping with at least the key model in {path}, got {loaded!r}")
+        raise ValueError(f"expected a mapping with at least the key model in {path}, got {quoted(loaded)}")
     if foreign := sorted(str(key) for key in set(loaded) - known):
         raise ValueError(
-            f"expected keys out of {', '.join(sorted(known))} in {path}, got {', '.join(foreign)}"
+            f"expected keys out of {', '.join(sorted(known))} in {path}, got {quoted_list(foreign)}"
         )
     for name in ("model", "weights", "cache", "network", "tuned", "proxy", "heads"):
         if isinstance(value := loaded.get(name), str):

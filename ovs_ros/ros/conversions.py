@@ -16,6 +16,7 @@ from ovs_ros.geometry.camera import COEFFICIENTS, UPRIGHT, Camera
 from ovs_ros.geometry.points import Intrinsics
 from ovs_ros.runtime.image_size import MAX_MEGAPIXELS
 from ovs_ros.runtime.images import decode
+from ovs_ros.runtime.quoting import quoted
 
 # encoding of 8 bits -> (channels, OpenCV's way to RGB; None: already RGB). OpenCV's Bayer codes name the
 # second row's pixels, so they differ from the encodings' letters. 8UC3 and 8UC4 do not name an order: as in
@@ -102,12 +103,14 @@ def image_to_rgb(message: Image, depth: BitDepth | None = None) -> NDArray[np.ui
         return _two_planes_to_rgb(message)
     if encoding not in IMAGE_ENCODINGS:
         raise ConversionError(
-            f"expected an image encoded as one of {', '.join(IMAGE_ENCODINGS)}, got '{encoding}'; convert it "
-            "before, for example with image_proc"
+            f"expected an image encoded as one of {', '.join(IMAGE_ENCODINGS)}, got {quoted(encoding)}; "
+            "convert it before, for example with image_proc"
         )
     channels, _ = _EIGHT_BIT[_SIXTEEN_BIT.get(encoding, encoding)]
     if channels == 2 and message.width % 2:
-        raise ConversionError(f"expected an even width for the encoding '{encoding}', got {message.width}")
+        raise ConversionError(
+            f"expected an even width for the encoding {quoted(encoding)}, got {message.width}"
+        )
     if encoding in _SIXTEEN_BIT:
         values = _values(message, "u2", channels).astype(np.uint16, copy=False)
         pixels = (depth or BitDepth()).scaled(values)
@@ -149,7 +152,7 @@ def compressed_to_rgb(
     if decoded is None or decoded.dtype not in (np.uint8, np.uint16):
         raise ConversionError(
             "expected a compressed image of 8 or 16 bits that OpenCV decodes (JPEG, PNG, …), got "
-            f"{len(message.data)} bytes of format '{message.format}'; was it cut off on its way?"
+            f"{len(message.data)} bytes of format {quoted(message.format)}; was it cut off on its way?"
         )
     if decoded.dtype == np.uint16:
         decoded = (depth or BitDepth()).scaled(decoded)
@@ -159,8 +162,8 @@ def compressed_to_rgb(
         return cv2.cvtColor(decoded, cv2.COLOR_GRAY2RGB)
     if encoding not in IMAGE_ENCODINGS:
         raise ConversionError(
-            f"expected a mosaic of 8 or 16 bits, got '{encoding}' in the format '{message.format}'; publish "
-            "compressed colour images instead, for example from image_proc"
+            f"expected a mosaic of 8 or 16 bits, got {quoted(encoding)} in the format "
+            f"{quoted(message.format)}; publish compressed colour images instead, for example from image_proc"
         )
     return _to_rgb(decoded, encoding)
 
@@ -177,7 +180,7 @@ def depth_to_metres(message: Image) -> NDArray[np.float32]:
     if message.encoding not in DEPTH_ENCODINGS:
         raise ConversionError(
             "expected depth encoded as 16UC1, mono16 or 16SC1 (millimetres), or as 32FC1 or 64FC1 (metres), "
-            f"got '{message.encoding}'"
+            f"got {quoted(message.encoding)}"
         )
     kind, unit = DEPTH_ENCODINGS[message.encoding]
     metres = np.multiply(_values(message, kind), np.float32(unit), dtype=np.float32)
@@ -265,8 +268,9 @@ def pose_to_matrix(message: PoseStamped) -> NDArray[np.float64]:
 def _refuse_depth(encoding: str) -> None:
     if encoding in DEPTH_ENCODINGS and encoding not in IMAGE_ENCODINGS:
         raise ConversionError(
-            f"expected a picture, got '{encoding}', the encoding of depth; remap 'image' to the camera's "
-            "colour or grey images, and 'depth' to this topic. Grey images of 16 bits are encoded as mono16"
+            f"expected a picture, got {quoted(encoding)}, the encoding of depth; remap 'image' to the "
+            "camera's colour or grey images, and 'depth' to this topic. Grey images of 16 bits are encoded "
+            "as mono16"
         )
 
 
@@ -281,7 +285,9 @@ def _two_planes_to_rgb(message: Image) -> NDArray[np.uint8]:
     encoding, height, width, step = message.encoding, message.height, message.width, message.step
     rows, code = _TWO_PLANES[encoding]
     if code is not None and (height % 2 or width % 2):
-        raise ConversionError(f"expected an even size for the encoding '{encoding}', got {width}x{height}")
+        raise ConversionError(
+            f"expected an even size for the encoding {quoted(encoding)}, got {width}x{height}"
+        )
     total = height * rows // 2
     if step * 2 == width * rows and len(message.data) == height * step:
         step = width  # Some drivers count the bytes of both planes in a row's step.
@@ -305,15 +311,15 @@ def _rows(data: Any, encoding: str, rows: int, row: int, step: int) -> NDArray[n
     if rows == 0 or row == 0:
         raise ConversionError("expected an image with pixels, got a width or a height of 0")
     if len(data) == 0:
-        raise ConversionError(f"expected {rows} rows of '{encoding}', got a message without data")
+        raise ConversionError(f"expected {rows} rows of {quoted(encoding)}, got a message without data")
     if step < row:
         raise ConversionError(
-            f"expected a step of at least {row} bytes for a row of '{encoding}', got {step}; the driver "
-            "fills in the message wrongly"
+            f"expected a step of at least {row} bytes for a row of {quoted(encoding)}, got {step}; the "
+            "driver fills in the message wrongly"
         )
     if len(data) != rows * step:
         raise ConversionError(
-            f"expected {rows * step} bytes of data for {rows} rows of {step} bytes of '{encoding}', "
+            f"expected {rows * step} bytes of data for {rows} rows of {step} bytes of {quoted(encoding)}, "
             f"got {len(data)}; the driver fills in the message wrongly"
         )
     return np.frombuffer(data, np.uint8).reshape(rows, step)

@@ -12,6 +12,7 @@ from ovs_ros.ros.conversions import ConversionError, depth_to_metres, intrinsics
 from ovs_ros.ros.frames import Frame
 from ovs_ros.ros.inputs import WAIT_S, Inputs
 from ovs_ros.ros.throttle import Throttle
+from ovs_ros.runtime.quoting import quoted
 
 
 class Measurements:
@@ -65,8 +66,8 @@ class Measurements:
         if depth.header.frame_id != frame_id:
             self._throttle.warn(
                 "depth frame",
-                f"Expected depth registered to the image's frame '{frame_id}', got "
-                f"'{depth.header.frame_id}'; it is used as if it were registered",
+                f"Expected depth registered to the image's frame {quoted(frame_id)}, got "
+                f"{quoted(depth.header.frame_id)}; it is used as if it were registered",
             )
         metres = depth_to_metres(depth)
         height, width = self._size

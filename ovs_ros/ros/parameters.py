@@ -10,6 +10,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from ovs_ros.options import LoadOptions, NodeOptions, Option, SegmenterOptions, node_options
+from ovs_ros.runtime.quoting import quoted
 
 _Group = TypeVar("_Group", LoadOptions, SegmenterOptions, NodeOptions)
 _NOT_OURS = ("use_sim_time", "start_type_description_service", "qos_overrides.")
@@ -50,9 +51,9 @@ class Parameters:
         for name in given:
             if name in self._options or name.startswith(_NOT_OURS):
                 continue
-            near = difflib.get_close_matches(name, self._options, 1)
+            near = difflib.get_close_matches(name[:100], self._options, 1)
             hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(self._options)}"
-            messages.append(f"The parameter '{name}' does not exist and is ignored; {hint}")
+            messages.append(f"The parameter {quoted(name)} does not exist and is ignored; {hint}")
         return messages
 
     def _set(self, parameters: list[Parameter]) -> SetParametersResult:

@@ -19,6 +19,7 @@ from rclpy.task import Future
 from sensor_msgs.msg import CameraInfo
 
 from ovs_ros.ros.conversions import ConversionError, intrinsics_from
+from ovs_ros.runtime.quoting import quoted
 from ovs_ros.srv import Teach
 
 
@@ -79,7 +80,7 @@ class TeachPoint(Node):
             if click.header.frame_id != frame:
                 raise ConversionError(
                     f"expected a point in the camera's frame '{frame}', got one in "
-                    f"'{click.header.frame_id}'; choose the camera's as the fixed frame"
+                    f"{quoted(click.header.frame_id)}; choose the camera's as the fixed frame"
                 )
             if point.z < 0:
                 raise ConversionError("expected a point before the camera, got one behind it")

@@ -14,7 +14,7 @@ from ovs_ros.model import Model
 from ovs_ros.ros.unused_ids import GRACE_S, UnusedIds
 from ovs_ros.segmenter import Encoding, Segmenter
 from ovs_ros.srv import SetVocabulary, Teach
-from ovs_ros.vocabulary.category import MAX_PROMPT_LENGTH, checked_text
+from ovs_ros.vocabulary.category import MAX_ALL_PROMPTS, MAX_IDS, MAX_PROMPT_LENGTH, checked_text
 from ovs_ros.vocabulary.examples import Arrays, Example, Seen, encoded
 from ovs_ros.vocabulary.ids import MOST_OF_8_BITS
 from ovs_ros.vocabulary.linter import lint, note_knowledge
@@ -309,11 +309,15 @@ def requested(
             f"expected mode {request.REPLACE} (replace), {request.ADD} (add), {request.REMOVE} (remove) or "
             f"{request.NEGATIVES} (negatives), got {mode}"
         )
+    if len(names) > MAX_IDS:
+        raise VocabularyError(f"expected at most {MAX_IDS} names, got {len(names)}; use fewer")
     for what, values in (("prompts", prompts), ("thresholds", thresholds)):
         if len(values) not in (0, len(names)):
             raise VocabularyError(
                 f"expected no {what} or one entry for each of {len(names)} names, got {len(values)}"
             )
+    if sum(text.count(PROMPT_SEPARATOR) + 1 for text in prompts) > MAX_ALL_PROMPTS:
+        raise VocabularyError(f"expected at most {MAX_ALL_PROMPTS} prompts, got more; use fewer")
     specs = [
         CategorySpec(
             name,

@@ -6,6 +6,14 @@ from pathlib import Path
 from threading import get_ident
 
 
+def is_file(path: Path) -> bool:
+    """Whether there is a file; also for names from outside that no file can have, such as overlong ones."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
 def file_digest(path: Path) -> str:
     """SHA-256 of a file, hexadecimal."""
     digest = hashlib.sha256()

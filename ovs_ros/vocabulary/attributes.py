@@ -11,6 +11,8 @@ from pathlib import Path
 
 import yaml
 
+from ovs_ros.runtime.files import is_file
+from ovs_ros.runtime.quoting import quoted
 from ovs_ros.vocabulary.category import MAX_NAME_LENGTH, VocabularyError, checked_text, name_key, singular
 from ovs_ros.vocabulary.yaml_io import Form, described
 
@@ -119,12 +121,12 @@ def load_attributes(setting: str, weight: float = 0.1) -> Attributes | None:
     if setting == OWN:
         return shipped
     path = Path(setting).expanduser()
-    if not path.is_file():
-        near = difflib.get_close_matches(setting, (OFF, OWN), n=1)
+    if not is_file(path):
+        near = difflib.get_close_matches(setting[:100], (OFF, OWN), n=1)
         hint = f"did you mean '{near[0]}'?" if near else "check the path"
         raise VocabularyError(
-            f"expected attributes to be '{OFF}', '{OWN}' or a YAML file, got '{setting}', which is none of "
-            f"them; {hint}"
+            f"expected attributes to be '{OFF}', '{OWN}' or a YAML file, got {quoted(setting)}, which is "
+            f"none of them; {hint}"
         )
     return shipped.under(read_attributes(path))
 

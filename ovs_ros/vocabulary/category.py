@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from numbers import Real
 
+from ovs_ros.runtime.quoting import quoted
 from ovs_ros.vocabulary.errors import VocabularyError as VocabularyError
 from ovs_ros.vocabulary.examples import Example, checked_examples
 
@@ -15,8 +16,14 @@ MAX_NAME_LENGTH = 100
 MAX_PROMPT_LENGTH = 300
 MAX_PROMPTS = 100
 MAX_SYNONYMS = 20
+MAX_ALL_PROMPTS = 200_000
+"""Of all categories together."""
+MAX_NEGATIVES = 10_000
 MAX_IDS = 65535
 """How many ids there are: 0 to 65534; 65535 means unknown in a 16 bit label image."""
+_SLACK = 10
+"""How many times as long as allowed a text may come, for its surplus blanks."""
+_HIDDEN_SHOWN = 5
 
 _JOINERS = re.compile("[\u200c\u200d]")
 """Persian and Indian scripts spell with them; names that differ in them alone look much the same."""
@@ -132,24 +139,30 @@ def checked_text(text: object, what: str, longest: int, name: str = "") -> str:
             in it.
     """
     if not isinstance(text, str):
-        raise VocabularyError(f"expected {what} as text, got {text!r}; put it in quotes")
+        raise VocabularyError(f"expected {what} as text, got {quoted(text)}; put it in quotes")
+    if len(text) > _SLACK * longest:  # What follows takes time and memory with its length.
+        raise _too_long(text, what, longest)
     plain = unicodedata.normalize("NFC", " ".join(text.split()))
     if len(plain) > longest:
-        raise VocabularyError(
-            f"expected {what} of at most {longest} characters, got {len(plain)} in '{plain[:40]}…'; "
-            "shorten it"
-        )
+        raise _too_long(plain, what, longest)
     hidden = _hidden(plain)
     if hidden:
         raise VocabularyError(
-            f"expected {what} without control characters and invisible ones, got {hidden} in {text!r}; type "
-            "it again"
+            f"expected {what} without control characters and invisible ones, got {hidden} in {quoted(text)}; "
+            "type it again"
         )
     if not any(character.isalnum() for character in plain.replace("{}", name)):
         raise VocabularyError(
-            f"expected {what} with a letter or a digit, got {text!r}; write one or leave it out"
+            f"expected {what} with a letter or a digit, got {quoted(text)}; write one or leave it out"
         )
     return plain
+
+
+def _too_long(text: str, what: str, longest: int) -> VocabularyError:
+    return VocabularyError(
+        f"expected {what} of at most {longest} characters, got {len(text)} in {quoted(text[:40])[:-1]}…'; "
+        "shorten it"
+    )
 
 
 def refuse_duplicates(names: Iterable[str], what: str) -> None:
@@ -166,12 +179,13 @@ def refuse_duplicates(names: Iterable[str], what: str) -> None:
 
 
 def _hidden(text: str) -> str:
-    """The numbers of characters that nobody sees, or that no log, terminal or ROS string can carry."""
+    """The numbers and names of characters that nobody sees, or that no log or terminal can carry."""
     if text.isascii() and text.isprintable():
         return ""
     found = {c for c in text if unicodedata.category(c) in ("Cc", "Cf", "Cs") and not _JOINERS.match(c)}
     found.update(_BLANK.findall(text))
-    return ", ".join(sorted(f"U+{ord(character):04X}" for character in found))
+    named = [f"U+{ord(c):04X} {unicodedata.name(c, 'a control character')}" for c in sorted(found)]
+    return ", ".join(named[:_HIDDEN_SHOWN]) + (" and others" if len(named) > _HIDDEN_SHOWN else "")
 
 
 def _checked_prompts(name: str, prompts: object) -> tuple[str, ...]:
@@ -188,7 +202,9 @@ def _checked_synonyms(name: str, synonyms: object) -> tuple[str, ...]:
 
 def _checked_list(name: str, given: object, what: str, most: int) -> tuple[object, ...]:
     if isinstance(given, str) or not isinstance(given, Iterable):
-        raise VocabularyError(f"expected a list of {what} for '{name}', got {given!r}; put it in brackets")
+        raise VocabularyError(
+            f"expected a list of {what} for '{name}', got {quoted(given)}; put it in brackets"
+        )
     texts = tuple(given)
     if len(texts) > most:
         raise VocabularyError(f"expected at most {most} {what} for '{name}', got {len(texts)}; keep the best")
@@ -200,7 +216,7 @@ def _checked_threshold(name: str, threshold: object) -> float | None:
         return None
     if isinstance(threshold, bool) or not isinstance(threshold, Real) or not 0 <= float(threshold) <= 1:
         raise VocabularyError(
-            f"expected a threshold from 0 to 1 for '{name}', got {threshold!r}; "
+            f"expected a threshold from 0 to 1 for '{name}', got {quoted(threshold)}; "
             "leave it out to use the segmenter's default"
         )
     return float(threshold)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ovs_ros.runtime.images import decode, read_image
+from ovs_ros.runtime.quoting import quoted
 from ovs_ros.vocabulary.errors import VocabularyError
 
 MAX_POINTS = 100
@@ -161,11 +162,11 @@ def checked_examples(name: str, examples: object) -> tuple[Example, ...]:
         VocabularyError: they are no list of examples, or all of them are negative.
     """
     if not isinstance(examples, Iterable):
-        raise VocabularyError(f"expected a list of examples for '{name}', got {examples!r}")
+        raise VocabularyError(f"expected a list of examples for '{name}', got {quoted(examples)}")
     checked = tuple(examples)
     for example in checked:
         if not isinstance(example, Example):
-            raise VocabularyError(f"expected examples for '{name}', got {example!r} among them")
+            raise VocabularyError(f"expected examples for '{name}', got {quoted(example)} among them")
     if checked and all(example.negative for example in checked):
         raise VocabularyError(
             f"expected an example that shows '{name}' beside those of what it is not, got none; add one"
@@ -177,7 +178,7 @@ def _whole_numbers(values: Iterable[object], what: str, count: int) -> tuple[int
     numbers = tuple(values)
     whole = all(isinstance(v, Integral) and not isinstance(v, bool) and v >= 0 for v in numbers)  # type: ignore[operator]
     if len(numbers) != count or not whole:
-        raise VocabularyError(f"expected {what} as whole numbers from 0, got {list(numbers)}")
+        raise VocabularyError(f"expected {what} as whole numbers from 0, got {quoted(list(numbers))}")
     return tuple(int(v) for v in numbers)  # type: ignore[call-overload]
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from ovs_ros.runtime.quoting import quoted
 from ovs_ros.vocabulary.category import CategorySpec, name_key, singular
 
 LABELS_FILE, CAPTIONS_FILE = "seen_words.txt", "caption_words.txt"
@@ -105,7 +106,7 @@ def _read_rows(path: Path, form: str) -> list[list[str]]:
     for number, row in enumerate(rows, 1):
         if len(row) != len(form.split(", ")):
             raise ValueError(
-                f"{path}, line {number}: expected '{form}' with tabs between, got {row!r}; mend it"
+                f"{path}, line {number}: expected '{form}' with tabs between, got {quoted(row)}; mend it"
             )
     return rows
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ovs_ros.runtime.quoting import quoted
 from ovs_ros.vocabulary.category import MAX_NAME_LENGTH
 from ovs_ros.vocabulary.knowledge import Knowledge
 from ovs_ros.vocabulary.text_encoder import is_latin
@@ -142,7 +143,9 @@ def _about_one(name: str, what: str, reads: Callable[[str], bool], seen: dict[st
     """What concerns categories and negative words alike; a name that `seen` lacks is added to it."""
     key, length = _loose_key(name), len(" ".join(name.split()))
     if not key:
-        yield Finding("empty", (name,), f"{what} is {name!r}, without a letter or a digit; leave it out")
+        yield Finding(
+            "empty", (name,), f"{what} is {quoted(name)}, without a letter or a digit; leave it out"
+        )
         return
     if length > LONG_NAME:
         message = (

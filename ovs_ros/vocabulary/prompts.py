@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ovs_ros.runtime.finite import require_finite
+from ovs_ros.runtime.quoting import quoted_list
 from ovs_ros.vocabulary.attributes import Attributes
 from ovs_ros.vocabulary.cache import EmbeddingCache, content_key
 from ovs_ros.vocabulary.generic_negatives import GENERIC, apart, without
@@ -184,8 +185,8 @@ def _unit(total: NDArray[np.float32], texts: Sequence[str]) -> NDArray[np.float3
     norm = np.linalg.norm(total, axis=0)
     if not norm > LEAST_NORM:
         raise VocabularyError(
-            f"expected texts for a word that mean something together, got {list(texts)}, whose embeddings "
-            "cancel each other out; use fewer prompts"
+            f"expected texts for a word that mean something together, got {quoted_list(texts)}, whose "
+            "embeddings cancel each other out; use fewer prompts"
         )
     unit: NDArray[np.float32] = total / norm
     return unit

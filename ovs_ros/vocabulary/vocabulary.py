@@ -3,14 +3,18 @@
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
+from itertools import islice
 from types import MappingProxyType
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ovs_ros.runtime.quoting import quoted, quoted_list
 from ovs_ros.vocabulary.category import (
+    MAX_ALL_PROMPTS,
     MAX_IDS,
+    MAX_NEGATIVES,
     Category,
     CategorySpec,
     VocabularyError,
@@ -60,13 +64,22 @@ class Vocabulary:
         refuse_duplicates((c.name for c in self.categories), "category")
         holders = dict(self.id_holders) or {c.id: name_key(c.name) for c in self.categories}
         if not 0 <= min(holders) <= max(holders) < MAX_IDS:
-            raise VocabularyError(f"expected ids from 0 to {MAX_IDS - 1}, got {_quoted(holders)}")
+            raise VocabularyError(
+                f"expected ids from 0 to {MAX_IDS - 1}, got {quoted_list(map(str, holders))}"
+            )
         for category in self.categories:
             if holders.get(category.id) != name_key(category.name):
                 raise VocabularyError(
                     f"expected '{category.name}' to hold its id {category.id}, which is that of "
-                    f"'{holders.get(category.id)}'"
+                    f"{quoted(holders.get(category.id))}"
                 )
+        prompts = sum(len(category.prompts) for category in self.categories)
+        for what, count, most in (
+            ("prompts of all categories", prompts, MAX_ALL_PROMPTS),
+            ("negative words", len(self.negatives), MAX_NEGATIVES),
+        ):
+            if count > most:
+                raise VocabularyError(f"expected at most {most} {what}, got {count}; use fewer")
         negatives = tuple(checked_name(word, "negative") for word in self.negatives)
         refuse_duplicates(negatives, "negative word")
         object.__setattr__(self, "negatives", negatives)
@@ -126,7 +139,7 @@ class Vocabulary:
         known = [spec.name for spec in new if name_key(spec.name) in self._keys]
         if known:
             raise VocabularyError(
-                f"expected new names to add, got {_quoted(known)}, which the vocabulary already holds; "
+                f"expected new names to add, got {quoted_list(known)}, which the vocabulary already holds; "
                 "leave them out, or replace the vocabulary to change their prompts or thresholds"
             )
         return self.replaced(self.categories + new)
@@ -144,8 +157,8 @@ class Vocabulary:
         missing = [word for word in words if name_key(word) not in self._keys]
         if missing:
             raise VocabularyError(
-                f"expected names to remove that the vocabulary holds, got {_quoted(missing)}; "
-                f"it holds {_quoted(self.names)}"
+                f"expected names to remove that the vocabulary holds, got {quoted_list(missing)}; "
+                f"it holds {quoted_list(self.names)}"
             )
         gone = {name_key(word) for word in words}
         left = [c for c in self.categories if name_key(c.name) not in gone]
@@ -216,8 +229,11 @@ class Vocabulary:
 
 def _words(words: Iterable[Item], what: str) -> tuple[Item, ...]:
     if isinstance(words, str):  # Or it would count as a list of letters.
-        raise VocabularyError(f"expected a list of {what}, got the text {words!r}; put it in brackets")
-    return tuple(words)
+        raise VocabularyError(f"expected a list of {what}, got the text {quoted(words)}; put it in brackets")
+    few = tuple(islice(words, MAX_IDS + 1))
+    if len(few) > MAX_IDS:
+        raise VocabularyError(f"expected at most {MAX_IDS} {what}, got more; use fewer")
+    return few
 
 
 def _specs(specs: Iterable[CategorySpec | str]) -> tuple[CategorySpec, ...]:
@@ -238,10 +254,3 @@ def _with_ids(
         for spec, number in zip(specs, ids, strict=True)
     )
     return tuple(categories), holders
-
-
-def _quoted(names: Iterable[object], shown: int = 10) -> str:
-    """Names for a message: the first few of them."""
-    listed = list(names)
-    rest = f" and {len(listed) - shown} more" if len(listed) > shown else ""
-    return ", ".join(f"'{name}'" for name in listed[:shown]) + rest

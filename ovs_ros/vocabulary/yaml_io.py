@@ -20,7 +20,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from ovs_ros.runtime.files import write_atomically
+from ovs_ros.runtime.files import is_file, write_atomically
+from ovs_ros.runtime.quoting import quoted
 from ovs_ros.vocabulary.examples import Example, Seen
 from ovs_ros.vocabulary.vocabulary import CategorySpec, Vocabulary, VocabularyError, name_key
 
@@ -56,11 +57,12 @@ def find_vocabulary(name: Path | str) -> Path:
         VocabularyError: there is no such file.
     """
     for path in (Path(name).expanduser(), SHIPPED / name, SHIPPED / f"{name}.yaml"):
-        if str(name) and path.is_file():
+        if str(name) and is_file(path):
             return path
     known = ", ".join(sorted(path.stem for path in SHIPPED.glob("*.yaml")))
     raise VocabularyError(
-        f"expected the vocabulary to be a YAML file or one of {known}, got '{name}', which is neither"
+        f"expected the vocabulary to be a YAML file or one of {known}, got {quoted(str(name))}, "
+        "which is neither"
     )
 
 
@@ -260,7 +262,7 @@ class Form:
         for key_node, value in node.value:
             key = key_node.value if isinstance(key_node, yaml.ScalarNode) else ""
             if key not in keys:
-                near = difflib.get_close_matches(key, keys, n=1, cutoff=0)[0]
+                near = difflib.get_close_matches(key[:100], keys, n=1, cutoff=0)[0]
                 remedy = f"did you mean '{near}'?"
                 raise self.error(key_node, f"one of the keys {_listed(keys)}", described(key_node), remedy)
             if key in fields:
@@ -356,7 +358,8 @@ def described(node: yaml.Node) -> str:
     if isinstance(node, yaml.SequenceNode):
         return "a list"
     kind = node.tag.rpartition(":")[2]
-    return f"'{node.value}'" if kind in ("str", "null") else f"the {kind} {node.value}"
+    value = quoted(node.value)
+    return value if kind in ("str", "null") else f"the {quoted(kind)[1:-1]} {value[1:-1]}"
 
 
 def _listed(words: Iterable[str]) -> str:

@@ -345,3 +345,15 @@ def test_nobody_waits_longer_than_the_deadline(vocabulary, monkeypatch):
         monkeypatch.undo()
         text.go_on.set()
         assert set_vocabulary(robot, Request.ADD, "yellow").version == 2
+
+
+def test_a_huge_name_costs_no_huge_reply_and_no_huge_line(vocabulary):
+    with running(vocabulary) as robot:
+        for names in (["x" * 10_000_000], ["y" * 200 + "\u202e"]):
+            request = SetVocabulary.Request(mode=SetVocabulary.Request.ADD, names=names)
+            reply = robot.call(SetVocabulary, "ovs/set_vocabulary", request)
+            assert not reply.success
+            assert 50 < len(reply.message) < 600
+            assert "\u202e" not in reply.message
+        assert robot.warnings and max(map(len, robot.warnings)) < 700
+        robot.segment(1)

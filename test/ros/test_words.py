@@ -5,6 +5,9 @@ from time import monotonic, sleep
 import numpy as np
 import pytest
 from fakes import color_image, color_segmenter
+from fuzz import fuzz
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ovs_ros.ros.unused_ids import GRACE_S
 from ovs_ros.ros.words import Words, pointed, remarks, requested
@@ -353,3 +356,28 @@ def test_the_linter_has_a_word():
     said = remarks(words.current, known)
     assert ". Warnings: " in said and ". Notes: red: in no training picture" in said
     assert "Notes" not in remarks(words.current, words.model)
+
+
+def test_requests_are_limited_before_anything_is_made_of_them():
+    vocabulary = Vocabulary.from_names(["a"])
+    with pytest.raises(VocabularyError, match="at most 65535 names, got 65536"):
+        requested(vocabulary, REPLACE, ["a"] * 65536, [], [])
+    with pytest.raises(VocabularyError, match="at most 200000 prompts, got more"):
+        requested(vocabulary, REPLACE, ["a"], ["|" * 10_000_000], [])
+
+
+TEXTS = st.lists(
+    st.one_of(st.text(max_size=8), st.sampled_from(["a", "A ", "b|c", "x" * 400, "\0", "\u202e"])), max_size=4
+)
+
+
+@fuzz
+@given(st.integers(0, 4), TEXTS, TEXTS, st.lists(st.floats(), max_size=4))
+def test_any_request_is_met_or_refused(mode, names, prompts, thresholds):
+    vocabulary = Vocabulary.from_names(["a", "b"])
+    try:
+        changed = requested(vocabulary, mode, names, prompts, thresholds)
+    except VocabularyError as error:
+        assert len(str(error)) < 4000 and str(error).isprintable()
+    else:
+        assert changed.version == 2

@@ -213,7 +213,7 @@ def test_all_ids_can_be_used_but_no_more() -> None:
     assert full.ids[-1] == 65534 and full.unknown_id == 65535
     with pytest.raises(VocabularyError, match="at most 65535 names, .* got 1 more"):
         full.replaced(["one more"])
-    with pytest.raises(VocabularyError, match="at most 65535 names"):
+    with pytest.raises(VocabularyError, match="at most 65535 categories, got more"):
         Vocabulary.from_names([str(i) for i in range(65536)])
     assert full.replaced(["17"]).ids.tolist() == [17]
 
