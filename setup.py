@@ -28,6 +28,7 @@ setup(
             "vocabulary/set_names.yaml",
             "vocabulary/kinds.tsv",
             "vocabulary/shipped/*.yaml",
+            "vocabulary/views/*.yaml",
         ]
     },
     install_requires=[

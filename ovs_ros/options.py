@@ -294,6 +294,11 @@ class NodeOptions(_Checked):
         0.02, "How many seconds the stamps of an image and of its depth or pose may differ.", (0.0001, 10.0)
     )
     points: Points = _live("auto", "When to publish semantic/points; 'auto': while somebody subscribes.")
+    views: tuple[str, ...] = _option(
+        ("",),
+        "Label views to publish: names of those that come with the package (cost, nav2, nvblox) and YAML "
+        "files. An empty name: none.",
+    )
     temporal_filter: TemporalFilterKind = _live(
         OFF,
         "Let frames vote on names over time: 'flow' follows pixels by optical flow, 'pose' follows points by "

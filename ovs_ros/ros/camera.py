@@ -11,6 +11,7 @@ from ovs_ros.ros.diagnostics import MISSING_S, Condition, lacks
 from ovs_ros.ros.frames import FrameQueue
 from ovs_ros.ros.graph import obstacle
 from ovs_ros.ros.inputs import Inputs
+from ovs_ros.ros.optional_outputs import OptionalOutput, optional_outputs
 from ovs_ros.ros.outputs import Outputs
 from ovs_ros.ros.parameters import Settings
 from ovs_ros.ros.pipeline import Pipeline
@@ -50,6 +51,7 @@ class Camera:
         self._prefix = f"{name}/" if name else ""
         self._settings = settings
         self._outputs: Outputs | None = None
+        self._optional_outputs: list[OptionalOutput] = []
         self._inputs: Inputs | None = None
         self._subscriptions: Subscriptions | None = None
 
@@ -64,7 +66,12 @@ class Camera:
         return set() if self._subscriptions is None else self._subscriptions.topics
 
     def configure(self) -> None:
-        """Make the publishers."""
+        """Make the publishers.
+
+        Raises:
+            VocabularyError: a file that the parameters name cannot be used.
+        """
+        self._optional_outputs = optional_outputs(self._node, self._prefix, self._settings().node)
         self._outputs = Outputs(self._node, self._prefix)
 
     def prepare(
@@ -89,6 +96,7 @@ class Camera:
             segmenter,
             words,
             self._outputs,
+            self._optional_outputs,
             self._inputs,
             self._settings,
             self.statistics,
@@ -114,7 +122,10 @@ class Camera:
         """Destroy the publishers."""
         if self._outputs is not None:
             self._outputs.destroy()
+        for output in self._optional_outputs:
+            output.destroy()
         self._outputs = None
+        self._optional_outputs = []
 
     def condition(self, node: Condition) -> Condition:
         """What is known of this camera, beside what is known of the node."""

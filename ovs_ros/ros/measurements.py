@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sensor_msgs.msg import CameraInfo
 
 from ovs_ros.geometry.points import Intrinsics
 from ovs_ros.geometry.reprojection import Sight
@@ -35,6 +36,11 @@ class Measurements:
         """Whether the frame has depth; waits for it a little."""
         return self._inputs.wait_for(self._frame, "depth", WAIT_S) is not None
 
+    @property
+    def camera_info(self) -> CameraInfo | None:
+        """The camera's calibration as it came; None: none has come yet."""
+        return self._inputs.wait_for(self._frame, "camera_info", 0.0)
+
     @cached_property
     def intrinsics(self) -> Intrinsics:
         """The camera's calibration.
@@ -42,7 +48,7 @@ class Measurements:
         Raises:
             ConversionError: there is none, it cannot be used, or it is for images of another size.
         """
-        info = self._inputs.wait_for(self._frame, "camera_info", 0.0)
+        info = self.camera_info
         if info is None:
             raise ConversionError("expected a camera_info, got none yet; remap 'camera_info' to the camera's")
         intrinsics = intrinsics_from(info)

@@ -1,8 +1,4 @@
-"""The publishers. The data of their messages are kept from frame to frame.
-
-rclpy copies a message's data when it publishes, so that the buffers are free again afterwards. They are
-array.array, filled through NumPy views: rclpy checks every element of any other type, which takes seconds.
-"""
+"""The publishers of what every camera has."""
 
 from array import array
 from collections.abc import Mapping
@@ -10,22 +6,19 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 from rclpy.lifecycle import LifecycleNode
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import Image, PointCloud2, PointField
+from sensor_msgs.msg import PointCloud2, PointField
 from std_msgs.msg import Header
 from vision_msgs.msg import LabelInfo, VisionClass
 
 from ovs_ros.geometry.points import POINT
 from ovs_ros.msg import FrameCategories
 from ovs_ros.render import colorize, overlay
+from ovs_ros.ros.image_publisher import ImagePublisher
+from ovs_ros.ros.qos import LATCHED, STREAM
 from ovs_ros.ros.session import SESSION
 from ovs_ros.steps.segmentation import Segmentation
 from ovs_ros.vocabulary.vocabulary import Vocabulary
 
-STREAM = QoSProfile(depth=2, reliability=ReliabilityPolicy.RELIABLE)
-LATCHED = QoSProfile(
-    depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
-)
 _POINT_FIELDS = [
     PointField(name="x", offset=0, datatype=PointField.FLOAT32, count=1),
     PointField(name="y", offset=4, datatype=PointField.FLOAT32, count=1),
@@ -37,11 +30,8 @@ _POINT_FIELDS = [
 ]
 
 
-_TOPICS = {
-    "image_raw": Image,
-    "confidence": Image,
-    "color": Image,
-    "overlay": Image,
+_IMAGES = ("image_raw", "confidence", "color", "overlay")
+_OTHERS = {
     "label_info": LabelInfo,
     "categories": FrameCategories,
     "points": PointCloud2,
@@ -58,22 +48,26 @@ class Outputs:
 
     def __init__(self, node: LifecycleNode, prefix: str = "") -> None:
         self._node = node
+        self._images = {name: ImagePublisher(node, f"{prefix}semantic/{name}") for name in _IMAGES}
         self._publishers = {
             name: node.create_lifecycle_publisher(
                 kind, f"{prefix}semantic/{name}", LATCHED if kind is LabelInfo else STREAM
             )
-            for name, kind in _TOPICS.items()
+            for name, kind in _OTHERS.items()
         }
-        self._buffers = {name: array("B") for name in _TOPICS}
+        # Kept from frame to frame, as ImagePublisher's.
+        self._points = array("B")
 
     def destroy(self) -> None:
         """Destroy the publishers."""
+        for image in self._images.values():
+            image.destroy()
         for publisher in self._publishers.values():
             self._node.destroy_lifecycle_publisher(publisher)
 
-    def wanted(self, name: str) -> bool:
-        """Whether somebody subscribes to the topic semantic/NAME."""
-        return self._publishers[name].get_subscription_count() > 0
+    def points_wanted(self) -> bool:
+        """Whether somebody subscribes to the points."""
+        return self._publishers["points"].get_subscription_count() > 0
 
     def label_info(self, vocabulary: Vocabulary, threshold: float) -> None:
         """Announce what the ids of the label images from now on mean."""
@@ -87,13 +81,14 @@ class Outputs:
     def images(self, header: Header, image: NDArray[np.uint8], result: Segmentation) -> None:
         """Publish the label image, and of confidence, colours and overlay what somebody subscribes to."""
         vocabulary = result.vocabulary
-        self._image("image_raw", header, result.labels, "16UC1" if vocabulary.wide else "mono8")
-        if self.wanted("confidence"):
-            self._image("confidence", header, result.confidence, "mono8")
-        if self.wanted("color"):
-            self._image("color", header, colorize(result.labels, vocabulary), "rgb8")
-        if self.wanted("overlay"):
-            self._image("overlay", header, overlay(image, result.labels, vocabulary), "rgb8")
+        to = self._images
+        to["image_raw"].publish(header, result.labels, "16UC1" if vocabulary.wide else "mono8")
+        if to["confidence"].wanted():
+            to["confidence"].publish(header, result.confidence, "mono8")
+        if to["color"].wanted():
+            to["color"].publish(header, colorize(result.labels, vocabulary), "rgb8")
+        if to["overlay"].wanted():
+            to["overlay"].publish(header, overlay(image, result.labels, vocabulary), "rgb8")
 
     def categories(self, header: Header, result: Segmentation, stages_ms: Mapping[str, float]) -> None:
         """Publish what the frame was decided among."""
@@ -114,7 +109,10 @@ class Outputs:
 
     def point_buffer(self, height: int, width: int) -> NDArray[np.void]:
         """Where the points (H, W) of dtype POINT are to be written before `points`."""
-        return self._buffer("points", height * width * POINT.itemsize).view(POINT).reshape(height, width)
+        size = height * width * POINT.itemsize
+        if len(self._points) != size:
+            self._points = array("B", bytes(size))
+        return np.frombuffer(self._points, POINT).reshape(height, width)
 
     def points(self, header: Header, height: int, width: int) -> None:
         """Publish what was written into the buffer of this size."""
@@ -126,25 +124,5 @@ class Outputs:
             point_step=POINT.itemsize,
             row_step=width * POINT.itemsize,
         )
-        message.data = self._buffers["points"]  # As an argument it would be copied.
+        message.data = self._points  # As an argument it would be copied.
         self._publishers["points"].publish(message)
-
-    def _image(self, name: str, header: Header, pixels: NDArray, encoding: str) -> None:
-        """Publish C-contiguous pixels (H, W) or (H, W, C) without row padding."""
-        little = pixels.astype(pixels.dtype.newbyteorder("<"), copy=False)
-        self._buffer(name, little.nbytes)[:] = little.reshape(-1).view(np.uint8)
-        message = Image(
-            header=header,
-            height=pixels.shape[0],
-            width=pixels.shape[1],
-            encoding=encoding,
-            step=pixels.strides[0],
-        )
-        message.data = self._buffers[name]  # As an argument it would be copied.
-        self._publishers[name].publish(message)
-
-    def _buffer(self, name: str, size: int) -> NDArray[np.uint8]:
-        """The data of a topic's messages as a view (size,) uint8; the same object while the size stays."""
-        if len(self._buffers[name]) != size:
-            self._buffers[name] = array("B", bytes(size))
-        return np.frombuffer(self._buffers[name], np.uint8)

@@ -1,7 +1,7 @@
 """The way of a frame through the node, on the worker's thread."""
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import perf_counter
 
 import numpy as np
@@ -15,6 +15,7 @@ from ovs_ros.ros.conversions import BitDepth, ConversionError, compressed_to_rgb
 from ovs_ros.ros.frames import Frame
 from ovs_ros.ros.inputs import Inputs
 from ovs_ros.ros.measurements import Measurements
+from ovs_ros.ros.optional_outputs import OptionalOutput
 from ovs_ros.ros.outputs import Outputs
 from ovs_ros.ros.parameters import Settings
 from ovs_ros.ros.recent import RecentFrames
@@ -35,7 +36,7 @@ class Pipeline:
         node: for its clock and log.
         camera: its name.
         segmenter, words: what names the pixels.
-        outputs: where results go.
+        outputs, optional_outputs: where results go.
         inputs: where depth and poses come from.
         settings: called for the parameters' values at each frame.
         statistics: told of every frame.
@@ -50,6 +51,7 @@ class Pipeline:
         segmenter: Segmenter,
         words: Words,
         outputs: Outputs,
+        optional_outputs: Sequence[OptionalOutput],
         inputs: Inputs,
         settings: Callable[[], Settings],
         statistics: Statistics,
@@ -61,6 +63,7 @@ class Pipeline:
         self._segmenter = segmenter
         self._words = words
         self._outputs = outputs
+        self._optional_outputs = optional_outputs
         self._settings = settings
         self._statistics = statistics
         self._throttle = throttle
@@ -108,10 +111,12 @@ class Pipeline:
             "publish": (perf_counter() - segmented) * 1e3,
         }
         self._outputs.categories(message.header, result, stages)
+        for output in self._optional_outputs:
+            output.publish(message.header, result, measurements)
         now = self._node.get_clock().now().nanoseconds
         self._statistics.published((now - frame.stamp) / 1e6, stages)
         wanted = settings.node.points
-        if wanted == "always" or (wanted == "auto" and self._outputs.wanted("points")):
+        if wanted == "always" or (wanted == "auto" and self._outputs.points_wanted()):
             self._points(message.header, image, measurements, result)
 
     def failed(self, error: Exception) -> None:
@@ -128,6 +133,9 @@ class Pipeline:
 
     def _announce(self, vocabulary: Vocabulary, threshold: float) -> None:
         state = (vocabulary.version, threshold)
+        if self._announced is None:
+            for output in self._optional_outputs:
+                output.announce()
         if state != self._announced:
             self._outputs.label_info(vocabulary, threshold)
             self._announced = state

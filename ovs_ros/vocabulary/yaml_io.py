@@ -14,7 +14,7 @@ A category may have examples, whose paths start at the file's folder::
 
 import difflib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -248,11 +248,11 @@ class Form:
 
     def entries(self, node: yaml.Node) -> tuple[Entry, ...]:
         """A list of categories."""
-        return tuple(self._entry(item) for item in self._items(node, "categories"))
+        return tuple(self._entry(item) for item in self.items(node, "categories"))
 
     def texts(self, node: yaml.Node, what: str) -> tuple[str, ...]:
         """A list of texts, called `what` in messages."""
-        return tuple(self.text(item, what) for item in self._items(node, what))
+        return tuple(self.text(item, what) for item in self.items(node, what))
 
     def fields(self, node: yaml.Node, expected: str, keys: tuple[str, ...]) -> dict[str, yaml.Node]:
         """The values of a mapping that may hold these keys, each at most once."""
@@ -288,13 +288,13 @@ class Form:
         )
 
     def _examples_of(self, node: yaml.Node) -> tuple[Example, ...]:
-        return tuple(self._example(item) for item in self._items(node, "examples"))
+        return tuple(self._example(item) for item in self.items(node, "examples"))
 
     def _example(self, node: yaml.Node) -> Example:
         fields = self.fields(node, "an example as a mapping with 'image'", _EXAMPLE_KEYS)
         if "image" not in fields:
             raise self.error(node, "the key 'image'", "an example without it", "name the image's file")
-        points = self._items(fields["points"], "points") if "points" in fields else ()
+        points = self.items(fields["points"], "points") if "points" in fields else ()
         try:
             return Example(
                 self._file(fields["image"], "an image"),
@@ -319,7 +319,7 @@ class Form:
 
     def _whole_numbers(self, node: yaml.Node, what: str) -> tuple[int, ...]:
         numbers = []
-        for item in self._items(node, f"the numbers of a {what}"):
+        for item in self.items(node, f"the numbers of a {what}"):
             if item.tag != _NUMBERS[0]:
                 raise self.error(item, "a whole number of pixels", described(item), "count from the top left")
             numbers.append(int(self._number(item)))
@@ -330,7 +330,8 @@ class Form:
             raise self.error(node, "true or false", described(node), "write true, or leave the key out")
         return bool(yaml.safe_load(node.value))
 
-    def _items(self, node: yaml.Node, what: str) -> Iterable[yaml.Node]:
+    def items(self, node: yaml.Node, what: str) -> Sequence[yaml.Node]:
+        """The items of a list, called `what` in messages."""
         if not isinstance(node, yaml.SequenceNode):
             remedy = "put the words into brackets, or on lines that begin with '- '"
             raise self.error(node, f"a list of {what}", described(node), remedy)

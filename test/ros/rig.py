@@ -43,6 +43,7 @@ OUTPUTS = {
     "semantic/points": (PointCloud2, RELIABLE),
     "/diagnostics": (DiagnosticArray, RELIABLE),
 }
+VIEW = {"mask": (Image, RELIABLE), "label_info": (LabelInfo, LATCHED), "camera_info": (CameraInfo, RELIABLE)}
 # Of messages that are there at once the executor takes those of the first subscription first.
 ALWAYS = ("semantic/label_info", "semantic/image_raw", "semantic/confidence", "semantic/categories")
 PICTURE = [["red", "green", "blue"]]  # 96x32 pixels
@@ -93,7 +94,11 @@ class Robot:
     def listen(self, *topics: str) -> None:
         """Subscribe, and wait until the publisher knows."""
         for topic in topics:
-            kind, qos = OUTPUTS[topic[topic.find("semantic") :] if "semantic" in topic else topic]
+            kind, qos = (
+                VIEW[topic.rpartition("/")[2]]
+                if "/views/" in topic
+                else OUTPUTS[topic[topic.find("semantic") :] if "semantic" in topic else topic]
+            )
             self._listeners[topic] = self.helper.create_subscription(
                 kind, topic, lambda message, topic=topic: self._take(topic, message), qos
             )

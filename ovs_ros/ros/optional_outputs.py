@@ -1,0 +1,39 @@
+"""The outputs that parameters add to a camera's topics."""
+
+from typing import Protocol
+
+from rclpy.lifecycle import LifecycleNode
+from std_msgs.msg import Header
+
+from ovs_ros.options import NodeOptions
+from ovs_ros.ros.measurements import Measurements
+from ovs_ros.ros.view_output import ViewOutput
+from ovs_ros.steps.segmentation import Segmentation
+from ovs_ros.vocabulary.label_view import load_views
+
+
+class OptionalOutput(Protocol):
+    """Publishes something of every frame, and computes it only while somebody subscribes."""
+
+    def destroy(self) -> None:
+        """Destroy the publishers."""
+
+    def announce(self) -> None:
+        """Publish what holds for all frames."""
+
+    def publish(self, header: Header, result: Segmentation, measurements: Measurements) -> None:
+        """Publish what belongs to a frame."""
+
+
+def optional_outputs(node: LifecycleNode, prefix: str, options: NodeOptions) -> list[OptionalOutput]:
+    """What the parameters ask for.
+
+    Args:
+        node: publishes.
+        prefix: stands before the topics' names: empty, or a camera's name and '/'.
+        options: the node's.
+
+    Raises:
+        VocabularyError: a file that they name cannot be used.
+    """
+    return [ViewOutput(node, prefix, view) for view in load_views(options.views)]
