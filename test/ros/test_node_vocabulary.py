@@ -295,6 +295,7 @@ def test_each_reply_has_the_version_that_its_call_made(robot):
     assert [list(reply.names)[3:] for reply in replies] == [names[:count] for count in range(1, 6)]
 
 
+@pytest.mark.fault("requests by the hundred", "each is answered: done, or busy")
 def test_of_hundreds_of_calls_at_once_each_is_answered(robot):
     """The client's own queues are as long as its calls are many; by default DDS drops all but ten."""
     calls = 500
@@ -310,6 +311,7 @@ def test_of_hundreds_of_calls_at_once_each_is_answered(robot):
     assert sum("busy" in text for text in robot.warnings) == 1  # The log is throttled.
 
 
+@pytest.mark.fault("a request that takes long", "others are told 'busy', and a reset goes first")
 def test_a_full_queue_answers_busy_and_a_reset_goes_first(vocabulary):
     text = SlowText()
     with running(vocabulary, lambda load: Segmenter(Model(ColorImageEncoder(), text))) as robot:
@@ -333,6 +335,7 @@ def test_a_full_queue_answers_busy_and_a_reset_goes_first(vocabulary):
         assert reset.result().success and "version 2 with 3" in reset.result().message
 
 
+@pytest.mark.fault("a request that takes long", "others are told 'busy', and a reset goes first")
 def test_nobody_waits_longer_than_the_deadline(vocabulary, monkeypatch):
     text = SlowText()
     with running(vocabulary, lambda load: Segmenter(Model(ColorImageEncoder(), text))) as robot:
