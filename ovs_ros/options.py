@@ -313,6 +313,12 @@ class NodeOptions(_Checked):
         "for each camera, or one for all.",
         (0.01, 100.0),
     )
+    max_rate: tuple[float, ...] = _live(
+        (0.0,),
+        "How many images of a camera are segmented a second at most; others are dropped at once. One number "
+        "for each camera, or one for all; 0: as many as there is time for.",
+        (0.0, 1000.0),
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -324,16 +330,16 @@ class NodeOptions(_Checked):
                 )
         if len(set(self.cameras)) < len(self.cameras):
             raise ValueError(f"expected cameras to have different names, got {', '.join(self.cameras)}")
-        if len(self.priorities) not in (1, len(self.cameras)):
-            raise ValueError(
-                f"expected priorities to have one number, or one for each of {len(self.cameras)} cameras, "
-                f"got {len(self.priorities)}"
-            )
+        for name in ("priorities", "max_rate"):
+            if len(numbers := getattr(self, name)) not in (1, len(self.cameras)):
+                raise ValueError(
+                    f"expected {name} to have one number, or one for each of {len(self.cameras)} cameras, "
+                    f"got {len(numbers)}"
+                )
 
-    @property
-    def shares(self) -> tuple[float, ...]:
-        """The priority of each camera."""
-        return self.priorities * (len(self.cameras) if len(self.priorities) == 1 else 1)
+    def each(self, numbers: tuple[float, ...]) -> tuple[float, ...]:
+        """One number for each camera, of `priorities` or `max_rate`."""
+        return numbers * (len(self.cameras) if len(numbers) == 1 else 1)
 
 
 def node_options() -> dict[str, Option]:

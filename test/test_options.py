@@ -108,7 +108,10 @@ def test_a_list_may_be_one_value(given):
         ({"cameras": ["front left"]}, "got 'front left'"),
         ({"cameras": ["/front"]}, "got '/front'"),
         ({"priorities": [1.0, 0.0]}, "expected priorities from 0.01 to 100, got 0.0"),
-        ({"priorities": [1.0, 2.0]}, "one for each of 1 cameras, got 2"),
+        (
+            {"max_rate": [1.0, 2.0]},
+            "expected max_rate to have one number, or one for each of 1 cameras, got 2",
+        ),
         ({"cameras": ["a", "b", "c"], "priorities": [1.0, 2.0]}, "one for each of 3 cameras, got 2"),
     ],
 )
@@ -117,7 +120,7 @@ def test_cameras_that_cannot_be_are_refused(given, error):
         NodeOptions(**given)
 
 
-def test_each_camera_has_a_share():
-    assert NodeOptions(cameras=["front", "left/rear"]).shares == (1.0, 1.0)
-    assert NodeOptions(cameras=["front", "rear"], priorities=3).shares == (3.0, 3.0)
-    assert NodeOptions(cameras=["front", "rear"], priorities=[2, 1]).shares == (2.0, 1.0)
+@pytest.mark.parametrize(("given", "expected"), [(3, (3.0, 3.0)), ([3, 1], (3.0, 1.0))])
+def test_one_number_is_for_all_cameras(given, expected):
+    options = NodeOptions(cameras=["front", "left/rear"], priorities=given)
+    assert options.each(options.priorities) == expected

@@ -86,7 +86,7 @@ class Camera:
         """
         assert self._outputs
         node = self._settings().node
-        self._inputs = Inputs(node.sync_slop, queue, index)
+        self._inputs = Inputs(node.sync_slop, queue, index, lambda: self._max_rate(index))
         self._subscriptions = Subscriptions(
             self._node, self._prefix, node.compressed, self._inputs, self.statistics, self.throttle
         )
@@ -103,6 +103,10 @@ class Camera:
             self.throttle,
             recent,
         )
+
+    def _max_rate(self, index: int) -> float:
+        node = self._settings().node
+        return node.each(node.max_rate)[index]
 
     def open(self) -> None:
         """Subscribe. Call it after `prepare`."""

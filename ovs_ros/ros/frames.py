@@ -61,12 +61,11 @@ class FrameQueue:
         self._woken = False
         self._closed = False
 
-    def put(self, camera: int, frame: Frame) -> bool:
-        """Put a camera's frame in. Returns whether it replaced one that nobody had taken."""
+    def put(self, camera: int, frame: Frame) -> None:
+        """Put a camera's frame in, in place of the one that waits."""
         with self.changed:
-            replaced, self._waiting[camera] = self._waiting[camera] is not None, frame
+            self._waiting[camera] = frame
             self.changed.notify_all()
-        return replaced
 
     def frames(self, camera: int) -> list[Frame]:
         """The frames of a camera that wait or are at work."""
@@ -75,6 +74,10 @@ class FrameQueue:
             if self._at_work is not None and self._at_work[0] == camera:
                 found.append(self._at_work[1])
             return found
+
+    def waits(self, camera: int) -> bool:
+        """Whether a frame of a camera waits."""
+        return self._waiting[camera] is not None
 
     @property
     def anything_waits(self) -> bool:

@@ -2,6 +2,7 @@
 
 import math
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
@@ -10,12 +11,15 @@ from geometry_msgs.msg import PoseStamped
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from ovs_ros.ros.frames import Frame, FrameQueue, nanoseconds
+from ovs_ros.ros.turns import RateLimit
 
 KEPT = {"depth": 10, "pose": 100, "camera_info": 10}
 """How many messages of each topic wait for their image. Poses may come ten times as often as images."""
 WAIT_S = 0.1
 """How long the worker waits for a frame's depth, and for its pose."""
 PAIRED_LATELY_S = 2.0
+REPLACED, ABOVE_MAX_RATE = "replaced by a newer one", "above max_rate"
+"""Why images are dropped on their way to the worker."""
 
 
 @dataclass(frozen=True)
@@ -63,23 +67,33 @@ class Inputs:
         slop: how many seconds the stamps of an image and of its depth, pose or calibration may differ.
         queue: where frames wait for the worker.
         camera: its index there.
+        max_rate: called for how many images a second go into the queue at most; 0: all.
     """
 
-    def __init__(self, slop: float, queue: FrameQueue, camera: int = 0) -> None:
+    def __init__(
+        self, slop: float, queue: FrameQueue, camera: int = 0, max_rate: Callable[[], float] = lambda: 0.0
+    ) -> None:
         self.slop = slop
         self._queue = queue
         self._camera = camera
+        self._max_rate = max_rate
+        self._rate_limit = RateLimit()
         self._changed = queue.changed
         self._topics = {name: _Topic(kept) for name, kept in KEPT.items()}
 
-    def put_image(self, image: Image | CompressedImage) -> bool:
-        """Put an image in. Returns whether it replaced one that nobody had taken."""
-        frame = Frame(image)
+    def put_image(self, image: Image | CompressedImage) -> str:
+        """Put an image in. Returns why it, or the one that it replaces, is dropped; empty: neither is."""
+        frame, rate = Frame(image), self._max_rate()
         with self._changed:
+            # Where one waits already, the newer one takes its place and is not one more.
+            waits = self._queue.waits(self._camera)
+            if rate and not waits and not self._rate_limit.passes(frame.arrived, rate):
+                return ABOVE_MAX_RATE
             for name, topic in self._topics.items():
                 for message in topic.recent:
                     self._offer(frame, name, message)
-            return self._queue.put(self._camera, frame)
+            self._queue.put(self._camera, frame)
+        return REPLACED if waits else ""
 
     def put(self, name: str, message: Image | PoseStamped | CameraInfo) -> None:
         """Put a message of the topic `name` in: 'depth', 'pose' or 'camera_info'."""

@@ -190,7 +190,7 @@ class OvsNode(LifecycleNode):
 
     def _start(self) -> None:
         assert self._segmenter and self._words
-        self._queue = queue = FrameQueue(len(self.cameras), lambda: self._config.settings.node.shares)
+        self._queue = queue = FrameQueue(len(self.cameras), self._priorities)
         pipelines = [
             camera.prepare(queue, index, self._segmenter, self._words, self._recent)
             for index, camera in enumerate(self.cameras)
@@ -258,6 +258,10 @@ class OvsNode(LifecycleNode):
         queue = self._queue
         if queue is not None:
             queue.wake()
+
+    def _priorities(self) -> tuple[float, ...]:
+        node = self._config.settings.node
+        return node.each(node.priorities)
 
     def _condition(self) -> Condition:
         model = self._segmenter.model if self._segmenter else None

@@ -132,7 +132,7 @@ class Subscriptions:
                 "Did a recording start again, or do two cameras publish this topic?",
             )
         self._last_stamp = stamp
-        replaced = self._inputs.put_image(message)
+        reason = self._inputs.put_image(message)
         self._statistics.arrived()
-        if replaced:
-            self._statistics.dropped("replaced by a newer one")
+        if reason:
+            self._statistics.dropped(reason)

@@ -12,7 +12,7 @@ from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
 from ovs_ros.ros.frames import FrameQueue
-from ovs_ros.ros.inputs import KEPT, Inputs
+from ovs_ros.ros.inputs import ABOVE_MAX_RATE, KEPT, REPLACED, Inputs
 
 KINDS = {"depth": Image, "pose": PoseStamped, "camera_info": CameraInfo}
 
@@ -36,9 +36,9 @@ def ms(message):
 class OneCamera(Inputs):
     """The inputs of the only camera, and its queue."""
 
-    def __init__(self, slop=0.02):
+    def __init__(self, slop=0.02, max_rate=0.0):
         self.queue = FrameQueue()
-        super().__init__(slop, self.queue)
+        super().__init__(slop, self.queue, max_rate=lambda: max_rate)
 
     def take(self):
         taken = self.queue.take()
@@ -57,9 +57,17 @@ def later(action):
 
 
 def test_the_newest_frame_wins(inputs):
-    assert [inputs.put_image(image(i)) for i in (1, 2, 3)] == [False, True, True]
+    assert [inputs.put_image(image(i)) for i in (1, 2, 3)] == ["", REPLACED, REPLACED]
     assert ms(inputs.take().image) == 3
-    assert inputs.put_image(image(4)) is False
+    assert inputs.put_image(image(4)) == ""
+
+
+def test_images_above_the_rate_are_dropped_but_for_a_newer_one_than_waits():
+    inputs = OneCamera(max_rate=0.001)
+    assert [inputs.put_image(image(i)) for i in (1, 2)] == ["", REPLACED]
+    assert ms(inputs.take().image) == 2
+    assert inputs.put_image(image(3)) == ABOVE_MAX_RATE
+    assert inputs.put_image(image(4)) == ABOVE_MAX_RATE
 
 
 @pytest.mark.parametrize(("action", "expected"), [("put_image", 7), ("wake", None), ("close", None)])

@@ -7,6 +7,7 @@ import pytest
 from fakes import color_image
 from rcl_interfaces.srv import ListParameters
 from rig import DEADLINE_S, pixels, rgb_message, running, stamp_ms
+from test_node_parameters import set_parameter
 
 from ovs_ros.srv import SetVocabulary
 
@@ -85,6 +86,27 @@ def test_a_slow_model_serves_cameras_by_their_priorities(vocabulary, priorities,
         got = overloaded(robot, turns, {"a": 1, "b": 3, "c": 2}, sum(expected.values()))
         assert all(abs(got[camera] - count) <= 1 for camera, count in expected.items()), got
         assert all(robot.node.cameras[i].statistics.summary().dropped for i in (1, 2))
+
+
+def test_a_rate_limit_for_each_camera_while_it_runs(vocabulary):
+    with running(vocabulary, cameras=["slow", "free"], max_rate=[0.001, 0.0]) as robot:
+        slow, free = robot.node.cameras
+
+        def send(start):
+            for ms in range(start, start + 3):
+                for camera in (slow, free):
+                    robot.image(ms, SMALL, camera.name)
+                    robot.until(lambda c=camera, ms=ms: c.statistics.images == ms, "the arrival")
+                robot.of_stamp("free/semantic/image_raw", ms)
+
+        send(1)
+        assert [stamp_ms(m) for m in robot.got["slow/semantic/image_raw"]] == [1]
+        assert slow.statistics.summary().dropped == {"above max_rate": 2}
+        assert free.statistics.summary().dropped == {}
+        assert set_parameter(robot, "max_rate", 0.0).successful
+        send(4)
+        robot.of_stamp("slow/semantic/image_raw", 6)
+        assert slow.statistics.summary().dropped.get("above max_rate") == 2
 
 
 def test_a_camera_that_stops_and_returns(robot):
