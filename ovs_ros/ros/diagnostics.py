@@ -36,6 +36,7 @@ class Condition:
         clock_missing: time comes from /clock, and nothing has come.
         failure: why the last transition failed, or empty.
         fallbacks: the memory fallbacks of the model, one line for each step.
+        cache_problem: why the embedding cache cannot be used, or empty.
     """
 
     state: str
@@ -51,6 +52,7 @@ class Condition:
     model: str = ""
     device: str = ""
     fallbacks: tuple[str, ...] = ()
+    cache_problem: str = ""
 
 
 def judge(condition: Condition, summary: Summary, now: float) -> tuple[bytes, str, str | None]:
@@ -99,6 +101,8 @@ def judge(condition: Condition, summary: Summary, now: float) -> tuple[bytes, st
         return warn, _NO_CLOCK if condition.clock_missing else text, "clock"
     if condition.fallbacks:
         return warn, f"{condition.model} {', '.join(condition.fallbacks)}", None
+    if condition.cache_problem:
+        return warn, f"{condition.cache_problem}: new words take longer", None
     return DiagnosticStatus.OK, "waiting for images" if summary.published_hz == 0 else "segmenting", None
 
 
@@ -151,6 +155,7 @@ def values(condition: Condition, summary: Summary) -> dict[str, str]:
         "model": condition.model,
         "device": condition.device,
         "memory fallback": "; ".join(condition.fallbacks),
+        "embedding cache": condition.cache_problem or "ok",
         "memory [MB]": f"{_resident_bytes() / 1e6:.0f}",
     }
 

@@ -266,6 +266,7 @@ class OvsNode(LifecycleNode):
     def _condition(self) -> Condition:
         model = self._segmenter.model if self._segmenter else None
         vocabulary = self._words.current.vocabulary if self._words else None
+        cache = self._segmenter.cache if self._segmenter else None
         no_time = self.get_clock().now().nanoseconds == 0
         return Condition(
             state="active" if self._worker else "inactive" if self._words else "unconfigured",
@@ -277,6 +278,7 @@ class OvsNode(LifecycleNode):
             model=model.name if model else "",
             device=model.device if model else "",
             fallbacks=model.fallbacks if model else (),
+            cache_problem=cache.problem if cache else "",
         )
 
 

@@ -46,6 +46,7 @@ def statistics(frames=0, drops=(), lost=0):
         ({"obstacle": "nobody publishes /camera/image"}, (), 6, DiagnosticStatus.WARN, "nobody publishes"),
         ({}, (), 6, DiagnosticStatus.WARN, "FASTDDS_DEFAULT_PROFILES_FILE"),
         ({}, ("malformed",), 0, DiagnosticStatus.WARN, "cannot be read"),
+        ({"cache_problem": "the disk is full"}, (), 0, DiagnosticStatus.WARN, "the disk is full: new words"),
         ({"fallbacks": ("runs on cpu",)}, (), 0, DiagnosticStatus.WARN, "fake runs on cpu"),
         ({}, ("replaced by a newer one",) * 9, 0, DiagnosticStatus.OK, "segmenting"),
     ],
