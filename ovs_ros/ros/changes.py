@@ -19,8 +19,6 @@ DEADLINE_S = 120.0
 """How long a request may take, waiting included."""
 GRACE_S = 5.0
 """How long after its deadline the request at work may still answer by itself: one batch of words."""
-CLOSING_S = 2.0
-"""How long `close` waits for the request at work."""
 BUSY = f"busy: {MOST_WAITING} requests wait already; nothing has changed, ask again in a second"
 RESET = "cancelled by ~/reset_vocabulary, which came after it; nothing has changed, ask again"
 LATE = (
@@ -31,7 +29,7 @@ HANGS = (
     f"no answer within {DEADLINE_S + GRACE_S:g} s: the model hangs, or is very slow; ask ~/get_vocabulary "
     "whether the change was made, and look at /diagnostics"
 )
-CLOSED = "the node ends; nothing has changed"
+CLOSED = "the node was cleaned up or ends; nothing has changed"
 
 
 class _Change(Generic[Result]):
@@ -65,9 +63,14 @@ class Changes:
         self._waiting: deque[_Change[Any]] = deque()
         self._at_work: _Change[Any] | None = None
         self._closed = False
+        with self._changed:
+            self._thread = self._new_thread()
+
+    def _new_thread(self) -> threading.Thread:
         # A daemon: a text encoder that hangs must not keep the process alive.
-        self._thread = threading.Thread(target=self._run, name="vocabulary", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._run, name="vocabulary", daemon=True)
+        thread.start()
+        return thread
 
     def submit(self, work: Callable[[Check], Result], *, reset: bool = False) -> Future[Result]:
         """Let a change be made after those that wait.
@@ -112,21 +115,34 @@ class Changes:
         if hangs is not None and now > hangs.deadline + GRACE_S:
             _refuse([hangs], HANGS)
 
+    def cancel(self) -> bool:
+        """Refuse all requests. One at work keeps its thread to itself, and another thread takes over.
+
+        Returns:
+            Whether one was at work.
+        """
+        with self._changed:
+            refused = list(self._waiting)
+            self._waiting.clear()
+            at_work, self._at_work = self._at_work, None
+            if at_work is not None:
+                refused.append(at_work)
+                self._thread = self._new_thread()
+        _refuse(refused, CLOSED)
+        return at_work is not None
+
     def close(self) -> None:
-        """Cancel all requests, and wait a little for the one at work to give up."""
+        """Refuse all requests, now and later."""
+        self.cancel()
         with self._changed:
             self._closed = True
-            waiting = list(self._waiting)
-            self._waiting.clear()
-            if self._at_work is not None:
-                self._at_work.cancelled = CLOSED
-            self._changed.notify()
-        _refuse(waiting, CLOSED)
-        self._thread.join(CLOSING_S)
+            self._changed.notify_all()
 
     def _run(self) -> None:
         while True:
             with self._changed:
+                if self._thread is not threading.current_thread():
+                    return
                 self._at_work = None
                 self._changed.wait_for(lambda: self._waiting or self._closed)
                 if self._closed:

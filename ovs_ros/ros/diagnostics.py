@@ -16,6 +16,10 @@ MISSING_S = 2.0
 """Seconds without depth, pose or calibration, though frames want it, after which it is reported."""
 OLD_MS, AHEAD_MS = 2000.0, 100.0
 """Milliseconds by which stamps may lie behind and ahead of the node's clock."""
+SLOW_S, HANGING_S = 5.0, 15.0
+"""Seconds that one frame may take before it is a warning, and before it counts as hanging."""
+DIED_S = 10.0
+"""For how long it is told that the worker's thread died."""
 _NO_CLOCK = (
     "use_sim_time is true, but no time comes from /clock: start the simulation, play the recording with "
     "'ros2 bag play --clock', or set use_sim_time to false"
@@ -35,6 +39,8 @@ class Condition:
         missing: what frames lack beside the image, though it is wanted, one sentence each.
         clock_missing: time comes from /clock, and nothing has come.
         failure: why the last transition failed, or empty.
+        busy: for how many seconds the frame at work lasts, and where in the code it is.
+        deaths, died: how often the worker's thread died, and when it last did, monotonic seconds.
         fallbacks: the memory fallbacks of the model, one line for each step.
         cache_problem: why the embedding cache cannot be used, or empty.
     """
@@ -47,6 +53,9 @@ class Condition:
     missing: tuple[str, ...] = ()
     clock_missing: bool = False
     failure: str = ""
+    busy: tuple[float, str] = (0.0, "")
+    deaths: int = 0
+    died: float | None = None
     vocabulary_version: int = 0
     vocabulary_size: int = 0
     model: str = ""
@@ -69,6 +78,19 @@ def judge(condition: Condition, summary: Summary, now: float) -> tuple[bytes, st
     if condition.state != "active":
         step = "activate" if condition.state == "inactive" else "configure and activate"
         return DiagnosticStatus.OK, f"{condition.state}: {step} the node to segment", None
+    seconds, where = condition.busy
+    if seconds > HANGING_S:
+        text = f"a frame has been at work for {seconds:.0f} s and hangs, in {where}"
+        return (
+            DiagnosticStatus.ERROR,
+            f"{text}; deactivate and clean up the node: configure loads the model anew",
+            "hangs",
+        )
+    if condition.died is not None and now - condition.died < DIED_S:
+        text = f"the worker's thread died and was started again, {condition.deaths} times so far"
+        return DiagnosticStatus.ERROR, f"{text}; the log has the reason", None
+    if seconds > SLOW_S:
+        return warn, f"a frame has been at work for {seconds:.0f} s, now in {where}", "hangs"
     if condition.clock_missing and silence > SILENCE_S:
         return warn, _NO_CLOCK, "clock"
     if summary.dropped_lately.get("not finite"):
@@ -149,6 +171,7 @@ def values(condition: Condition, summary: Summary) -> dict[str, str]:
     figures["dropped"] = str(sum(summary.dropped.values()))
     figures |= {f"dropped: {reason}": str(count) for reason, count in sorted(summary.dropped.items())}
     return figures | {
+        "worker restarts": str(condition.deaths),
         "lost on the way [%]": f"{summary.lost_share * 100:.0f}",
         "vocabulary version": str(condition.vocabulary_version),
         "vocabulary size": str(condition.vocabulary_size),

@@ -6,9 +6,11 @@ a traceback while modules load. Here a thread waits for the signals instead.
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from time import sleep
+from typing import NoReturn
 
 GRACE_S = 4.0
 """How long the process may take to end by itself; ros2 launch sends SIGTERM after 5 s."""
@@ -33,6 +35,13 @@ def then(shut_down: Callable[[], object]) -> None:
     """
     global _shut_down
     _shut_down = shut_down
+
+
+def leave(status: int) -> NoReturn:
+    """End the process at once, whatever its other threads do; what was printed is written out."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def _wait(readable: int) -> None:

@@ -45,6 +45,8 @@ from ovs_ros.vocabulary.state_file import StateFile
 from ovs_ros.vocabulary.vocabulary import Vocabulary
 from ovs_ros.vocabulary.yaml_io import load_vocabulary
 
+WATCH_S = 1.0
+"""How often somebody looks whether the worker's thread lives."""
 REPLY_S = 0.2
 """How long a node that ends because of a failure waits for the reply to whoever asked for the transition."""
 
@@ -79,6 +81,7 @@ class OvsNode(LifecycleNode):
     Attributes:
         failure: why the last transition failed; empty if it did not.
         has_given_up: a transition failed, and `exit_on_failure` is set.
+        left_behind: a thread was inside a model when it was released.
         cameras: as the parameter names them.
         warn: called with each warning; by default the node's log.
     """
@@ -100,9 +103,11 @@ class OvsNode(LifecycleNode):
         self._last_vocabulary: Vocabulary | None = None
         self._queue: FrameQueue | None = None
         self._worker: Worker | None = None
+        self._hanging: list[Worker] = []
         self._since = monotonic()
         self.failure = ""
         self.has_given_up = False
+        self.left_behind = False
         # Timers of the node's own clock stand still with use_sim_time and without a /clock.
         self._steady_clock = Clock(clock_type=ClockType.STEADY_TIME)
         self._recent = RecentFrames()
@@ -125,6 +130,7 @@ class OvsNode(LifecycleNode):
             for name in self._config.settings.node.cameras
         ]
         self._diagnostics = DiagnosticsPublisher(self, self.cameras, self._condition)
+        self._watchdog = self.create_timer(WATCH_S, self._watch, clock=self._steady_clock)
         if self._config.settings.node.autostart:
             self._starter = self.create_timer(0.0, self._autostart, clock=self._steady_clock)
 
@@ -190,6 +196,13 @@ class OvsNode(LifecycleNode):
 
     def _start(self) -> None:
         assert self._segmenter and self._words
+        self._hanging = [worker for worker in self._hanging if not worker.ended]
+        for worker in self._hanging:
+            seconds, where = worker.busy()
+            raise RuntimeError(
+                f"expected the last frame to have ended, got one that has been at work for {seconds:.0f} s, "
+                f"in {where}; wait for it, or clean up and configure the node, which loads the model anew"
+            )
         self._queue = queue = FrameQueue(len(self.cameras), self._priorities)
         pipelines = [
             camera.prepare(queue, index, self._segmenter, self._words, self._recent)
@@ -213,7 +226,7 @@ class OvsNode(LifecycleNode):
 
     @_logged
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Unsubscribe, and wait for the frame at work."""
+        """Unsubscribe, and wait a little for the frame at work."""
         self._stop()
         return super().on_deactivate(state)
 
@@ -241,17 +254,27 @@ class OvsNode(LifecycleNode):
     def _stop(self) -> None:
         for camera in self.cameras:
             camera.close()
-        if self._worker is not None:
-            self._worker.stop()
+        if self._worker is not None and not self._worker.stop():
+            _, where = self._worker.busy()
+            self.get_logger().error(f"The frame at work does not end, in {where}; it is left behind")
+            self._hanging.append(self._worker)
         self._worker = self._queue = None
         self._since = monotonic()
 
     def _release(self) -> None:
         if self._words is not None:
             self._last_vocabulary = self._words.close()
+        hangs = self._vocabulary_services.cancel() or any(not worker.ended for worker in self._hanging)
+        self.left_behind = self.left_behind or hangs
         for camera in self.cameras:
             camera.release()
         self._segmenter = self._words = None
+        self._hanging = []  # They have the old model; the next one is another.
+
+    def _watch(self) -> None:
+        """Start the worker's thread again if it died."""
+        if self._worker is not None and (reason := self._worker.revive()):
+            self.get_logger().error(f"The worker's thread died and is started again:\n{reason}")
 
     def _wake(self) -> None:
         """Let the worker announce a change although no frame comes."""
@@ -271,6 +294,9 @@ class OvsNode(LifecycleNode):
         return Condition(
             state="active" if self._worker else "inactive" if self._words else "unconfigured",
             since=self._since,
+            busy=self._worker.busy() if self._worker else (0.0, ""),
+            deaths=self._worker.deaths if self._worker else 0,
+            died=self._worker.died if self._worker else None,
             clock_missing=self.get_parameter("use_sim_time").value and no_time,
             failure=self.failure,
             vocabulary_version=vocabulary.version if vocabulary else 0,
@@ -311,6 +337,11 @@ def main() -> None:
         node.destroy_node()
         executor.shutdown()
         rclpy.try_shutdown()
+    if node.left_behind:
+        # The interpreter would end below the feet of a thread that is inside native code.
+        if node.has_given_up:
+            print(f"ovs_node: {node.failure}", file=sys.stderr)
+        interrupts.leave(int(node.has_given_up))
     if node.has_given_up:
         sys.exit(f"ovs_node: {node.failure}")
 

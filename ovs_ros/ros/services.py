@@ -96,8 +96,12 @@ class VocabularyServices:
             1.0, self._changes.expire, callback_group=group, clock=Clock(clock_type=ClockType.STEADY_TIME)
         )
 
+    def cancel(self) -> bool:
+        """Refuse all changes, as the words are released. Returns whether one is at work."""
+        return self._changes.cancel()
+
     def close(self) -> None:
-        """Cancel the changes that wait, and the one at work between two batches of words."""
+        """Refuse all changes, now and later."""
         self._changes.close()
 
     async def _set(

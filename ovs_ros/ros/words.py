@@ -29,6 +29,8 @@ NOT_CONFIGURED = "expected a configured node, got a request before or after; con
 _LINTED_FULLY = 2000
 """Up to how many words near synonyms are looked for: it costs the square of their number."""
 _FINDINGS_SHOWN = 5
+CLOSING_S = 1.0
+"""How long `close` waits for the change at work."""
 MOST_TEXTS = 256
 """How many texts one request may embed."""
 
@@ -219,15 +221,17 @@ class Words:
         return np.concatenate(parts)
 
     def close(self) -> Vocabulary:
-        """Wait for the change at work, and refuse all that come later. Returns the last vocabulary.
+        """Refuse the change at work and all that come later. Returns the last vocabulary.
 
-        A change of many words gives up after the batch at work.
+        The change gives up after the batch at work; a text encoder that hangs is not waited for.
         """
         self._closed = True
-        with self._changing:
-            if self._narrowing is not None:
-                self._narrowing.cancel()
-            return self.current.vocabulary
+        free = self._changing.acquire(timeout=CLOSING_S)
+        if self._narrowing is not None:
+            self._narrowing.cancel()
+        if free:
+            self._changing.release()
+        return self.current.vocabulary
 
     def _swap(
         self,

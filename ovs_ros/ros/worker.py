@@ -1,20 +1,25 @@
 """The one thread that segments and publishes for all cameras, and that the image encoder belongs to."""
 
 import threading
+import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from functools import partial
+from time import monotonic
 from typing import Any, TypeVar
 
 from ovs_ros.ros.frames import FrameQueue
 from ovs_ros.ros.pipeline import Pipeline
+from ovs_ros.ros.whereabouts import whereabouts
 from ovs_ros.vocabulary.errors import VocabularyError
 
 Result = TypeVar("Result")
 ENCODING_S = 30.0
 """How long somebody waits for an image to be encoded: many times a slow frame on a slow processor."""
+STOPPING_S = 3.0
+"""How long `stop` waits for the frame at work."""
 NOT_ACTIVE = "expected an active node, which encodes images, got one that is not; activate it and ask again"
 
 
@@ -24,23 +29,61 @@ class Worker:
     Args:
         queue: closed by `stop`.
         pipelines: one for each camera. What one of them raises is handed to it; the worker goes on.
+
+    Attributes:
+        deaths: how often the thread died and was started again.
+        died: when it last did, monotonic seconds; None: never.
     """
 
     def __init__(self, queue: FrameQueue, pipelines: Sequence[Pipeline]) -> None:
         self._queue = queue
         self._pipelines = pipelines
         self._jobs: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
-        self._thread = threading.Thread(target=self._run, name="segmentation", daemon=True)
+        self._busy_since: float | None = None
+        self._last_words = ""
+        self.deaths = 0
+        self.died: float | None = None
+        self._thread = self._new_thread()
+
+    def _new_thread(self) -> threading.Thread:
+        # A daemon: what hangs in a model must not keep the process alive.
+        return threading.Thread(target=self._live, name="segmentation", daemon=True)
 
     def start(self) -> None:
         """Start the thread."""
         self._thread.start()
 
-    def stop(self) -> None:
-        """Close the queue and wait until the frame at work is done. Jobs that wait are refused."""
+    def stop(self) -> bool:
+        """Close the queue and wait a little for the frame at work. Jobs that wait are refused.
+
+        Returns:
+            Whether the thread has ended. If not, it publishes nothing more, and ends after the frame.
+        """
         self._queue.close()
-        self._thread.join()
+        self._thread.join(STOPPING_S)
         self._refuse_jobs()
+        return not self._thread.is_alive()
+
+    @property
+    def ended(self) -> bool:
+        """Whether its thread is no more, and with it nothing that uses the model."""
+        return not self._thread.is_alive()
+
+    def busy(self) -> tuple[float, str]:
+        """For how many seconds the frame or job at work lasts, and where it is; 0 where there is none."""
+        since = self._busy_since
+        return (0.0, "") if since is None else (monotonic() - since, whereabouts(self._thread))
+
+    def revive(self) -> str:
+        """Start the thread again if it died. Returns what it died of, and an empty text if it lives."""
+        if self._thread.is_alive() or self._queue.closed:
+            return ""
+        self.deaths += 1
+        self.died = monotonic()
+        self._busy_since = None
+        self._thread = self._new_thread()
+        self._thread.start()
+        return self._last_words
 
     def between_frames(self, job: Callable[[], Result], timeout: float = ENCODING_S) -> Result:
         """Let the worker's thread do a job after the frame at work, and wait for what it returns.
@@ -67,9 +110,17 @@ class Worker:
                 "/diagnostics for what the node does, and ask again"
             ) from None
 
+    def _live(self) -> None:
+        try:
+            self._run()
+        except BaseException:  # What no pipeline may raise, such as SystemExit.
+            self._last_words = traceback.format_exc()
+
     def _run(self) -> None:
         while not self._queue.closed:
+            self._busy_since = None
             taken = self._queue.take()
+            self._busy_since = monotonic()
             if self._queue.closed:
                 return
             for pipeline in self._pipelines:
@@ -83,12 +134,13 @@ class Worker:
             if self._jobs:
                 self._queue.wake()
 
-    @staticmethod
-    def _guard(pipeline: Pipeline, step: Callable[[], None]) -> None:
+    def _guard(self, pipeline: Pipeline, step: Callable[[], None]) -> None:
         try:
             step()
         except Exception as error:  # Go on with the next frame.
-            pipeline.failed(error)
+            # One that was given up meanwhile finds its publishers destroyed.
+            if not self._queue.closed:
+                pipeline.failed(error)
 
     def _do_job(self) -> None:
         try:

@@ -4,13 +4,11 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from time import monotonic, sleep
 
 import pytest
 from domain import own_context, own_domain
+from node_process import DEADLINE_S, NodeProcess, node_process
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
@@ -18,59 +16,6 @@ from vision_msgs.msg import LabelInfo
 
 from ovs_ros.ros import interrupts
 from ovs_ros.srv import GetVocabulary, SetVocabulary
-
-DEADLINE_S = 60.0
-
-
-class NodeProcess:
-    """`python -m ovs_ros.ros.node`, its output in a file."""
-
-    def __init__(self, log: Path, environment: dict[str, str], parameters: dict[str, str]) -> None:
-        self._log = log
-        arguments = [part for name, value in parameters.items() for part in ("-p", f"{name}:={value}")]
-        command = [sys.executable, "-m", "ovs_ros.ros.node", "--ros-args", *arguments]
-        with log.open("wb") as output:
-            self.popen = subprocess.Popen(
-                command, env=environment, cwd=log.parent, stdout=output, stderr=subprocess.STDOUT
-            )
-
-    @property
-    def said(self) -> str:
-        return self._log.read_text(errors="replace")
-
-    def until(self, condition: Callable[[], bool]) -> None:
-        """Wait for a condition; the process may not end before it holds."""
-        end = monotonic() + DEADLINE_S
-        while not condition():
-            assert self.popen.poll() is None, self.said
-            assert monotonic() < end, self.said
-            sleep(0.01)
-
-    def has_loaded(self, library: str) -> bool:
-        """Whether the process has a shared library open."""
-        return library in Path(f"/proc/{self.popen.pid}/maps").read_text()
-
-    def end(self, number: int = signal.SIGINT) -> tuple[int, float]:
-        """Send a signal: the exit status, and after how many seconds it came."""
-        began = monotonic()
-        self.popen.send_signal(number)
-        return self.popen.wait(DEADLINE_S), monotonic() - began
-
-
-@contextmanager
-def node_process(
-    folder: Path, drop: tuple[str, ...] = (), environment: dict[str, str] | None = None, **parameters: str
-) -> Iterator[NodeProcess]:
-    with own_domain() as domain:
-        inherited = {name: value for name, value in os.environ.items() if name not in drop}
-        given = {**inherited, "ROS_DOMAIN_ID": str(domain), "PYTHONUNBUFFERED": "1", **(environment or {})}
-        process = NodeProcess(folder / "log", given, parameters)
-        try:
-            yield process
-        finally:
-            process.popen.kill()
-            process.popen.wait()
-
 
 MOMENTS = {
     "modules load": lambda process: process.has_loaded("_rclpy_pybind11"),
