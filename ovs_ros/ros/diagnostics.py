@@ -20,6 +20,8 @@ SLOW_S, HANGING_S = 5.0, 15.0
 """Seconds that one frame may take before it is a warning, and before it counts as hanging."""
 DIED_S = 10.0
 """For how long it is told that the worker's thread died."""
+FAR_S = 3600.0
+"""Stamps that are farther away than this are of another kind of clock, not of one that is badly set."""
 _NO_CLOCK = (
     "use_sim_time is true, but no time comes from /clock: start the simulation, play the recording with "
     "'ros2 bag play --clock', or set use_sim_time to false"
@@ -37,7 +39,8 @@ class Condition:
         obstacle: why no image can come, as far as the ROS graph tells; empty if it shows no reason.
         best_effort: whether images come best effort.
         missing: what frames lack beside the image, though it is wanted, one sentence each.
-        clock_missing: time comes from /clock, and nothing has come.
+        sim_time: time comes from /clock.
+        clock_missing: it does, and nothing has come.
         failure: why the last transition failed, or empty.
         busy: for how many seconds the frame at work lasts, and where in the code it is.
         deaths, died: how often the worker's thread died, and when it last did, monotonic seconds.
@@ -51,6 +54,7 @@ class Condition:
     obstacle: str = ""
     best_effort: bool = False
     missing: tuple[str, ...] = ()
+    sim_time: bool = False
     clock_missing: bool = False
     failure: str = ""
     busy: tuple[float, str] = (0.0, "")
@@ -114,18 +118,37 @@ def judge(condition: Condition, summary: Summary, now: float) -> tuple[bytes, st
     age = summary.age_ms[0]
     # Without delay, a frame is as old as two frames' time: it waits for the one before it.
     if age - 2 * summary.frame_ms[0] > OLD_MS or age < -AHEAD_MS:
-        where = f"{age / 1e3:.1f} s behind" if age > 0 else f"{-age / 1e3:.1f} s ahead of"
-        text = (
-            f"the images' stamps are {where} the node's clock: tf, and depth and poses of other drivers, "
-            "will not fit. Synchronise the clocks, or correct the driver's stamps; for a recording use "
-            "'ros2 bag play --clock' and use_sim_time"
-        )
-        return warn, _NO_CLOCK if condition.clock_missing else text, "clock"
+        return warn, _NO_CLOCK if condition.clock_missing else _other_clock(age / 1e3, condition), "clock"
     if condition.fallbacks:
         return warn, f"{condition.model} {', '.join(condition.fallbacks)}", None
     if condition.cache_problem:
         return warn, f"{condition.cache_problem}: new words take longer", None
     return DiagnosticStatus.OK, "waiting for images" if summary.published_hz == 0 else "segmenting", None
+
+
+def _other_clock(age: float, condition: Condition) -> str:
+    """That the images' stamps are of another clock, and which that may be.
+
+    Args:
+        age: of the images by the node's clock, in seconds.
+        condition: tells which clock that is.
+    """
+    where = f"{age:.1f} s behind" if age > 0 else f"{-age:.1f} s ahead of"
+    text = (
+        f"the images' stamps are {where} the node's clock: tf, and depth and poses of other drivers, will "
+        "not fit"
+    )
+    if condition.sim_time and abs(age) > FAR_S:
+        return (
+            f"{text}. use_sim_time is true, and the images seem to have the system's time: set use_sim_time "
+            "to false here, or to true where the images come from"
+        )
+    if age > FAR_S:
+        return (
+            f"{text}. The images seem to come from a recording or a simulation: use 'ros2 bag play --clock' "
+            "and set use_sim_time to true"
+        )
+    return f"{text}. Synchronise the clocks of the machines (chrony, PTP), or correct the driver's stamps"
 
 
 def lacks(missing: Missing, obstacle: str, topic: str, slop: float) -> str:

@@ -290,6 +290,7 @@ class OvsNode(LifecycleNode):
         model = self._segmenter.model if self._segmenter else None
         vocabulary = self._words.current.vocabulary if self._words else None
         cache = self._segmenter.cache if self._segmenter else None
+        sim_time = bool(self.get_parameter("use_sim_time").value)
         no_time = self.get_clock().now().nanoseconds == 0
         return Condition(
             state="active" if self._worker else "inactive" if self._words else "unconfigured",
@@ -297,7 +298,8 @@ class OvsNode(LifecycleNode):
             busy=self._worker.busy() if self._worker else (0.0, ""),
             deaths=self._worker.deaths if self._worker else 0,
             died=self._worker.died if self._worker else None,
-            clock_missing=self.get_parameter("use_sim_time").value and no_time,
+            sim_time=sim_time,
+            clock_missing=sim_time and no_time,
             failure=self.failure,
             vocabulary_version=vocabulary.version if vocabulary else 0,
             vocabulary_size=len(vocabulary) if vocabulary else 0,

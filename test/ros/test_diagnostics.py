@@ -80,6 +80,21 @@ def test_stamps_of_another_clock_are_told(age_ms, text):
     assert (text or "segmenting") in message
 
 
+@pytest.mark.parametrize(
+    ("age_s", "sim_time", "cause"),
+    [
+        (7200, False, "from a recording or a simulation"),
+        (-7200, False, "Synchronise the clocks"),
+        (10, False, "Synchronise the clocks"),
+        (-1.7e9, True, "seem to have the system's time"),
+        (10, True, "Synchronise the clocks"),
+    ],
+)
+def test_the_likely_cause_of_another_clock_is_told(age_s, sim_time, cause):
+    _, message, _ = judge(replace(ACTIVE, sim_time=sim_time), aged(age_s * 1e3), monotonic())
+    assert cause in message
+
+
 def test_images_without_a_clock_are_told_of_the_clock():
     _, message, warning = judge(replace(ACTIVE, clock_missing=True), aged(-1.7e12), monotonic())
     assert "no time comes from /clock" in message and "set use_sim_time to false" in message

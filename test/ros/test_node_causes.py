@@ -5,11 +5,13 @@ from time import time
 
 import numpy as np
 import pytest
+from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.context import Context
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rig import depth_message, header, info_message, running
+from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 DEPTH = np.ones((32, 96), np.float32)
@@ -136,3 +138,27 @@ def test_a_camera_whose_sixteen_bits_are_not_all_in_use(robot, capfd):
         )
         robot.labels(ms)
     assert capfd.readouterr().err.count("use 10 bits") == 1
+
+
+@pytest.mark.fault("ROS time stops, goes back or is missing", "/diagnostics goes on, and names the cause")
+def test_diagnostics_go_on_whatever_ros_time_does(vocabulary):
+    with running(vocabulary, use_sim_time=True) as robot:
+        clock = robot.helper.create_publisher(Clock, "/clock", 10)
+        robot.until(lambda: clock.get_subscription_count() > 0, "the node's subscription of /clock")
+        robot.listen("/diagnostics")
+
+        def goes_on():
+            count = len(robot.got["/diagnostics"])
+            robot.until(lambda: len(robot.got["/diagnostics"]) > count + 1, "/diagnostics")
+
+        goes_on()  # Without a time.
+        for second in (1000, 10):
+            clock.publish(Clock(clock=Time(sec=second)))
+            robot.until(
+                lambda now=second: robot.node.get_clock().now().nanoseconds == now * 10**9, f"time {second}"
+            )
+            goes_on()
+        robot.segment(5000)
+        robot.until(
+            lambda: any("5.0 s behind" in m.status[0].message for m in robot.got["/diagnostics"]), "their age"
+        )
