@@ -20,7 +20,7 @@ from ovs_ros.ros import shared_memory
 
 CONFIG = Path(get_package_share_directory("ovs_ros")) / "config"
 SWITCH = ["", "true", "false"]
-PARAMETERS = ("vocabulary", "model", "compressed", "autostart", "exit_on_failure")
+PARAMETERS = ("vocabulary", "model", "views", "compressed", "autostart", "exit_on_failure")
 """The node's parameters that have a launch argument."""
 
 ARGUMENTS = [

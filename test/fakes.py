@@ -6,6 +6,7 @@ multiples of `ColorImageEncoder.STRIDE` pixels come back exact along straight bo
 
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
+from functools import cache
 from typing import Any
 from zlib import crc32
 
@@ -70,6 +71,7 @@ class ColorTextEncoder:
         return text.isascii()
 
     @staticmethod
+    @cache
     def _embed(text: str) -> NDArray[np.float32]:
         words = text.lower().split()
         for word in words:

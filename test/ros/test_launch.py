@@ -15,17 +15,22 @@ from domain import own_domain
 if shutil.which("ros2") is None:
     pytest.skip("ros2 launch is not installed: PyPI does not carry it", allow_module_level=True)
 
-FILE = Path(__file__).parents[2] / "launch" / "ovs.launch.py"
+FOLDER = Path(__file__).parents[2] / "launch"
 DEADLINE_S = 60.0
 
 
 class Launch:
-    """`ros2 launch ovs.launch.py`, its output in a file."""
+    """`ros2 launch`, its output in a file."""
 
-    def __init__(self, log: Path, domain: int, arguments: dict[str, str]) -> None:
+    def __init__(self, log: Path, domain: int, file: str, arguments: dict[str, str]) -> None:
         self._log = log
         environment = {**os.environ, "ROS_DOMAIN_ID": str(domain), "PYTHONUNBUFFERED": "1"}
-        command = ["ros2", "launch", str(FILE), *(f"{name}:={value}" for name, value in arguments.items())]
+        command = [
+            "ros2",
+            "launch",
+            str(FOLDER / file),
+            *(f"{name}:={value}" for name, value in arguments.items()),
+        ]
         with log.open("wb") as output:
             self.popen = subprocess.Popen(
                 command, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
@@ -50,9 +55,9 @@ class Launch:
 
 
 @contextmanager
-def launched(folder: Path, **arguments: str) -> Iterator[Launch]:
+def launched(folder: Path, file: str = "ovs.launch.py", **arguments: str) -> Iterator[Launch]:
     with own_domain() as domain:
-        launch = Launch(folder / "log", domain, arguments)
+        launch = Launch(folder / "log", domain, file, arguments)
         try:
             yield launch
             launch.until(lambda: not launch.nodes())
@@ -114,3 +119,14 @@ def test_namespace_log_level_and_parameters_reach_the_node(tmp_path):
         assert "Active" not in launch.said
         launch.popen.send_signal(signal.SIGINT)
         launch.popen.wait(DEADLINE_S)
+
+
+def test_for_nav2_it_starts_with_the_view(tmp_path):
+    view = tmp_path / "nav2.yaml"
+    view.write_text("unknown: 0\nrest: 1")  # Only a node that has read it complains.
+    (tmp_path / "ovs.yaml").write_text(f"/**:\n  ros__parameters:\n    views: ['{view}']\n")
+    arguments = {"params_file": str(tmp_path / "ovs.yaml"), "image": "/cam", "vocabulary": "home"}
+    with launched(tmp_path, "nav2.launch.py", **arguments) as launch:
+        launch.until(lambda: "Active: images from /cam" in launch.said)  # The argument counts, not the file.
+        launch.popen.send_signal(signal.SIGINT)
+        assert launch.popen.wait(DEADLINE_S) == 0
