@@ -11,6 +11,7 @@ from ovs_ros.ros.diagnostics import MISSING_S, Condition, lacks
 from ovs_ros.ros.frames import FrameQueue
 from ovs_ros.ros.graph import obstacle
 from ovs_ros.ros.inputs import Inputs
+from ovs_ros.ros.look_for import LookForOutput, LookForServer
 from ovs_ros.ros.optional_outputs import OptionalOutput, optional_outputs
 from ovs_ros.ros.outputs import Outputs
 from ovs_ros.ros.parameters import Settings
@@ -31,6 +32,7 @@ class Camera:
         name: stands before its topics, as in 'front/image'; empty: the topics are plain.
         settings: called for the parameters' values.
         warn: called with each warning.
+        look_for: looks for words in its frames.
 
     Attributes:
         statistics: of its frames since the start.
@@ -43,6 +45,7 @@ class Camera:
         name: str,
         settings: Callable[[], Settings],
         warn: Callable[[str], object],
+        look_for: LookForServer,
     ) -> None:
         self.name = name
         self.statistics = Statistics()
@@ -50,6 +53,7 @@ class Camera:
         self._node = node
         self._prefix = f"{name}/" if name else ""
         self._settings = settings
+        self._look_for = look_for
         self._outputs: Outputs | None = None
         self._optional_outputs: list[OptionalOutput] = []
         self._inputs: Inputs | None = None
@@ -72,6 +76,7 @@ class Camera:
             VocabularyError: a file that the parameters name cannot be used.
         """
         self._optional_outputs = optional_outputs(self._node, self._prefix, self._settings().node)
+        self._optional_outputs.append(LookForOutput(self._look_for, self.name))
         self._outputs = Outputs(self._node, self._prefix)
 
     def prepare(

@@ -34,6 +34,7 @@ from ovs_ros.ros.camera import Camera
 from ovs_ros.ros.diagnostics import Condition
 from ovs_ros.ros.diagnostics_publisher import DiagnosticsPublisher
 from ovs_ros.ros.frames import FrameQueue
+from ovs_ros.ros.look_for import LookForServer
 from ovs_ros.ros.parameters import Parameters
 from ovs_ros.ros.recent import RecentFrames
 from ovs_ros.ros.services import VocabularyServices
@@ -120,13 +121,14 @@ class OvsNode(LifecycleNode):
             lambda: self._config.settings,
             self._throttle,
         )
+        self._look_for = LookForServer(self, self._vocabulary_services, lambda: self._worker is not None)
         self._config = Parameters(self)
         self._config.on_change = self._wake
         # rclpy ignores parameters that nobody declares: a misspelt one would go unnoticed.
         for message in self._config.misspelt(list(self._parameter_overrides)):
             self.get_logger().error(message)
         self.cameras = [
-            Camera(self, name, lambda: self._config.settings, lambda text: self.warn(text))
+            Camera(self, name, lambda: self._config.settings, lambda text: self.warn(text), self._look_for)
             for name in self._config.settings.node.cameras
         ]
         self._diagnostics = DiagnosticsPublisher(self, self.cameras, self._condition)
@@ -249,6 +251,7 @@ class OvsNode(LifecycleNode):
         self._release()
         self._vocabulary_services.close()
         self._diagnostics.destroy()
+        self._look_for.destroy()
         super().destroy_node()
 
     def _stop(self) -> None:
@@ -259,6 +262,7 @@ class OvsNode(LifecycleNode):
             self.get_logger().error(f"The frame at work does not end, in {where}; it is left behind")
             self._hanging.append(self._worker)
         self._worker = self._queue = None
+        self._look_for.end()
         self._since = monotonic()
 
     def _release(self) -> None:

@@ -22,7 +22,7 @@ from ovs_ros.ros.parameters import Settings
 from ovs_ros.ros.recent import RecentFrames
 from ovs_ros.ros.session import SESSION
 from ovs_ros.ros.throttle import Throttle
-from ovs_ros.ros.words import NOT_CONFIGURED, PROMPT_SEPARATOR, Words, pointed, remarks
+from ovs_ros.ros.words import LOCKED, NOT_CONFIGURED, PROMPT_SEPARATOR, Words, pointed, remarks
 from ovs_ros.ros.worker import NOT_ACTIVE, Worker
 from ovs_ros.segmenter import Encoding
 from ovs_ros.srv import Embed, GetVocabulary, LoadVocabulary, SetVocabulary, Teach
@@ -37,10 +37,6 @@ Changed = TypeVar(
 )
 Filled = TypeVar(
     "Filled", SetVocabulary.Response, LoadVocabulary.Response, Teach.Response, GetVocabulary.Response
-)
-LOCKED = (
-    "expected unlocked words, got a request to change them; whoever runs the node can set the parameter "
-    "lock_vocabulary to false"
 )
 REQUESTS = QoSProfile(depth=2000)
 """A service keeps 10 requests by default, and DDS drops more without a word when many come at once."""
@@ -199,20 +195,11 @@ class VocabularyServices:
         self, response: Changed, change: Callable[[Words, Check], WordEmbeddings], *, reset: bool = False
     ) -> WordEmbeddings | None:
         """Make a change, and write into the response how that went. Returns the words that it made."""
-
-        def work(check: Check) -> tuple[WordEmbeddings, str]:
-            words = self._words()
-            if words is None:
-                raise VocabularyError(NOT_CONFIGURED)
-            made = change(words, check)
-            self._changed()
-            return made, remarks(made, words.model)
-
         response.success = False
         try:
-            if self._settings().node.lock_vocabulary:
+            if self.locked:
                 raise VocabularyError(LOCKED)
-            made, response.message = await self._off_thread(self._changes.submit(work, reset=reset))
+            made, response.message = await self.make(change, reset=reset)
         except VocabularyError as error:
             response.message = str(error)
             self._throttle.warn(f"refused: {type(error)}", f"The vocabulary stays as it is: {error}")
@@ -221,8 +208,45 @@ class VocabularyServices:
             response.message = self._report(error, "The vocabulary stays as it is")
             return None
         response.success = True
-        self._node.get_logger().info(f"The vocabulary is now {response.message}")
         return made
+
+    @property
+    def locked(self) -> bool:
+        """Whether words may not change."""
+        return self._settings().node.lock_vocabulary
+
+    async def make(
+        self,
+        change: Callable[[Words, Check], WordEmbeddings],
+        *,
+        reset: bool = False,
+    ) -> tuple[WordEmbeddings, str]:
+        """Make a change after those that wait. To be awaited on the executor's thread.
+
+        Args:
+            change: makes it, on the vocabulary's thread.
+            reset: cancel the changes that came before.
+
+        Returns:
+            The words that hold after it, and what is to be said of them.
+
+        Raises:
+            VocabularyError: it is refused, cancelled or late, or it cannot be made.
+        """
+
+        def work(check: Check) -> tuple[WordEmbeddings, str]:
+            words = self._words()
+            if words is None:
+                raise VocabularyError(NOT_CONFIGURED)
+            before = words.current
+            made = change(words, check)
+            if made is not before:
+                self._changed()
+            return made, remarks(made, words.model)
+
+        made, message = await self._off_thread(self._changes.submit(work, reset=reset))
+        self._node.get_logger().info(f"The vocabulary is now {message}")
+        return made, message
 
     def _report(self, error: Exception, what: str) -> str:
         """Log an error of the node's own. Returns what the caller gets to know."""

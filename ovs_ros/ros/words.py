@@ -3,6 +3,7 @@
 import logging
 import math
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from time import monotonic
@@ -26,6 +27,10 @@ from ovs_ros.vocabulary.word_embeddings import WordEmbeddings
 logger = logging.getLogger(__name__)
 PROMPT_SEPARATOR = "|"
 NOT_CONFIGURED = "expected a configured node, got a request before or after; configure the node first"
+LOCKED = (
+    "expected unlocked words, got a request to change them; whoever runs the node can set the parameter "
+    "lock_vocabulary to false"
+)
 _LINTED_FULLY = 2000
 """Up to how many words near synonyms are looked for: it costs the square of their number."""
 _FINDINGS_SHOWN = 5
@@ -76,6 +81,7 @@ class Words:
         self._warn = warn
         self._changing = threading.Lock()
         self._closed = False
+        self._borrowed: Counter[str] = Counter()
         self._initial = _with_examples(initial, segmenter.see)
         self.changed = False
         self._unused_ids = UnusedIds(clock)
@@ -142,7 +148,10 @@ class Words:
         Raises:
             VocabularyError: the request cannot be met, or it was closed meanwhile; nothing has changed.
         """
-        return self._swap(lambda vocabulary: requested(vocabulary, mode, names, prompts, thresholds), check)
+        made = self._swap(lambda vocabulary: requested(vocabulary, mode, names, prompts, thresholds), check)
+        if mode == SetVocabulary.Request.REPLACE:
+            self._borrowed.clear()
+        return made
 
     def see(self, example: Example, encode: Callable[[Encoding], Arrays]) -> Example:
         """`Segmenter.see`."""
@@ -156,9 +165,47 @@ class Words:
         Raises:
             VocabularyError: as `change`, or the example cannot be used.
         """
-        return self._swap(
+        made = self._swap(
             lambda vocabulary: vocabulary.taught(name, example, examples_only=examples_only), check
         )
+        self._borrowed.pop(name_key(name), None)
+        return made
+
+    def borrow(
+        self, names: Sequence[str], check: Callable[[], None] = _no_check, *, locked: bool = False
+    ) -> WordEmbeddings:
+        """Add the names that are not there for a while, until `give_back`; `check` as in `change`.
+
+        Raises:
+            VocabularyError: as `change`, or names are to be added to locked words.
+        """
+        known = {name_key(name) for name in self.current.vocabulary.names}
+        keys = {name_key(name): name for name in names}
+        new = [name for key, name in keys.items() if key not in known]
+        if new and locked:
+            raise VocabularyError(LOCKED)
+        if new:
+            self._swap(lambda vocabulary: vocabulary.added(new), check, changed=self.changed)
+        self._borrowed.update(name_key(name) for name in new)
+        self._borrowed.update(key for key in keys if key in known and self._borrowed[key])
+        return self.current
+
+    def give_back(self, names: Sequence[str]) -> WordEmbeddings:
+        """Remove what `borrow` added, unless somebody else has borrowed it too, or asked for it to stay.
+
+        Raises:
+            VocabularyError: as `change`.
+        """
+        known = {name_key(name): name for name in self.current.vocabulary.names}
+        gone = []
+        for key in {name_key(name) for name in names}:
+            if self._borrowed[key]:
+                self._borrowed[key] -= 1
+                if not self._borrowed[key] and key in known:
+                    gone.append(known[key])
+        if gone and len(gone) < len(known):
+            self._swap(lambda vocabulary: vocabulary.removed(gone), _no_check, changed=self.changed)
+        return self.current
 
     def load(
         self,
@@ -176,7 +223,9 @@ class Words:
             VocabularyError: as `change`, or an example cannot be used.
         """
         new = _with_examples(vocabulary, lambda example: self.see(example, encode))
-        return self._swap(lambda old: old.replaced(new.categories, new.negatives), check)
+        made = self._swap(lambda old: old.replaced(new.categories, new.negatives), check)
+        self._borrowed.clear()
+        return made
 
     def reset(self, check: Callable[[], None] = _no_check) -> WordEmbeddings:
         """Go back to the words of the start, under the next version; `check` as in `change`.
@@ -185,7 +234,9 @@ class Words:
             VocabularyError: it is closed.
         """
         start = self._initial
-        return self._swap(lambda old: old.replaced(start.categories, start.negatives), check, changed=False)
+        made = self._swap(lambda old: old.replaced(start.categories, start.negatives), check, changed=False)
+        self._borrowed.clear()
+        return made
 
     def narrow(self) -> None:
         """Return to label images of 8 bits where few words are left, but some with ids above 254.
