@@ -299,6 +299,14 @@ class NodeOptions(_Checked):
         "Label views to publish: names of those that come with the package (cost, nav2, nvblox) and YAML "
         "files. An empty name: none.",
     )
+    instances: bool = _option(
+        False,
+        "Publish connected regions of one word as semantic/instances, semantic/detections and "
+        "semantic/detections_3d.",
+    )
+    instance_share: float = _live(
+        0.002, "The share of the image's pixels that an instance has at least.", (0.0, 1.0)
+    )
     temporal_filter: TemporalFilterKind = _live(
         OFF,
         "Let frames vote on names over time: 'flow' follows pixels by optical flow, 'pose' follows points by "

@@ -75,7 +75,9 @@ class Camera:
         Raises:
             VocabularyError: a file that the parameters name cannot be used.
         """
-        self._optional_outputs = optional_outputs(self._node, self._prefix, self._settings().node)
+        self._optional_outputs = optional_outputs(
+            self._node, self._prefix, lambda: self._settings().node, self.throttle
+        )
         self._optional_outputs.append(LookForOutput(self._look_for, self.name))
         self._outputs = Outputs(self._node, self._prefix)
 

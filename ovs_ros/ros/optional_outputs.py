@@ -1,12 +1,15 @@
 """The outputs that parameters add to a camera's topics."""
 
+from collections.abc import Callable
 from typing import Protocol
 
 from rclpy.lifecycle import LifecycleNode
 from std_msgs.msg import Header
 
 from ovs_ros.options import NodeOptions
+from ovs_ros.ros.instance_output import InstanceOutput
 from ovs_ros.ros.measurements import Measurements
+from ovs_ros.ros.throttle import Throttle
 from ovs_ros.ros.view_output import ViewOutput
 from ovs_ros.steps.segmentation import Segmentation
 from ovs_ros.vocabulary.label_view import load_views
@@ -25,15 +28,21 @@ class OptionalOutput(Protocol):
         """Publish what belongs to a frame."""
 
 
-def optional_outputs(node: LifecycleNode, prefix: str, options: NodeOptions) -> list[OptionalOutput]:
+def optional_outputs(
+    node: LifecycleNode, prefix: str, options: Callable[[], NodeOptions], throttle: Throttle
+) -> list[OptionalOutput]:
     """What the parameters ask for.
 
     Args:
         node: publishes.
         prefix: stands before the topics' names: empty, or a camera's name and '/'.
-        options: the node's.
+        options: called for the node's.
+        throttle: takes warnings.
 
     Raises:
         VocabularyError: a file that they name cannot be used.
     """
-    return [ViewOutput(node, prefix, view) for view in load_views(options.views)]
+    outputs: list[OptionalOutput] = [ViewOutput(node, prefix, view) for view in load_views(options().views)]
+    if options().instances:
+        outputs.append(InstanceOutput(node, prefix, lambda: options().instance_share, throttle))
+    return outputs

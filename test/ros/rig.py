@@ -21,7 +21,7 @@ from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_msgs.msg import Header
-from vision_msgs.msg import LabelInfo
+from vision_msgs.msg import Detection2DArray, Detection3DArray, LabelInfo
 
 from ovs_ros.msg import FrameCategories
 from ovs_ros.options import LoadOptions
@@ -41,6 +41,9 @@ OUTPUTS = {
     "semantic/color": (Image, RELIABLE),
     "semantic/overlay": (Image, RELIABLE),
     "semantic/points": (PointCloud2, RELIABLE),
+    "semantic/instances": (Image, RELIABLE),
+    "semantic/detections": (Detection2DArray, RELIABLE),
+    "semantic/detections_3d": (Detection3DArray, RELIABLE),
     "/diagnostics": (DiagnosticArray, RELIABLE),
 }
 VIEW = {"mask": (Image, RELIABLE), "label_info": (LabelInfo, LATCHED), "camera_info": (CameraInfo, RELIABLE)}
