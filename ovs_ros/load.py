@@ -92,6 +92,7 @@ def load_model(name: str | Path, *, device: str = "auto", models: Path | None = 
     from dataclasses import replace
 
     from ovs_ros.encoders.model_file import MODEL_FILE, ModelFile, find_model_file, read_model_file
+    from ovs_ros.runtime.checksums import check_files
 
     if folder.is_dir() and not (folder / MODEL_FILE).is_file():
         file = ModelFile(str(folder) if "/" in str(folder) else f"./{folder}")
@@ -99,7 +100,9 @@ def load_model(name: str | Path, *, device: str = "auto", models: Path | None = 
         architecture, _, weights = str(name).partition(":")
         file = ModelFile(architecture, weights)
     else:
-        file = read_model_file(find_model_file(str(name)))
+        path = find_model_file(str(name))
+        check_files(path.parent)
+        file = read_model_file(path)
     return open_model(file if device == "auto" else replace(file, device=device))
 
 

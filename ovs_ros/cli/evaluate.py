@@ -32,6 +32,7 @@ from ovs_ros.evaluation.labelled_folder import IGNORED, load_labelled_set
 from ovs_ros.evaluation.metrics import ConfusionMatrix, SelectionRecall
 from ovs_ros.evaluation.temperature_scaling import Reliability
 from ovs_ros.options import OFF, LoadOptions, SegmenterOptions
+from ovs_ros.runtime.checksums import update_checksum
 from ovs_ros.runtime.files import write_atomically
 from ovs_ros.runtime.processor import device_name
 from ovs_ros.segmenter import Segmenter
@@ -217,6 +218,7 @@ def evaluate(
     if confusions_file is not None:
         confusions = read_confusions(confusions_file) | first.matrix.confusions(names)
         write_atomically(confusions_file, confusions_text(confusions).encode())
+        update_checksum(confusions_file)
     skipped.end()
 
 

@@ -16,6 +16,7 @@ from ovs_ros.encoders import embedded
 from ovs_ros.evaluation.labelled_folder import IGNORED, LabelledSet, load_labelled_set
 from ovs_ros.evaluation.temperature_scaling import Reliability, fit_temperature, model_digest
 from ovs_ros.options import LoadOptions
+from ovs_ros.runtime.checksums import update_checksum
 from ovs_ros.segmenter import Segmenter
 from ovs_ros.steps.decoder import decode
 from ovs_ros.steps.grid import at_nodes
@@ -132,6 +133,7 @@ def temperature(
     if output:
         kept = json.loads(output.read_text(encoding="utf-8")) if output.is_file() else {}
         write_json(output, {**kept, **results})
+        update_checksum(output)
     skipped.end()
 
 

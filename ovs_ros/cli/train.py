@@ -79,7 +79,7 @@ def embedded(
         ranks.wait()
         return EmbeddedRecipe(options, ranks, data, original_efficientnet(options.encoder), models)
 
-    run_recipe(make, options, run, f"Use it with: ovs segment IMAGE --models {models}")
+    run_recipe(make, options, run, f"Use it with: ovs segment IMAGE --model {models}")
 
 
 def write_text_files(models: Path) -> None:

@@ -17,8 +17,9 @@ from ovs_ros.encoders.features import ImageEncoder
 from ovs_ros.encoders.minilm import SentenceEncoder
 from ovs_ros.encoders.model_file import holds_embedded
 from ovs_ros.encoders.multi_scale import MultiScaleImageEncoder
-from ovs_ros.encoders.pyramid import PyramidImageEncoder
-from ovs_ros.runtime.files import file_digest
+from ovs_ros.encoders.pyramid import PyramidImageEncoder, read_word_arrays
+from ovs_ros.runtime.checksums import check_files
+from ovs_ros.runtime.files import file_digest, joint_digest, read_file
 
 MODELS = Path(__file__).parents[1] / "models"
 PRESETS = {"stream": (192,), "quality": (108, 280)}
@@ -28,6 +29,9 @@ LOGIT_SCALE = 20.0
 """What the model is trained with: the inverse of the softmax temperature."""
 CALIBRATION_FILE = "calibration.json"
 """In the model's folder: what `ovs temperature` fitted for each preset."""
+TEXT_FILES = ("text_encoder.onnx", "text_head.npz", "tokenizer.json")
+"""What words go through, in a model's folder."""
+ENCODER_FILES = ("image_encoder.onnx", *TEXT_FILES)
 LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.05, 20.0
 
 logger = logging.getLogger(__name__)
@@ -41,6 +45,7 @@ class EmbeddedTextEncoder(SentenceEncoder):
 
     Raises:
         FileNotFoundError: a file is missing.
+        ValueError: a file is damaged or another one.
     """
 
     templates: tuple[str, ...] = ("{}", "a photo of a {}", "there is a {} in the scene")
@@ -48,16 +53,14 @@ class EmbeddedTextEncoder(SentenceEncoder):
 
     def __init__(self, models: Path = MODELS) -> None:
         super().__init__(models)
-        with np.load(models / "text_head.npz", allow_pickle=False) as words:
-            self._weight: NDArray[np.float32] = words["weight"]  # (384, D)
-            self._bias: NDArray[np.float32] = words["bias"]  # (D,)
-            residual = ("widen_weight", "widen_bias", "back_weight", "back_bias")
-            self._residual = [words[name] for name in residual]
-        digest = hashlib.sha256()
-        for file in ("text_encoder.onnx", "text_head.npz", "tokenizer.json"):
-            digest.update((models / file).read_bytes())
+        residual = ("widen_weight", "widen_bias", "back_weight", "back_bias")
+        words = read_word_arrays(models, ("weight", "bias", *residual))
+        self._weight: NDArray[np.float32] = words["weight"]  # (384, D)
+        self._bias: NDArray[np.float32] = words["bias"]  # (D,)
+        self._residual = [words[name] for name in residual]
+        digest = joint_digest([models / name for name in TEXT_FILES])
         self.dim = self._weight.shape[1]
-        self.name = f"minilm-l6-int8-{digest.hexdigest()[:12]}"
+        self.name = f"minilm-l6-int8-{digest[:12]}"
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Embed texts in the space shared with images: (len(texts), D) float32, rows of unit L2 norm."""
@@ -87,11 +90,11 @@ def load_temperature(preset: str, models: Path) -> float:
         logger.warning("Confidences are not calibrated: there is no %s; fit it with 'ovs temperature'", path)
         return 1.0
     try:
-        temperature = float(json.loads(path.read_text(encoding="utf-8"))[preset]["temperature"])
+        temperature = float(json.loads(read_file(path))[preset]["temperature"])
         if not LOWEST_TEMPERATURE <= temperature <= HIGHEST_TEMPERATURE:
             raise ValueError(f"{temperature}, not from {LOWEST_TEMPERATURE} to {HIGHEST_TEMPERATURE}")
         return temperature
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(
             f"expected the temperature of the model {preset} in {path}, got {error!r}; fit it with "
             "'ovs temperature' or reinstall ovs_ros"
@@ -117,11 +120,12 @@ def load(name: str = "stream", *, models: Path = MODELS) -> tuple[ImageEncoder, 
         models: the folder with the model's files.
 
     Raises:
-        ValueError: there is no such model.
+        ValueError: there is no such model, or a file is not the one that was published.
         FileNotFoundError: a model's file is missing.
     """
     if name not in PRESETS:
         raise ValueError(f"expected the model to be one of {', '.join(PRESETS)}, got {name!r}")
+    check_files(models, ENCODER_FILES)
     scales = [PyramidImageEncoder(models, cells=cells) for cells in PRESETS[name]]
     image: ImageEncoder = scales[0] if len(scales) == 1 else MultiScaleImageEncoder(scales)
     return image, EmbeddedTextEncoder(models)

@@ -7,7 +7,6 @@ to unit norm are readings. `training/recipes/fusion.py` trains it.
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from ovs_ros.encoders.feature_map import FeatureMapEncoder, MapInput
 from ovs_ros.encoders.features import Features, ImageEncoder
 from ovs_ros.geometry.resample import resample_bilinear
+from ovs_ros.runtime.arrays import read_arrays
 from ovs_ros.runtime.stage_clock import StageClock
 
 Array = NDArray[np.float32]
@@ -80,17 +80,14 @@ class FusionWeights:
             raise FileNotFoundError(
                 f"expected fusion weights at {path}, found none; train them with 'ovs train fusion'"
             )
+        names = ("size", "mean", "std", "output", "projection", "bias", "weight", "digest")
+        file = read_arrays(path, names, "a file of 'ovs train fusion'", "train it again")
         try:
-            with np.load(path, allow_pickle=False) as file:
-                size, mean, std = (tuple(file[name].tolist()) for name in ("size", "mean", "std"))
-                wanted = MapInput(size if all(size) else None, mean, std, str(file["output"]) or None)
-                projection, bias = (file[name].astype(np.float32) for name in ("projection", "bias"))
-                return cls(float(file["weight"]), projection, bias, wanted, str(file["digest"]))
-        except (BadZipFile, EOFError, AttributeError, KeyError, TypeError) as error:
-            raise ValueError(
-                f"expected a file of 'ovs train fusion' in {path}, got something else: {error}"
-            ) from error
-        except ValueError as error:
+            size, mean, std = (tuple(file[name].tolist()) for name in ("size", "mean", "std"))
+            wanted = MapInput(size if all(size) else None, mean, std, str(file["output"]) or None)
+            projection, bias = (file[name].astype(np.float32) for name in ("projection", "bias"))
+            return cls(float(file["weight"]), projection, bias, wanted, str(file["digest"]))
+        except (TypeError, ValueError) as error:
             raise ValueError(f"expected fusion weights in {path}, got others: {error}") from error
 
 

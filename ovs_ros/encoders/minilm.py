@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 
 from ovs_ros.encoders.text_cleaning import reads
+from ovs_ros.encoders.tokenizer_file import read_tokenizer
 from ovs_ros.runtime.onnx import open_session
 from ovs_ros.vocabulary.text_encoder import is_latin
 
@@ -24,11 +24,12 @@ class SentenceEncoder:
 
     Raises:
         FileNotFoundError: a file is missing.
+        ValueError: a file is damaged or another one.
     """
 
     def __init__(self, models: Path) -> None:
         self._session = open_session(models / "text_encoder.onnx")
-        self._tokenizer = Tokenizer.from_file(str(models / "tokenizer.json"))
+        self._tokenizer = read_tokenizer(models / "tokenizer.json")
         self._tokenizer.enable_truncation(LONGEST)
         self._tokenizer.enable_padding()
 

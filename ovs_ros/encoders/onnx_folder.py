@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 
 from ovs_ros.encoders.features import Features
 from ovs_ros.encoders.heads import Array, CosineHead, DecoderHead, Head, Words
@@ -20,6 +19,7 @@ from ovs_ros.encoders.manifest import (
 )
 from ovs_ros.encoders.patches import PatchGrid, place
 from ovs_ros.encoders.text_cleaning import CLEANERS, reads
+from ovs_ros.encoders.tokenizer_file import read_tokenizer
 from ovs_ros.runtime.onnx import CPU, BoundSession, open_session, providers_for
 from ovs_ros.runtime.stage_clock import StageClock
 
@@ -173,7 +173,7 @@ class ExportedTextEncoder:
                 f"{len(templates)}; leave them out, or export the model with them"
             )
         self._session = open_session(folder / text_file())
-        self._tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
+        self._tokenizer = read_tokenizer(folder / TOKENIZER)
         self._clean = CLEANERS[manifest.cleaning]
         self.dim = manifest.dim
         self.templates = tuple(templates or manifest.templates)

@@ -1,5 +1,6 @@
 """The image side of the embedded model: one convolutional network."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 from ovs_ros.encoders.features import Features
 from ovs_ros.encoders.heads import ConvexHead
 from ovs_ros.encoders.patches import PatchGrid, blank, fit_grid, place
+from ovs_ros.runtime.arrays import read_arrays
 from ovs_ros.runtime.files import file_digest
 from ovs_ros.runtime.onnx import open_session
 from ovs_ros.runtime.stage_clock import StageClock
@@ -33,7 +35,7 @@ class PyramidImageEncoder:
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: the network is another one.
+        ValueError: the network is another one, or a file is damaged.
     """
 
     device = "cpu"
@@ -49,9 +51,9 @@ class PyramidImageEncoder:
                 f"expected the input pixels and the outputs {', '.join(_OUTPUTS)} in {path}, got "
                 f"{', '.join(given[0])} and {', '.join(given[1])}; write it with 'ovs train embedded'"
             )
-        with np.load(models / "text_head.npz", allow_pickle=False) as words:
-            self._detail_words: NDArray[np.float32] = words["details"]  # (D, F)
-            self.logit_scale = float(words["logit_scale"])
+        words = read_word_arrays(models, ("details", "logit_scale"))
+        self._detail_words: NDArray[np.float32] = words["details"]  # (D, F)
+        self.logit_scale = float(words["logit_scale"])
         self._cells = cells
         self._canvas: tuple[PatchGrid, NDArray[np.uint8]] | None = None
         self.dim = self._detail_words.shape[0]
@@ -82,3 +84,14 @@ class PyramidImageEncoder:
             hidden=hidden.reshape(*shape, -1),
             stages_ms=clock.stages_ms,
         )
+
+
+def read_word_arrays(models: Path, names: Iterable[str]) -> dict[str, NDArray[np.float32]]:
+    """Some arrays of the file that joins images and words in a model's folder.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, or another file.
+    """
+    remedy = "write it with 'ovs train embedded', or reinstall ovs_ros"
+    return read_arrays(models / "text_head.npz", names, "the embedded model's words' side", remedy)

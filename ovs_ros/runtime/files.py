@@ -1,9 +1,18 @@
-"""Files: their digests, and writing them whole or not at all."""
+"""Files: reading them within limits, their digests, and writing them whole or not at all."""
 
 import hashlib
 import os
+import stat
+import time
 from pathlib import Path
 from threading import get_ident
+from typing import Any
+
+MOST_BYTES = 256 << 20
+"""Of a file that is read as a whole, unless the reader says otherwise."""
+_SETTLED_S = 2.0
+"""A file that was written this long ago keeps its digest, as long as its size and time stay."""
+_hashes: dict[tuple[object, ...], Any] = {}
 
 
 def is_file(path: Path) -> bool:
@@ -14,13 +23,61 @@ def is_file(path: Path) -> bool:
         return False
 
 
+def read_file(path: Path, most: int = MOST_BYTES) -> bytes:
+    """The content of a regular file. A pipe or a device is refused and not waited for.
+
+    Args:
+        path: of the file; links are followed.
+        most: how many bytes it may have.
+
+    Raises:
+        OSError: it is not there, or not a regular file.
+        ValueError: it has more bytes.
+    """
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(f"expected a regular file at {path}, got a folder, a pipe or a device")
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise ValueError(f"expected at most {_size(most)} in {path}, got more; is it the right file?")
+    return content
+
+
 def file_digest(path: Path) -> str:
     """SHA-256 of a file, hexadecimal."""
+    return str(_hashed(path).hexdigest())
+
+
+def joint_digest(paths: list[Path]) -> str:
+    """SHA-256 of several files, one after the other, hexadecimal."""
+    joint = _hashed(paths[0]).copy()
+    for path in paths[1:]:
+        _hash_into(joint, path)
+    return str(joint.hexdigest())
+
+
+def _hashed(path: Path) -> Any:
+    """The hash object of a file. It is kept: the parts of a model ask for the same files."""
+    found = path.stat()
+    key = path, found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+    if key in _hashes:
+        return _hashes[key]
     digest = hashlib.sha256()
+    _hash_into(digest, path)
+    # A file's time may stand still while it is written twice.
+    if abs(time.time() - found.st_ctime) > _SETTLED_S:
+        _hashes[key] = digest
+    return digest
+
+
+def _hash_into(digest: Any, path: Path) -> None:
     with path.open("rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
-    return digest.hexdigest()
+
+
+def _size(count: int) -> str:
+    return f"{count >> 20} MiB" if count >> 20 else f"{count >> 10} KiB"
 
 
 def write_atomically(path: Path, data: bytes) -> None:

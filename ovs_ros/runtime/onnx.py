@@ -93,7 +93,7 @@ def open_session(
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the device is unknown, or needs another build of ONNX Runtime.
+        ValueError: the device is unknown, or needs another build of ONNX Runtime, or the file is no network.
     """
     if not path.is_file():
         raise FileNotFoundError(
@@ -115,7 +115,15 @@ def open_session(
             return _open(path, options, [(CUDA, {"device_id": number})])
         except FAILURES as error:
             logger.warning("%s runs without %s: %s", path.name, provider, str(error).partition("\n")[0])
-    return _open(reference if reference and precision == "fp16" else path, options, [(CPU, {})])
+    file = reference if reference and precision == "fp16" else path
+    try:
+        return _open(file, options, [(CPU, {})])
+    except FAILURES as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"expected an ONNX network in {file}, got a file that ONNX Runtime cannot open ({reason}); copy "
+            "or install it again"
+        ) from error
 
 
 def tensorrt_options(folder: Path, *, device: int, precision: str) -> dict[str, Any]:

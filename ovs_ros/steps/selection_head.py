@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ovs_ros.encoders.manifest import SELECTION_FILE
+from ovs_ros.runtime.arrays import read_arrays
 
 _ARRAYS = {"norm_weight", "norm_bias", "widen_weight", "widen_bias", "narrow_weight", "narrow_bias", "scale"}
 _EPSILON = np.float32(1e-5)
@@ -29,14 +30,9 @@ class SelectionHead:
     """
 
     def __init__(self, path: Path) -> None:
-        try:
-            with np.load(path, allow_pickle=False) as stored:
-                self._arrays: dict[str, NDArray[np.float32]] = {name: stored[name] for name in _ARRAYS}
-        except (KeyError, ValueError, OSError) as error:
-            raise ValueError(
-                f"expected a selection head that 'ovs train network' wrote in {path}, got another file; "
-                "remove it, or train it again"
-            ) from error
+        self._arrays: dict[str, NDArray[np.float32]] = read_arrays(
+            path, _ARRAYS, "a selection head that 'ovs train network' wrote", "remove it, or train it again"
+        )
         self.dim, self.scale = len(self._arrays["norm_weight"]), float(self._arrays["scale"])
 
     def __call__(self, patches: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from ovs_ros.runtime.files import read_file
 from ovs_ros.runtime.quoting import quoted
 from ovs_ros.vocabulary.category import CategorySpec, name_key, singular
 
@@ -101,7 +102,7 @@ def confusions_text(confusions: Mapping[tuple[str, str], float]) -> str:
 
 def _read_rows(path: Path, form: str) -> list[list[str]]:
     """The rows of a file of values between tabs; none where there is no file."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    lines = _lines(path) if path.is_file() else []
     rows = [line.split("\t") for line in lines]
     for number, row in enumerate(rows, 1):
         if len(row) != len(form.split(", ")):
@@ -112,4 +113,13 @@ def _read_rows(path: Path, form: str) -> list[list[str]]:
 
 
 def _read_keys(path: Path) -> frozenset[str]:
-    return frozenset(name_key(line) for line in path.read_text(encoding="utf-8").splitlines())
+    return frozenset(name_key(line) for line in _lines(path))
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return read_file(path).decode().splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"expected UTF-8 text in {path}, got something else; copy or install it again"
+        ) from error

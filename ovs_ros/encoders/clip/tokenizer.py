@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ovs_ros.encoders.clip.imports import import_open_clip
 from ovs_ros.encoders.text_cleaning import CLEANERS
+from ovs_ros.encoders.tokenizer_file import read_tokenizer
 
 _PIECES = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 """How CLIP cuts a text into words (Radford et al. 2021); special tokens are cut out before."""
@@ -74,7 +75,7 @@ class HubTokenizer:
         config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
         padding = config.get("pad_token", "[PAD]" if without_separator else None)  # BERT's names no default
         padding = padding.get("content") if isinstance(padding, dict) else padding
-        self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self.tokenizer = read_tokenizer(folder / "tokenizer.json")
         number = self.tokenizer.token_to_id(padding) if padding else None
         if number is None:
             raise ValueError(

@@ -37,6 +37,7 @@ from ovs_ros.encoders.minilm import SentenceEncoder
 from ovs_ros.evaluation.labelled_folder import NAMELESS, labelled_pairs, read_mask
 from ovs_ros.evaluation.metrics import ConfusionMatrix
 from ovs_ros.model import Model
+from ovs_ros.runtime.checksums import write_checksums
 from ovs_ros.runtime.images import read_image
 from ovs_ros.segmenter import Segmenter
 from ovs_ros.training.data import caption_nouns, nouns_in, read_captions, read_image_names
@@ -387,6 +388,7 @@ class EmbeddedRecipe(Recipe):
         models = folder / MODELS
         models.mkdir(exist_ok=True)
         self.write(models)
+        write_checksums(models, (*embedded.ENCODER_FILES, LABELS_FILE, CAPTIONS_FILE))
         write_card(
             models / "image_encoder.md", self.options.encoder, self.spaces, self.left_out, self.results
         )

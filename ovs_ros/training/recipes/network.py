@@ -21,11 +21,13 @@ from torch.nn import functional as F
 
 from ovs_ros.encoders.manifest import SELECTION_FILE
 from ovs_ros.evaluation.metrics import ConfusionMatrix
+from ovs_ros.runtime.checksums import write_checksums
 from ovs_ros.segmenter import Segmenter
+from ovs_ros.steps.network import NETWORK_FILE
 from ovs_ros.steps.network_record import NetworkRecord
 from ovs_ros.training.datasets import SegmentationDataset
 from ovs_ros.training.distributed import Ranks
-from ovs_ros.training.encoder_pair import Encoded, EncoderPair
+from ovs_ros.training.encoder_pair import CHECKPOINT, Encoded, EncoderPair
 from ovs_ros.training.loop import Recipe
 from ovs_ros.training.networks.candidates import Candidates, choose, elected, present
 from ovs_ros.training.networks.objective import Objective
@@ -34,6 +36,7 @@ from ovs_ros.training.samples import Samples, load_batches
 from ovs_ros.vocabulary.vocabulary import Vocabulary
 from ovs_ros.zoo.coarse_to_fine.config import NetworkConfig
 from ovs_ros.zoo.coarse_to_fine.network import CoarseToFine
+from ovs_ros.zoo.coarse_to_fine.tuned_attention import TUNED_FILE
 
 BIAS_IMAGES = 8
 """How many views the pixel loss's bias is fitted on before the first step."""
@@ -183,6 +186,7 @@ class NetworkRecipe(Recipe):
         """Write the model folder: a model file, the network, its selection head, and tuned weights."""
         self.pair.write(at_strength(self.model.network, self.options.strength), self.record, folder)
         self.model.auxiliary.write(folder / SELECTION_FILE)
+        write_checksums(folder, (NETWORK_FILE, CHECKPOINT, TUNED_FILE, SELECTION_FILE))
 
 
 def at_strength(network: CoarseToFine, share: float) -> CoarseToFine:
