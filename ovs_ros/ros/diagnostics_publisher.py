@@ -1,5 +1,6 @@
 """/diagnostics: once a second, a status for each camera."""
 
+import platform
 from collections.abc import Callable, Sequence
 from time import monotonic
 
@@ -56,7 +57,8 @@ class DiagnosticsPublisher:
         return DiagnosticStatus(
             level=level,
             name=f"{self._node.get_fully_qualified_name()}: segmentation{of_camera}",
-            hardware_id=condition.device,
+            # A device alone tells nothing where the status of several machines meet.
+            hardware_id=f"{platform.node()} {condition.device}".strip(),
             message=message,
             values=[KeyValue(key=key, value=value) for key, value in values(condition, summary).items()],
         )
