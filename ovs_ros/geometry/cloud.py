@@ -8,13 +8,13 @@ a surface, and the lines of a lidar are too far apart for one.
 import numpy as np
 from numpy.typing import NDArray
 
-from ovs_ros.geometry.camera import Camera
+from ovs_ros.geometry.camera_model import CameraModel
 
 
 def label_points(
     out: NDArray[np.void],
     points: NDArray[np.float32],
-    camera: Camera,
+    camera: CameraModel,
     rgb: NDArray[np.uint8],
     labels: NDArray[np.uint8] | NDArray[np.uint16],
     confidence: NDArray[np.uint8],

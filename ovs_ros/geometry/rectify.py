@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ovs_ros.geometry.camera import Camera
+from ovs_ros.geometry.camera_model import CameraModel
 from ovs_ros.geometry.points import Intrinsics
 from ovs_ros.geometry.warp import NOWHERE, Warp
 
@@ -22,13 +22,13 @@ class Rectification:
         outside: (H, W) bool, the pixels that the camera did not see.
     """
 
-    camera: Camera
+    camera: CameraModel
     target: Intrinsics
     warp: Warp
     outside: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, camera: Camera, target: Intrinsics) -> "Rectification":
+    def of(cls, camera: CameraModel, target: Intrinsics) -> "Rectification":
         """Of a camera, for a pinhole camera of the same or another size."""
         x, y = _sources(camera, target)
         inside = _inside(x, y, camera.intrinsics)
@@ -44,7 +44,7 @@ class Rectification:
         return self.warp.take(metres, np.nan)
 
 
-def displacement(camera: Camera, target: Intrinsics, step: int = 8) -> float:
+def displacement(camera: CameraModel, target: Intrinsics, step: int = 8) -> float:
     """The most pixels by which a camera's image differs from a pinhole camera's, at every `step` pixels."""
     x, y = _sources(camera, target, step)
     inside = _inside(x, y, camera.intrinsics)
@@ -54,7 +54,7 @@ def displacement(camera: Camera, target: Intrinsics, step: int = 8) -> float:
 
 
 def _sources(
-    camera: Camera, target: Intrinsics, step: int = 1
+    camera: CameraModel, target: Intrinsics, step: int = 1
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Where every step-th pixel of the target lies in the camera's image: (h, w) columns and rows, or NaN."""
     columns = (np.arange(0, target.width, step) - target.cx) / target.fx

@@ -12,7 +12,7 @@ from geometry_msgs.msg import PoseStamped
 from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from ovs_ros.geometry.camera import COEFFICIENTS, UPRIGHT, Camera
+from ovs_ros.geometry.camera_model import COEFFICIENTS, UPRIGHT, CameraModel
 from ovs_ros.geometry.points import Intrinsics
 from ovs_ros.runtime.image_size import MAX_MEGAPIXELS
 from ovs_ros.runtime.images import decode
@@ -202,22 +202,22 @@ def intrinsics_from(message: CameraInfo) -> Intrinsics:
     return _intrinsics(message, *((p[0], p[5], p[2], p[6]) if p[0] != 0 else (k[0], k[4], k[2], k[5])))
 
 
-def camera_from(message: CameraInfo) -> Camera:
+def camera_model_from(message: CameraInfo) -> CameraModel:
     """The camera of a calibration as it takes its images: K, D and R, with region of interest and binning.
 
     Raises:
         ConversionError: an uncalibrated camera (all zeros), values that are not finite, or a distortion model
-            that `Camera` does not have.
+            that `CameraModel` does not have.
     """
     k, distortion = message.k, tuple(message.d)
     if k[0] == 0:
-        return Camera(intrinsics_from(message))
+        return CameraModel(intrinsics_from(message))
     intrinsics = _intrinsics(message, k[0], k[4], k[2], k[5])
     # Drivers of cameras without distortion leave the model empty or call it none.
     plain = not any(distortion) and message.distortion_model not in COEFFICIENTS
     model = "plumb_bob" if plain else message.distortion_model
     try:
-        return Camera(intrinsics, model, distortion, tuple(message.r) if any(message.r) else UPRIGHT)
+        return CameraModel(intrinsics, model, distortion, tuple(message.r) if any(message.r) else UPRIGHT)
     except ValueError as error:
         raise ConversionError(f"the camera_info cannot be used: {error}") from error
 

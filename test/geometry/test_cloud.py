@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ovs_ros.geometry.camera import Camera
+from ovs_ros.geometry.camera_model import CameraModel
 from ovs_ros.geometry.cloud import label_points
 from ovs_ros.geometry.points import POINT, POINT_WITH_INTENSITY, Intrinsics, PointProjector
 
@@ -16,7 +16,7 @@ CONFIDENCE = LABELS + 100
 def labelled(points, camera=None, unknown=255, dtype=POINT, labels=LABELS):
     out = np.full(len(points), 77, dtype)
     points = np.asarray(points, np.float32)
-    seen = label_points(out, points, camera or Camera(SIZE), RGB, labels, CONFIDENCE, unknown)
+    seen = label_points(out, points, camera or CameraModel(SIZE), RGB, labels, CONFIDENCE, unknown)
     assert seen == (out["confidence"] > 0).sum()
     return out
 
@@ -79,7 +79,7 @@ def test_points_made_from_depth_get_the_labels_of_their_pixels(seed):
 
 def test_a_bent_image_is_asked_where_it_shows_the_point():
     wide = Intrinsics(fx=100.0, fy=100.0, cx=50.0, cy=50.0, width=101, height=101)
-    camera = Camera(wide, "plumb_bob", (-0.5,))
+    camera = CameraModel(wide, "plumb_bob", (-0.5,))
     labels = np.zeros((101, 101), np.uint8)
     labels[50, 86] = 9  # 50 + 100 * 0.4 * (1 - 0.5 * 0.16) = 86.8, and 0.38 gives 85.3
     out = np.zeros(2, POINT)

@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from ovs_ros.geometry.camera import Camera
+from ovs_ros.geometry.camera_model import CameraModel
 from ovs_ros.geometry.points import Intrinsics
 from ovs_ros.geometry.rectify import Rectification, displacement
 
@@ -22,7 +22,7 @@ def matrix(camera):
 
 @pytest.mark.parametrize(("model", "distortion"), LENSES)
 def test_the_warp_is_opencvs(model, distortion):
-    camera = Camera(TAKEN, model, distortion, tuple(TURN.ravel()))
+    camera = CameraModel(TAKEN, model, distortion, tuple(TURN.ravel()))
     rectification = Rectification.of(camera, TARGET)
     library = cv2.fisheye if model == "equidistant" else cv2
     x, y = library.initUndistortRectifyMap(
@@ -36,7 +36,7 @@ def test_the_warp_is_opencvs(model, distortion):
 
 
 def test_a_straight_line_is_straight_again():
-    camera = Camera(TAKEN, "plumb_bob", (-0.25, 0.08))
+    camera = CameraModel(TAKEN, "plumb_bob", (-0.25, 0.08))
     line = np.stack((np.full(200, 0.4), np.linspace(-0.3, 0.3, 200), np.ones(200)), axis=1).astype(np.float32)
     bent = np.zeros((240, 320, 3), np.uint8)
     cv2.polylines(bent, [np.rint(camera.project(line)).astype(np.int32)], False, (255, 255, 255), 2)
@@ -47,7 +47,7 @@ def test_a_straight_line_is_straight_again():
 
 
 def test_depth_takes_the_nearest_pixel_and_is_nan_outside():
-    camera = Camera(
+    camera = CameraModel(
         TAKEN, "plumb_bob", (0.3, 0.1)
     )  # A pincushion lens leaves no corner unseen but the far ones.
     wide = Intrinsics(fx=140.0, fy=140.0, cx=160.0, cy=120.0, width=320, height=240)
@@ -60,10 +60,10 @@ def test_depth_takes_the_nearest_pixel_and_is_nan_outside():
 
 
 def test_displacement_is_the_largest_shift_of_a_pixel():
-    assert displacement(Camera(TAKEN), TAKEN) == pytest.approx(0, abs=1e-3)
+    assert displacement(CameraModel(TAKEN), TAKEN) == pytest.approx(0, abs=1e-3)
     shifted = Intrinsics(TAKEN.fx, TAKEN.fy, TAKEN.cx + 7, TAKEN.cy, 320, 240)
-    assert displacement(Camera(TAKEN), shifted) == pytest.approx(7, abs=1e-3)
-    camera = Camera(TAKEN, "plumb_bob", (-0.25,))
+    assert displacement(CameraModel(TAKEN), shifted) == pytest.approx(7, abs=1e-3)
+    camera = CameraModel(TAKEN, "plumb_bob", (-0.25,))
     x, y = cv2.initUndistortRectifyMap(
         matrix(TAKEN), np.array([-0.25, 0, 0, 0]), None, matrix(TAKEN), (320, 240), cv2.CV_32FC1
     )

@@ -16,7 +16,7 @@ from ovs_ros.geometry.points import Intrinsics
 from ovs_ros.ros.conversions import (
     BitDepth,
     ConversionError,
-    camera_from,
+    camera_model_from,
     compressed_to_rgb,
     depth_to_metres,
     image_to_rgb,
@@ -420,7 +420,7 @@ def test_the_camera_as_it_takes_its_images_is_that_of_k():
     message.r = [0.0, -1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0]
     message.binning_x, message.binning_y = 2, 2
     message.roi.x_offset, message.roi.y_offset, message.roi.width, message.roi.height = 20, 40, 400, 200
-    camera = camera_from(message)
+    camera = camera_model_from(message)
     assert camera.intrinsics == Intrinsics(250, 255, 150, 100, 200, 100)
     assert camera.distortion == (-0.3, 0.1, 0.001, 0.002, 0.01)
     assert camera.rotation == tuple(message.r)
@@ -428,27 +428,27 @@ def test_the_camera_as_it_takes_its_images_is_that_of_k():
     point = np.array([[0.3, 0.2, 1]], np.float32)
     x, y = camera.project(point)[0]
     message.binning_x = message.binning_y = message.roi.x_offset = message.roi.y_offset = 0
-    assert camera_from(message).project(point)[0] == pytest.approx((x * 2 + 20, y * 2 + 40), abs=1e-3)
+    assert camera_model_from(message).project(point)[0] == pytest.approx((x * 2 + 20, y * 2 + 40), abs=1e-3)
 
 
 @pytest.mark.parametrize("model", ["", "none", "plumb_bob"])
 def test_a_camera_without_distortion(model):
     message = info(K)
     message.distortion_model = model
-    assert not camera_from(message).distorts
+    assert not camera_model_from(message).distorts
 
 
 def test_a_fisheye_lens_distorts_without_coefficients_too():
     message = info(K)
     message.distortion_model, message.d = "equidistant", [0.0] * 4
-    assert camera_from(message).distorts
+    assert camera_model_from(message).distorts
 
 
 def test_a_distortion_model_that_is_not_known_says_so():
     message = info(K)
     message.distortion_model, message.d = "thin_prism", [0.1]
     with pytest.raises(ConversionError, match="distortion model to be one of plumb_bob.*got 'thin_prism'"):
-        camera_from(message)
+        camera_model_from(message)
 
 
 def test_a_pose_turns_and_moves():

@@ -24,7 +24,7 @@ NEAREST = 1e-3
 
 
 @dataclass(frozen=True)
-class Camera:
+class CameraModel:
     """A camera with its lens.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""Camera models against OpenCV's own projection and undistortion."""
+"""CameraModel models against OpenCV's own projection and undistortion."""
 
 import cv2
 import numpy as np
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ovs_ros.geometry.camera import Camera
+from ovs_ros.geometry.camera_model import CameraModel
 from ovs_ros.geometry.points import Intrinsics
 
 SIZE = Intrinsics(fx=420.0, fy=400.0, cx=310.0, cy=250.0, width=640, height=480)
@@ -51,7 +51,7 @@ def opencv_pixels(model, points, coefficients):
 def test_pixels_are_those_of_opencv(lens):
     model, coefficients = lens
     points = grid(0.8)
-    pixels = Camera(SIZE, model, coefficients).project(points)
+    pixels = CameraModel(SIZE, model, coefficients).project(points)
     expected = opencv_pixels(model, points.astype(np.float64), coefficients)
     seen = np.isfinite(pixels).all(axis=1)
     assert seen[40]  # the middle
@@ -62,7 +62,7 @@ def test_pixels_are_those_of_opencv(lens):
 def test_undistorting_a_seen_point_gives_its_ray_again(lens):
     model, coefficients = lens
     points = grid(2.0)
-    pixels = Camera(SIZE, model, coefficients).project(points)
+    pixels = CameraModel(SIZE, model, coefficients).project(points)
     # Within the image: far outside of it, OpenCV's iterations do not converge.
     seen = ((pixels > 0) & (pixels < (640, 480))).all(axis=1)
     library = cv2.fisheye if model == "equidistant" else cv2
@@ -81,7 +81,7 @@ def test_points_farther_out_never_come_back_towards_the_middle(lens):
     radial = (*coefficients[:2], 0.0, 0.0, *coefficients[4:]) if model != "equidistant" else coefficients
     tangents = np.geomspace(1e-3, 1e3, 400)
     points = np.stack((tangents, np.zeros(400), np.ones(400)), axis=1).astype(np.float32)
-    columns = Camera(SIZE, model, radial).project(points)[:, 0]
+    columns = CameraModel(SIZE, model, radial).project(points)[:, 0]
     seen = np.isfinite(columns)
     assert (seen[1:] <= seen[:-1]).all()
     assert (np.diff(columns[seen]) > -0.01).all()
@@ -106,13 +106,13 @@ def test_what_is_not_in_front_is_not_seen(model):
     )
     # A fisheye lens that really sees backwards would need a fold beyond half a turn.
     distortion = (0.0, -0.02) if model == "equidistant" else (-0.2, 0.05)
-    pixels = Camera(SIZE, model, distortion).project(points)
+    pixels = CameraModel(SIZE, model, distortion).project(points)
     assert np.isnan(pixels[:-1]).all()
     assert pixels[-1].tolist() == [310, 250]
 
 
 def test_a_point_beyond_the_fold_of_a_barrel_lens_is_not_seen():
-    camera = Camera(SIZE, "plumb_bob", (-0.4,))
+    camera = CameraModel(SIZE, "plumb_bob", (-0.4,))
     # r (1 - 0.4 r^2) rises up to r = 0.91; at r = 1.5 it is 0.15, well within the image.
     pixels = camera.project(np.array([[0.9, 0, 1], [1.5, 0, 1]], np.float32))
     assert np.isfinite(pixels[0]).all()
@@ -120,7 +120,7 @@ def test_a_point_beyond_the_fold_of_a_barrel_lens_is_not_seen():
 
 
 def test_a_fisheye_lens_sees_to_the_side_and_a_little_behind():
-    camera = Camera(SIZE, "equidistant", ())
+    camera = CameraModel(SIZE, "equidistant", ())
     pixels = camera.project(np.array([[1, 0, 0], [0, 1, -0.1]], np.float32))
     assert pixels[0] == pytest.approx((310 + 420 * np.pi / 2, 250), abs=1e-2)
     assert pixels[1] == pytest.approx((310, 250 + 400 * (np.pi / 2 + np.arctan(0.1))), abs=1e-2)
@@ -129,7 +129,7 @@ def test_a_fisheye_lens_sees_to_the_side_and_a_little_behind():
 def test_points_are_turned_into_the_camera_of_a_stereo_pair():
     turn, _ = cv2.Rodrigues(np.array([0.02, -0.05, 0.01]))
     points = grid(0.5)
-    pixels = Camera(SIZE, "plumb_bob", (-0.1, 0.02), tuple(turn.ravel())).project(points)
+    pixels = CameraModel(SIZE, "plumb_bob", (-0.1, 0.02), tuple(turn.ravel())).project(points)
     back, _ = cv2.Rodrigues(turn.T)
     expected, _ = cv2.projectPoints(
         points.astype(np.float64), back, NO_TURN, MATRIX, np.array([-0.1, 0.02, 0, 0])
@@ -138,7 +138,7 @@ def test_points_are_turned_into_the_camera_of_a_stereo_pair():
 
 
 def test_more_zeros_than_the_model_has_coefficients_are_none():
-    assert Camera(SIZE, "rational_polynomial", (0.1,) * 8 + (0.0,) * 6).distorts
+    assert CameraModel(SIZE, "rational_polynomial", (0.1,) * 8 + (0.0,) * 6).distorts
 
 
 @pytest.mark.parametrize(
@@ -152,4 +152,4 @@ def test_more_zeros_than_the_model_has_coefficients_are_none():
 )
 def test_what_cannot_be_a_camera_is_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
-        Camera(SIZE, **arguments)
+        CameraModel(SIZE, **arguments)
