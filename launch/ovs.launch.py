@@ -41,6 +41,11 @@ ARGUMENTS = [
         description="Topic of the camera's poses in a fixed frame; only the temporal filter 'pose' needs it.",
     ),
     DeclareLaunchArgument(
+        "cloud",
+        default_value="cloud",
+        description="Topic of a lidar's clouds, which semantic/cloud labels.",
+    ),
+    DeclareLaunchArgument(
         "params_file",
         default_value=str(CONFIG / "ovs.yaml"),
         description="YAML file with the node's parameters.",
@@ -110,6 +115,7 @@ def start(context: LaunchContext) -> list[Action]:
                 ("depth", value("depth")),
                 ("camera_info", value("camera_info")),
                 ("pose", value("pose")),
+                ("cloud", value("cloud")),
             ],
             arguments=["--ros-args", "--log-level", f"{logger}:={value('log_level')}"],
             output="screen",

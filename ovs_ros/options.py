@@ -293,6 +293,16 @@ class NodeOptions(_Checked):
     sync_slop: float = _option(
         0.02, "How many seconds the stamps of an image and of its depth or pose may differ.", (0.0001, 10.0)
     )
+    cloud_slop: float = _live(
+        0.5,
+        "How many seconds the stamps of a cloud and of the image that labels it may differ.",
+        (0.001, 10.0),
+    )
+    fixed_frame: str = _live(
+        "odom",
+        "A frame of tf that stays where it is while the robot moves between an image and a cloud; empty, or "
+        "unknown to tf: none.",
+    )
     points: Points = _live("auto", "When to publish semantic/points; 'auto': while somebody subscribes.")
     views: tuple[str, ...] = _option(
         ("",),

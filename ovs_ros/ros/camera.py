@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo
 
+from ovs_ros.ros.cloud_labelling import CloudLabelling
 from ovs_ros.ros.diagnostics import MISSING_S, Condition, lacks
 from ovs_ros.ros.frames import FrameQueue
 from ovs_ros.ros.graph import obstacle
@@ -16,12 +18,16 @@ from ovs_ros.ros.optional_outputs import OptionalOutput, optional_outputs
 from ovs_ros.ros.outputs import Outputs
 from ovs_ros.ros.parameters import Settings
 from ovs_ros.ros.pipeline import Pipeline
+from ovs_ros.ros.points_publisher import PointsPublisher
 from ovs_ros.ros.recent import RecentFrames
 from ovs_ros.ros.statistics import Statistics
 from ovs_ros.ros.subscriptions import Subscriptions
 from ovs_ros.ros.throttle import Throttle
 from ovs_ros.ros.words import Words
 from ovs_ros.segmenter import Segmenter
+
+if TYPE_CHECKING:
+    from ovs_ros.ros.transforms import Transforms
 
 
 class Camera:
@@ -33,6 +39,7 @@ class Camera:
         settings: called for the parameters' values.
         warn: called with each warning.
         look_for: looks for words in its frames.
+        transforms: called for the listener to tf.
 
     Attributes:
         statistics: of its frames since the start.
@@ -46,6 +53,7 @@ class Camera:
         settings: Callable[[], Settings],
         warn: Callable[[str], object],
         look_for: LookForServer,
+        transforms: Callable[[], "Transforms"],
     ) -> None:
         self.name = name
         self.statistics = Statistics()
@@ -54,6 +62,9 @@ class Camera:
         self._prefix = f"{name}/" if name else ""
         self._settings = settings
         self._look_for = look_for
+        self._transforms = transforms
+        self._clouds: CloudLabelling | None = None
+        self._labelled_clouds: PointsPublisher | None = None
         self._outputs: Outputs | None = None
         self._optional_outputs: list[OptionalOutput] = []
         self._inputs: Inputs | None = None
@@ -80,6 +91,7 @@ class Camera:
         )
         self._optional_outputs.append(LookForOutput(self._look_for, self.name))
         self._outputs = Outputs(self._node, self._prefix)
+        self._labelled_clouds = PointsPublisher(self._node, f"{self._prefix}semantic/cloud")
 
     def prepare(
         self, queue: FrameQueue, index: int, segmenter: Segmenter, words: Words, recent: RecentFrames
@@ -109,6 +121,8 @@ class Camera:
             self.statistics,
             self.throttle,
             recent,
+            self._subscriptions.rectified,
+            lambda: self._clouds,
         )
 
     def _max_rate(self, index: int) -> float:
@@ -128,6 +142,7 @@ class Camera:
         if self._subscriptions is not None:
             self._subscriptions.close()
         self._subscriptions = self._inputs = None
+        self._stop_clouds()
 
     def release(self) -> None:
         """Destroy the publishers."""
@@ -135,8 +150,32 @@ class Camera:
             self._outputs.destroy()
         for output in self._optional_outputs:
             output.destroy()
-        self._outputs = None
+        if self._labelled_clouds is not None:
+            self._labelled_clouds.destroy()
+        self._outputs = self._labelled_clouds = None
         self._optional_outputs = []
+
+    def follow_demand(self) -> None:
+        """Take clouds while somebody subscribes to labelled ones, and listen to tf meanwhile."""
+        subscriptions, publisher = self._subscriptions, self._labelled_clouds
+        if subscriptions is None or publisher is None or publisher.wanted() == (self._clouds is not None):
+            return
+        if self._clouds is not None:
+            subscriptions.take_clouds(None)
+            self._stop_clouds()
+            return
+        try:
+            transforms = self._transforms()
+        except ImportError as error:
+            self.throttle.warn("tf", f"No clouds are labelled: {error}; install ros-$ROS_DISTRO-tf2-ros-py")
+            return
+        self._clouds = CloudLabelling(publisher, transforms, lambda: self._settings().node, self.throttle)
+        subscriptions.take_clouds(self._clouds.put)
+
+    def _stop_clouds(self) -> None:
+        if self._clouds is not None:
+            self._clouds.close()
+        self._clouds = None
 
     def condition(self, node: Condition) -> Condition:
         """What is known of this camera, beside what is known of the node."""
@@ -144,6 +183,7 @@ class Camera:
         if subscriptions is None or (images := subscriptions.get("image")) is None:
             return node
         subscriptions.look_for_latched()
+        self.follow_demand()
         return replace(
             node,
             topic=images.topic_name,

@@ -7,9 +7,16 @@ import numpy as np
 from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo
 
+from ovs_ros.geometry.camera_model import CameraModel
 from ovs_ros.geometry.points import Intrinsics
 from ovs_ros.geometry.reprojection import Sight
-from ovs_ros.ros.conversions import ConversionError, depth_to_metres, intrinsics_from, pose_to_matrix
+from ovs_ros.ros.conversions import (
+    ConversionError,
+    camera_model_from,
+    depth_to_metres,
+    intrinsics_from,
+    pose_to_matrix,
+)
 from ovs_ros.ros.frames import Frame
 from ovs_ros.ros.inputs import WAIT_S, Inputs
 from ovs_ros.ros.throttle import Throttle
@@ -22,13 +29,17 @@ class Measurements:
     Args:
         frame: the one at work.
         size: of its image, (H, W).
+        rectified: whether its image shows what a pinhole camera would.
         inputs: waits for depth and poses that come after their image.
         throttle: takes warnings about messages that are used although something is wrong.
     """
 
-    def __init__(self, frame: Frame, size: tuple[int, int], inputs: Inputs, throttle: Throttle) -> None:
+    def __init__(
+        self, frame: Frame, size: tuple[int, int], rectified: bool, inputs: Inputs, throttle: Throttle
+    ) -> None:
         self._frame = frame
         self._size = size
+        self._rectified = rectified
         self._inputs = inputs
         self._throttle = throttle
 
@@ -43,15 +54,33 @@ class Measurements:
 
     @cached_property
     def intrinsics(self) -> Intrinsics:
-        """The camera's calibration.
+        """The camera's calibration, as of rectified images.
 
         Raises:
             ConversionError: there is none, it cannot be used, or it is for images of another size.
         """
+        return self._of_image(intrinsics_from(self._calibration()))
+
+    @cached_property
+    def camera_model(self) -> CameraModel:
+        """The camera as it took the image.
+
+        Raises:
+            ConversionError: there is none, it cannot be used, or it is for images of another size.
+        """
+        if self._rectified:
+            return CameraModel(self.intrinsics)
+        model = camera_model_from(self._calibration())
+        self._of_image(model.intrinsics)
+        return model
+
+    def _calibration(self) -> CameraInfo:
         info = self.camera_info
         if info is None:
             raise ConversionError("expected a camera_info, got none yet; remap 'camera_info' to the camera's")
-        intrinsics = intrinsics_from(info)
+        return info
+
+    def _of_image(self, intrinsics: Intrinsics) -> Intrinsics:
         height, width = self._size
         if (intrinsics.height, intrinsics.width) != self._size:
             raise ConversionError(

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import rclpy
 from rclpy.clock import Clock, ClockType
@@ -45,6 +45,9 @@ from ovs_ros.segmenter import Segmenter
 from ovs_ros.vocabulary.state_file import StateFile
 from ovs_ros.vocabulary.vocabulary import Vocabulary
 from ovs_ros.vocabulary.yaml_io import load_vocabulary
+
+if TYPE_CHECKING:
+    from ovs_ros.ros.transforms import Transforms
 
 WATCH_S = 1.0
 """How often somebody looks whether the worker's thread lives."""
@@ -105,6 +108,7 @@ class OvsNode(LifecycleNode):
         self._queue: FrameQueue | None = None
         self._worker: Worker | None = None
         self._hanging: list[Worker] = []
+        self._transforms: Transforms | None = None
         self._since = monotonic()
         self.failure = ""
         self.has_given_up = False
@@ -128,7 +132,14 @@ class OvsNode(LifecycleNode):
         for message in self._config.misspelt(list(self._parameter_overrides)):
             self.get_logger().error(message)
         self.cameras = [
-            Camera(self, name, lambda: self._config.settings, lambda text: self.warn(text), self._look_for)
+            Camera(
+                self,
+                name,
+                lambda: self._config.settings,
+                lambda text: self.warn(text),
+                self._look_for,
+                self._listen_to_tf,
+            )
             for name in self._config.settings.node.cameras
         ]
         self._diagnostics = DiagnosticsPublisher(self, self.cameras, self._condition)
@@ -261,9 +272,20 @@ class OvsNode(LifecycleNode):
             _, where = self._worker.busy()
             self.get_logger().error(f"The frame at work does not end, in {where}; it is left behind")
             self._hanging.append(self._worker)
-        self._worker = self._queue = None
+        if self._transforms is not None:
+            self._transforms.close()
+        self._worker = self._queue = self._transforms = None
         self._look_for.end()
         self._since = monotonic()
+
+    def _listen_to_tf(self) -> "Transforms":
+        """One listener for all cameras, from when the first one needs it."""
+        # tf2_ros is not part of every installation, and most nodes do not need it.
+        from ovs_ros.ros.transforms import Transforms
+
+        if self._transforms is None:
+            self._transforms = Transforms(self)
+        return self._transforms
 
     def _release(self) -> None:
         if self._words is not None:

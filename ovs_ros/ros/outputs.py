@@ -6,35 +6,22 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 from rclpy.lifecycle import LifecycleNode
-from sensor_msgs.msg import PointCloud2, PointField
 from std_msgs.msg import Header
 from vision_msgs.msg import LabelInfo, VisionClass
 
-from ovs_ros.geometry.points import POINT
 from ovs_ros.msg import FrameCategories
 from ovs_ros.render import colorize, overlay
 from ovs_ros.ros.image_publisher import ImagePublisher
+from ovs_ros.ros.points_publisher import PointsPublisher
 from ovs_ros.ros.qos import LATCHED, STREAM
 from ovs_ros.ros.session import SESSION
 from ovs_ros.steps.segmentation import Segmentation
 from ovs_ros.vocabulary.vocabulary import Vocabulary
 
-_POINT_FIELDS = [
-    PointField(name="x", offset=0, datatype=PointField.FLOAT32, count=1),
-    PointField(name="y", offset=4, datatype=PointField.FLOAT32, count=1),
-    PointField(name="z", offset=8, datatype=PointField.FLOAT32, count=1),
-    # The bytes of 0x00RRGGBB as a float, as in PCL and depth_image_proc.
-    PointField(name="rgb", offset=12, datatype=PointField.FLOAT32, count=1),
-    PointField(name="label", offset=16, datatype=PointField.UINT32, count=1),
-    PointField(name="confidence", offset=20, datatype=PointField.UINT8, count=1),
-]
-
-
 _IMAGES = ("image_raw", "confidence", "color", "overlay")
 _OTHERS = {
     "label_info": LabelInfo,
     "categories": FrameCategories,
-    "points": PointCloud2,
 }
 
 
@@ -44,6 +31,9 @@ class Outputs:
     Args:
         node: publishes.
         prefix: stands before the topics' names: empty, or a name and '/'.
+
+    Attributes:
+        points: the topic of points from depth.
     """
 
     def __init__(self, node: LifecycleNode, prefix: str = "") -> None:
@@ -55,19 +45,15 @@ class Outputs:
             )
             for name, kind in _OTHERS.items()
         }
-        # Kept from frame to frame, as ImagePublisher's.
-        self._points = array("B")
+        self.points = PointsPublisher(node, f"{prefix}semantic/points")
 
     def destroy(self) -> None:
         """Destroy the publishers."""
         for image in self._images.values():
             image.destroy()
+        self.points.destroy()
         for publisher in self._publishers.values():
             self._node.destroy_lifecycle_publisher(publisher)
-
-    def points_wanted(self) -> bool:
-        """Whether somebody subscribes to the points."""
-        return self._publishers["points"].get_subscription_count() > 0
 
     def label_info(self, vocabulary: Vocabulary, threshold: float) -> None:
         """Announce what the ids of the label images from now on mean."""
@@ -106,23 +92,3 @@ class Outputs:
             stages_ms=array("f", stages_ms.values()),
         )
         self._publishers["categories"].publish(message)
-
-    def point_buffer(self, height: int, width: int) -> NDArray[np.void]:
-        """Where the points (H, W) of dtype POINT are to be written before `points`."""
-        size = height * width * POINT.itemsize
-        if len(self._points) != size:
-            self._points = array("B", bytes(size))
-        return np.frombuffer(self._points, POINT).reshape(height, width)
-
-    def points(self, header: Header, height: int, width: int) -> None:
-        """Publish what was written into the buffer of this size."""
-        message = PointCloud2(
-            header=header,
-            height=height,
-            width=width,
-            fields=_POINT_FIELDS,
-            point_step=POINT.itemsize,
-            row_step=width * POINT.itemsize,
-        )
-        message.data = self._points  # As an argument it would be copied.
-        self._publishers["points"].publish(message)

@@ -11,6 +11,7 @@ from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import Header
 
 from ovs_ros.geometry.points import PointProjector
+from ovs_ros.ros.cloud_labelling import CloudLabelling, LabelledImage
 from ovs_ros.ros.conversions import BitDepth, ConversionError, compressed_to_rgb, image_to_rgb
 from ovs_ros.ros.frames import Frame
 from ovs_ros.ros.inputs import Inputs
@@ -42,6 +43,8 @@ class Pipeline:
         statistics: told of every frame.
         throttle: takes warnings about bad input.
         recent: keeps the images that were segmented.
+        rectified: whether the images are rectified before they come.
+        clouds: called for what labels clouds; None while nobody wants any.
     """
 
     def __init__(
@@ -57,6 +60,8 @@ class Pipeline:
         statistics: Statistics,
         throttle: Throttle,
         recent: RecentFrames,
+        rectified: bool,
+        clouds: Callable[[], CloudLabelling | None],
     ) -> None:
         self._node = node
         self._camera = camera
@@ -69,6 +74,8 @@ class Pipeline:
         self._throttle = throttle
         self._inputs = inputs
         self._recent = recent
+        self._rectified = rectified
+        self._clouds = clouds
         self._temporal_filter = TemporalFiltering(throttle)
         self._announced: tuple[int, float] | None = None
         self._projector: PointProjector | None = None
@@ -100,9 +107,13 @@ class Pipeline:
             )
         converted = perf_counter()
         result = self._segmenter.segment(image, words, settings.segmenter)
-        measurements = Measurements(frame, (image.shape[0], image.shape[1]), self._inputs, self._throttle)
+        size = (image.shape[0], image.shape[1])
+        measurements = Measurements(frame, size, self._rectified, self._inputs, self._throttle)
         result = self._temporal_filter.apply(message.header, image, measurements, result, settings.node)
         self._recent.put(self._camera, frame.stamp, image)
+        clouds = self._clouds()
+        if clouds is not None:
+            self._show(clouds, message.header, image, measurements, result)
         segmented = perf_counter()
         self._outputs.images(message.header, image, result)
         stages = {
@@ -116,7 +127,7 @@ class Pipeline:
         now = self._node.get_clock().now().nanoseconds
         self._statistics.published((now - frame.stamp) / 1e6, stages)
         wanted = settings.node.points
-        if wanted == "always" or (wanted == "auto" and self._outputs.points_wanted()):
+        if wanted == "always" or (wanted == "auto" and self._outputs.points.wanted()):
             self._points(message.header, image, measurements, result)
 
     def failed(self, error: Exception) -> None:
@@ -140,6 +151,19 @@ class Pipeline:
             self._outputs.label_info(vocabulary, threshold)
             self._announced = state
 
+    def _show(
+        self,
+        clouds: CloudLabelling,
+        header: Header,
+        image: NDArray[np.uint8],
+        measurements: Measurements,
+        result: Segmentation,
+    ) -> None:
+        try:
+            clouds.see(LabelledImage(header, image, result, measurements.camera_model))
+        except ConversionError as error:
+            self._throttle.warn("clouds", f"An image cannot label clouds: {error}")
+
     def _points(
         self, header: Header, image: NDArray[np.uint8], measurements: Measurements, result: Segmentation
     ) -> None:
@@ -152,6 +176,6 @@ class Pipeline:
             return
         if self._projector is None or intrinsics != self._projector.intrinsics:
             self._projector = PointProjector(intrinsics)
-        points = self._outputs.point_buffer(*metres.shape)
+        points = self._outputs.points.buffer(*metres.shape)
         self._projector.fill(points, metres, image, result.labels, result.confidence)
-        self._outputs.points(header, *metres.shape)
+        self._outputs.points.publish(header, points)

@@ -1,5 +1,6 @@
 """What the node subscribes to for one camera."""
 
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -9,7 +10,7 @@ from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions, QoSPolicyKind
 from rclpy.subscription import Subscription
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 
 try:
     from rclpy.event_handler import QoSMessageLostInfo, SubscriptionEventCallbacks, UnsupportedEventTypeError
@@ -66,6 +67,16 @@ class Subscriptions:
         self._open["image"] = self._subscribe_images()
         for kind, name in ((Image, "depth"), (PoseStamped, "pose"), (CameraInfo, "camera_info")):
             self._open[name] = self._subscribe(kind, name, partial(self._inputs.put, name), KEPT[name])
+        # This declares its QoS parameters; clouds are large, so that nobody's shall not come.
+        self.take_clouds(lambda cloud: None)
+        self.take_clouds(None)
+
+    def take_clouds(self, callback: Callable[[PointCloud2], None] | None) -> None:
+        """Subscribe to clouds, or not any more."""
+        if (present := self._open.pop("cloud", None)) is not None:
+            self._node.destroy_subscription(present)
+        if callback is not None:
+            self._open["cloud"] = self._subscribe(PointCloud2, "cloud", callback, 5)
 
     def close(self) -> None:
         """Unsubscribe."""
@@ -74,7 +85,7 @@ class Subscriptions:
         self._open.clear()
 
     def get(self, name: str) -> Subscription | None:
-        """The subscription to 'image', 'depth', 'pose' or 'camera_info', if there is one."""
+        """The subscription to 'image', 'depth', 'pose', 'camera_info' or 'cloud', if there is one."""
         return self._open.get(name)
 
     def unprefixed(self, name: str) -> str:
@@ -82,9 +93,16 @@ class Subscriptions:
         return self._prefix + (self._image[1] if name == "image" else name)
 
     @property
+    def rectified(self) -> bool:
+        """Whether the images' topic has a name of rectified images, such as image_rect or rect/image."""
+        topic = self._node.resolve_topic_name(self.unprefixed("image"))
+        return re.search(r"(?<![a-z])rect(ified)?(?![a-z])", topic) is not None
+
+    @property
     def topics(self) -> set[str]:
-        """The resolved names of the topics."""
-        return {subscription.topic_name for subscription in self._open.values()}
+        """The resolved names of the topics; that of clouds also while nobody wants any."""
+        topics = {subscription.topic_name for subscription in self._open.values()}
+        return topics | {self._node.resolve_topic_name(self.unprefixed("cloud"))}
 
     def look_for_latched(self) -> None:
         """Subscribe also to a calibration that was published once, before this node started.

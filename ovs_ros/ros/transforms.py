@@ -80,6 +80,8 @@ class Transforms:
                     continue
             except TransformException as error:
                 problem = error
+            if not fixed and target == source:
+                return np.eye(4)
             if not fixed:
                 raise ConversionError(
                     f"expected a transform from '{source}' to '{target}' in tf, got none ({problem}); start "

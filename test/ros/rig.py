@@ -44,6 +44,7 @@ OUTPUTS = {
     "semantic/instances": (Image, RELIABLE),
     "semantic/detections": (Detection2DArray, RELIABLE),
     "semantic/detections_3d": (Detection3DArray, RELIABLE),
+    "semantic/cloud": (PointCloud2, RELIABLE),
     "/diagnostics": (DiagnosticArray, RELIABLE),
 }
 VIEW = {"mask": (Image, RELIABLE), "label_info": (LabelInfo, LATCHED), "camera_info": (CameraInfo, RELIABLE)}
@@ -89,6 +90,7 @@ class Robot:
                 ("depth", Image),
                 ("camera_info", CameraInfo),
                 ("pose", PoseStamped),
+                ("cloud", PointCloud2),
             )
         }
         self._listeners: dict[str, Any] = {}
@@ -132,6 +134,18 @@ class Robot:
             ),
             "discovery",
         )
+
+    def redirect(self, topic: str, name: str) -> None:
+        """Send an input's messages to a topic of another name from now on."""
+        self._senders[topic] = self.helper.create_publisher(self._senders[topic].msg_type, name, SENDING)
+
+    def ignore(self, topic: str) -> None:
+        """End a subscription."""
+        self.helper.destroy_subscription(self._listeners.pop(topic))
+
+    def reaches(self, topic: str) -> bool:
+        """Whether the node subscribes to an input, and gets what is sent from now on."""
+        return self._senders[topic].get_subscription_count() > 0
 
     def send(self, topic: str, message: Any) -> None:
         """Publish on one of the node's inputs."""

@@ -37,8 +37,16 @@ def in_root(name: str) -> str:
 def test_topics_and_services(vocabulary):
     with running(vocabulary, temporal_filter="pose") as robot:
         helper = robot.helper
-        published = dict(helper.get_publisher_names_and_types_by_node("ovs", "/"))
-        taken = dict(helper.get_subscriber_names_and_types_by_node("ovs", "/"))
+        robot.listen("semantic/cloud")
+
+        def graph():
+            taken = dict(helper.get_subscriber_names_and_types_by_node("ovs", "/"))
+            published = dict(helper.get_publisher_names_and_types_by_node("ovs", "/"))
+            return (taken, published) if "/cloud" in taken and published else None
+
+        taken, published = robot.until(
+            graph, "a subscription to clouds, because somebody wants labelled ones"
+        )
         served = dict(helper.get_service_names_and_types_by_node("ovs", "/"))
     outputs = {in_root(name): [kind] for name, kind in rows("Outputs").items()}
     assert outputs == {name: kinds for name, kinds in published.items() if name in outputs}

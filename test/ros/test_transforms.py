@@ -4,59 +4,28 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from time import monotonic, sleep
 
-import cv2
 import numpy as np
 import pytest
-from builtin_interfaces.msg import Time
 from domain import own_context
-from geometry_msgs.msg import Quaternion, Transform, TransformStamped, Vector3
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, QoSProfile
-from std_msgs.msg import Header
-from tf2_msgs.msg import TFMessage
+from tf_messages import TfSender, matrix, transform
 
 from ovs_ros.ros.conversions import ConversionError
 from ovs_ros.ros.transforms import Transforms
 
-LATCHED = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 S = 1_000_000_000
 
 
-def transform(parent, child, seconds=0.0, shift=(0.0, 0.0, 0.0), turn=(0.0, 0.0, 0.0)):
-    """A motion by a shift and a rotation vector."""
-    angle = float(np.linalg.norm(turn))
-    x, y, z = np.asarray(turn) / (angle or 1) * np.sin(angle / 2)
-    stamp = Time(sec=int(seconds), nanosec=round(seconds % 1 * S))
-    return TransformStamped(
-        header=Header(frame_id=parent, stamp=stamp),
-        child_frame_id=child,
-        transform=Transform(
-            translation=Vector3(x=float(shift[0]), y=float(shift[1]), z=float(shift[2])),
-            rotation=Quaternion(x=float(x), y=float(y), z=float(z), w=float(np.cos(angle / 2))),
-        ),
-    )
-
-
-def matrix(shift, turn):
-    result = np.eye(4)
-    result[:3, :3], result[:3, 3] = cv2.Rodrigues(np.asarray(turn, float))[0], shift
-    return result
-
-
-class Tf:
+class Tf(TfSender):
     """Sends transforms, and asks a listener about them until they have arrived."""
 
     def __init__(self, node: Node, transforms: Transforms) -> None:
+        super().__init__(node, "tf")
         self.transforms = transforms
-        self._moving = node.create_publisher(TFMessage, "tf", 100)
-        self._static = node.create_publisher(TFMessage, "/tf_static", LATCHED)
-
-    def send(self, *transforms: TransformStamped, static: bool = False) -> None:
-        publisher, end = self._static if static else self._moving, monotonic() + 10
-        while not publisher.get_subscription_count():
+        end = monotonic() + 10
+        while not (self.moving.get_subscription_count() and self.static.get_subscription_count()):
             assert monotonic() < end
             sleep(0.005)
-        publisher.publish(TFMessage(transforms=transforms))
 
     def between(self, *arguments) -> np.ndarray:
         end = monotonic() + 10
