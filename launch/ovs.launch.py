@@ -113,6 +113,7 @@ def start(context: LaunchContext) -> list[Action]:
                 ("image", value("image")),
                 ("image/compressed", value("image") + "/compressed"),
                 ("depth", value("depth")),
+                ("depth/compressedDepth", value("depth") + "/compressedDepth"),
                 ("camera_info", value("camera_info")),
                 ("pose", value("pose")),
                 ("cloud", value("cloud")),

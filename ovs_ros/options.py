@@ -20,6 +20,7 @@ from ovs_ros.runtime.quoting import quoted
 Rule = Literal["dcp", "top_n"]
 Postprocess = Literal["none", "pamr", "propagation"]
 Validation = Literal["off", "relabel", "reject"]
+DepthTransport = Literal["raw", "compressedDepth"]
 Points = Literal["auto", "always", "never"]
 TemporalFilterKind = Literal["off", "flow", "pose"]
 
@@ -285,6 +286,11 @@ class NodeOptions(_Checked):
         "front/semantic/image_raw and so on. An empty name: image, semantic/image_raw and so on.",
     )
     compressed: bool = _option(False, "Subscribe to image/compressed (CompressedImage) instead of image.")
+    depth_transport: DepthTransport = _option(
+        "raw",
+        "How depth comes: 'raw', as Image on depth, or 'compressedDepth', as CompressedImage (PNG or RVL) on "
+        "depth/compressedDepth.",
+    )
     max_megapixels: float = _live(
         MAX_MEGAPIXELS,
         "Compressed images whose header claims more millions of pixels are not decoded.",

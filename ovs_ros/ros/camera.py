@@ -107,7 +107,7 @@ class Camera:
         node = self._settings().node
         self._inputs = Inputs(node.sync_slop, queue, index, lambda: self._max_rate(index))
         self._subscriptions = Subscriptions(
-            self._node, self._prefix, node.compressed, self._inputs, self.statistics, self.throttle
+            self._node, self._prefix, node, self._inputs, self.statistics, self.throttle
         )
         return Pipeline(
             self._node,

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from sensor_msgs.msg import PointCloud2, PointField
 
 from ovs_ros.ros.conversions import ConversionError
+from ovs_ros.runtime.quoting import quoted_list
 
 _TYPES = {
     PointField.INT8: "i1",
@@ -52,7 +53,7 @@ def cloud_from(message: PointCloud2) -> Cloud:
     if missing:
         raise ConversionError(
             f"expected a cloud with the fields x, y and z of float32 or float64, got no such {missing[0]} "
-            f"among {', '.join(fields) or 'no fields'}"
+            f"among {quoted_list(fields) or 'no fields'}"
         )
     used = [fields[name] for name in _COORDINATES]
     if "intensity" in fields and fields["intensity"].datatype in _TYPES:

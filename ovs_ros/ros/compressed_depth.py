@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from sensor_msgs.msg import CompressedImage
 
 from ovs_ros.ros.conversions import ConversionError
+from ovs_ros.runtime.quoting import quoted
 
 COMPRESSED_DEPTH_ENCODINGS = ("16UC1", "mono16", "32FC1")
 _CONFIG = struct.Struct("<iff")
@@ -35,7 +36,7 @@ def compressed_depth_to_metres(message: CompressedImage, size: tuple[int, int]) 
     if encoding not in COMPRESSED_DEPTH_ENCODINGS or codec not in ("png", "rvl"):
         raise ConversionError(
             "expected depth in a format like '16UC1; compressedDepth png', with one of the encodings "
-            f"{', '.join(COMPRESSED_DEPTH_ENCODINGS)} and png or rvl, got '{message.format[:80]}'"
+            f"{', '.join(COMPRESSED_DEPTH_ENCODINGS)} and png or rvl, got {quoted(message.format)}"
         )
     data = bytes(message.data)
     if len(data) <= _CONFIG.size:

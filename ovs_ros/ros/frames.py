@@ -29,7 +29,7 @@ class Frame:
 
     image: Image | CompressedImage
     camera_info: CameraInfo | None = None
-    depth: Image | None = None
+    depth: Image | CompressedImage | None = None
     pose: PoseStamped | None = None
     arrived: float = field(default_factory=monotonic)
 

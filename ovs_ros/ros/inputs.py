@@ -95,7 +95,7 @@ class Inputs:
             self._queue.put(self._camera, frame)
         return REPLACED if waits else ""
 
-    def put(self, name: str, message: Image | PoseStamped | CameraInfo) -> None:
+    def put(self, name: str, message: Image | CompressedImage | PoseStamped | CameraInfo) -> None:
         """Put a message of the topic `name` in: 'depth', 'pose' or 'camera_info'."""
         now = monotonic()
         stamp = nanoseconds(message.header)

@@ -5,11 +5,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sensor_msgs.msg import CameraInfo
+from sensor_msgs.msg import CameraInfo, CompressedImage
 
 from ovs_ros.geometry.camera_model import CameraModel
 from ovs_ros.geometry.points import Intrinsics
 from ovs_ros.geometry.reprojection import Sight
+from ovs_ros.ros.compressed_depth import compressed_depth_to_metres
 from ovs_ros.ros.conversions import (
     ConversionError,
     camera_model_from,
@@ -104,6 +105,8 @@ class Measurements:
                 f"Expected depth registered to the image's frame {quoted(frame_id)}, got "
                 f"{quoted(depth.header.frame_id)}; it is used as if it were registered",
             )
+        if isinstance(depth, CompressedImage):
+            return compressed_depth_to_metres(depth, self._size)
         metres = depth_to_metres(depth)
         height, width = self._size
         if metres.shape != self._size:

@@ -17,6 +17,7 @@ try:
 except ImportError:  # Humble
     from rclpy.qos_event import QoSMessageLostInfo, SubscriptionEventCallbacks, UnsupportedEventTypeError
 
+from ovs_ros.options import NodeOptions
 from ovs_ros.ros.frames import nanoseconds
 from ovs_ros.ros.inputs import KEPT, Inputs
 from ovs_ros.ros.statistics import Statistics
@@ -33,7 +34,7 @@ class Subscriptions:
     Args:
         node: subscribes.
         prefix: stands before the topics' names: empty, or a name and '/'.
-        compressed: whether images come compressed.
+        options: tell whether images and depth come compressed.
         inputs: gets the messages.
         statistics: told of every image.
         throttle: takes warnings.
@@ -43,14 +44,16 @@ class Subscriptions:
         self,
         node: LifecycleNode,
         prefix: str,
-        compressed: bool,
+        options: NodeOptions,
         inputs: Inputs,
         statistics: Statistics,
         throttle: Throttle,
     ) -> None:
         self._node = node
         self._prefix = prefix
-        self._image = (CompressedImage, "image/compressed") if compressed else (Image, "image")
+        self._image = (CompressedImage, "image/compressed") if options.compressed else (Image, "image")
+        compressed_depth = options.depth_transport == "compressedDepth"
+        self._depth = (CompressedImage, "depth/compressedDepth") if compressed_depth else (Image, "depth")
         self._inputs = inputs
         self._statistics = statistics
         self._throttle = throttle
@@ -65,8 +68,12 @@ class Subscriptions:
         """
         # One by one: when one fails, `close` has to know those that are open.
         self._open["image"] = self._subscribe_images()
-        for kind, name in ((Image, "depth"), (PoseStamped, "pose"), (CameraInfo, "camera_info")):
-            self._open[name] = self._subscribe(kind, name, partial(self._inputs.put, name), KEPT[name])
+        for name, (kind, topic) in (
+            ("depth", self._depth),
+            ("pose", (PoseStamped, "pose")),
+            ("camera_info", (CameraInfo, "camera_info")),
+        ):
+            self._open[name] = self._subscribe(kind, topic, partial(self._inputs.put, name), KEPT[name])
         # This declares its QoS parameters; clouds are large, so that nobody's shall not come.
         self.take_clouds(lambda cloud: None)
         self.take_clouds(None)
@@ -90,7 +97,7 @@ class Subscriptions:
 
     def unprefixed(self, name: str) -> str:
         """The topic's name before remapping."""
-        return self._prefix + (self._image[1] if name == "image" else name)
+        return self._prefix + {"image": self._image[1], "depth": self._depth[1]}.get(name, name)
 
     @property
     def rectified(self) -> bool:

@@ -18,6 +18,7 @@ from rclpy.time import Time
 from tf2_ros import Buffer, ExtrapolationException, TransformException, TransformListener
 
 from ovs_ros.ros.conversions import ConversionError, pose_to_matrix
+from ovs_ros.runtime.quoting import quoted
 
 WAIT_S = 0.1
 """How long a lookup waits for transforms that come after the message that needs them."""
@@ -84,9 +85,10 @@ class Transforms:
                 return np.eye(4)
             if not fixed:
                 raise ConversionError(
-                    f"expected a transform from '{source}' to '{target}' in tf, got none ({problem}); start "
-                    "robot_state_publisher, or publish where the sensor is mounted: ros2 run tf2_ros "
-                    f"static_transform_publisher --frame-id {target} --child-frame-id {source} --x …"
+                    f"expected a transform from {quoted(source)} to {quoted(target)} in tf, got none "
+                    f"({quoted(str(problem))}); start robot_state_publisher, or publish where the sensor is "
+                    f"mounted: ros2 run tf2_ros static_transform_publisher --frame-id {quoted(target)} "
+                    f"--child-frame-id {quoted(source)} --x …"
                 ) from problem
             fixed, end = "", monotonic() + WAIT_S
 

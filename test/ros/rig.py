@@ -88,6 +88,7 @@ class Robot:
                 ("image", Image),
                 ("image/compressed", CompressedImage),
                 ("depth", Image),
+                ("depth/compressedDepth", CompressedImage),
                 ("camera_info", CameraInfo),
                 ("pose", PoseStamped),
                 ("cloud", PointCloud2),

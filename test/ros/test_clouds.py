@@ -95,7 +95,7 @@ FLOAT = PointField.FLOAT32
         (broken(fields=[]), "the fields x, y and z.*got no such x among no fields"),
         (
             broken(fields=[PointField(name=n, datatype=FLOAT, offset=4 * i) for i, n in enumerate("xyw")]),
-            "no such z among x, y, w",
+            "no such z among 'x', 'y', 'w'",
         ),
         (
             broken(fields=[PointField(name=n, datatype=PointField.INT32, count=1) for n in "xyz"]),

@@ -1,6 +1,8 @@
 """One node over DDS: what comes out for what goes in."""
 
+import struct
 import threading
+from array import array
 
 import cv2
 import numpy as np
@@ -12,6 +14,7 @@ from rig import (
     FRAME,
     PICTURE,
     depth_message,
+    header,
     info_message,
     pixels,
     rgb_message,
@@ -148,6 +151,28 @@ def test_points(robot, encoding, order):
     assert raw[5, 5, 12:16].tolist() == [0, 0, 255, 0]  # red: 0x00ff0000, little endian
     assert (raw[:, :, 16] == LABELS).all() and (raw[:, :, 17:20] == 0).all()
     assert (raw[:, :, 20] == pixels(robot.of_stamp("semantic/confidence", 50))).all()
+
+
+def test_points_from_compressed_depth(vocabulary):
+    with running(vocabulary, depth_transport="compressedDepth") as robot:
+        robot.listen("semantic/points")
+        robot.connected()
+        robot.send("camera_info", info_message(1))
+        robot.until(lambda: robot.camera.camera_info, "the calibration")
+        png = cv2.imencode(".png", (DEPTH * 1000).astype(np.uint16))[1].tobytes()
+        data = array("B", struct.pack("<iff", 0, 0.0, 0.0) + png)
+        depth = CompressedImage(header=header(50), format="16UC1; compressedDepth png", data=data)
+        robot.send("depth/compressedDepth", depth)
+        robot.image(50)
+        cloud = robot.of_stamp("semantic/points", 50)
+        raw = np.frombuffer(cloud.data, np.uint8).reshape(32, 96, 24)
+        z = np.ascontiguousarray(raw[:, :, 8:12]).view("<f4")[..., 0]
+        np.testing.assert_allclose(z, DEPTH, atol=2e-3)
+        depth.header, depth.data = header(100), array("B", data.tobytes()[:60])
+        robot.send("depth/compressedDepth", depth)
+        robot.segment(100)
+        (text,) = robot.until(lambda: robot.warnings, "a warning")
+        assert "No points for a frame: expected depth as a PNG" in text
 
 
 def test_labels_do_not_wait_for_depth(robot):

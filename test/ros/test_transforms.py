@@ -79,7 +79,7 @@ def test_what_is_missing_is_named_with_a_remedy():
         robot.transforms.between("camera", 5 * S, "lidar", 5 * S, "odom")
     text = str(caught.value)
     assert "expected a transform from 'lidar' to 'camera' in tf, got none" in text
-    assert "static_transform_publisher --frame-id camera --child-frame-id lidar" in text
+    assert "static_transform_publisher --frame-id 'camera' --child-frame-id 'lidar'" in text
 
 
 def test_a_lookup_waits_for_the_transform_that_is_on_its_way():
