@@ -83,6 +83,11 @@ ARGUMENTS = [
         "rviz", default_value="false", choices=["true", "false"], description="Start rviz2 with a ready view."
     ),
     DeclareLaunchArgument(
+        "fixed_frame",
+        default_value="camera_color_optical_frame",
+        description="Frame in which rviz2 shows everything: the camera's optical one, or one that tf knows.",
+    ),
+    DeclareLaunchArgument(
         "log_level",
         default_value="info",
         choices=["debug", "info", "warn", "error", "fatal"],
@@ -127,7 +132,7 @@ def start(context: LaunchContext) -> list[Action]:
         )
     ]
     if value("rviz") == "true":
-        actions.append(rviz(value("namespace"), value("use_sim_time") == "true"))
+        actions.append(rviz(value("namespace"), value("fixed_frame"), value("use_sim_time") == "true"))
     return actions
 
 
@@ -144,7 +149,7 @@ def end(event: ProcessExited, context: LaunchContext) -> EmitEvent | None:
     return EmitEvent(event=Shutdown(reason="ovs_node ended"))
 
 
-def rviz(namespace: str, use_sim_time: bool) -> Action:
+def rviz(namespace: str, fixed_frame: str, use_sim_time: bool) -> Action:
     """rviz2 with a ready view, or a warning where it is not installed."""
     try:
         get_package_prefix("rviz2")
@@ -154,7 +159,7 @@ def rviz(namespace: str, use_sim_time: bool) -> Action:
         package="rviz2",
         executable="rviz2",
         namespace=namespace,
-        arguments=["-d", str(CONFIG / "ovs.rviz")],
+        arguments=["-d", str(CONFIG / "ovs.rviz"), "-f", fixed_frame],
         parameters=[{"use_sim_time": use_sim_time}],
     )
 

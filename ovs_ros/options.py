@@ -315,6 +315,10 @@ class NodeOptions(_Checked):
         "Label views to publish: names of those that come with the package (cost, nav2, nvblox) and YAML "
         "files. An empty name: none.",
     )
+    channels: tuple[str, ...] = _option(
+        ("",),
+        "Words that get a channel each in semantic/channels, an image of probabilities. An empty word: none.",
+    )
     instances: bool = _option(
         False,
         "Publish connected regions of one word as semantic/instances, semantic/detections and "

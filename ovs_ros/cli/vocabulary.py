@@ -8,6 +8,7 @@ import typer
 from rich.text import Text
 
 from ovs_ros.cli.common import JsonOption, embedding_bar, print_table, say, user_errors, write_json
+from ovs_ros.cli.label_views import labelspace_command, view_command
 from ovs_ros.runtime.quoting import quoted
 from ovs_ros.vocabulary.cache import EmbeddingCache
 from ovs_ros.vocabulary.examples import Example
@@ -25,6 +26,8 @@ from ovs_ros.vocabulary.yaml_io import (
 )
 
 app = typer.Typer(help="Check, show and teach vocabulary files.", no_args_is_help=True)
+app.command("view")(view_command)
+app.command("labelspace")(labelspace_command)
 
 VocabularyFile = Annotated[
     str, typer.Argument(metavar="VOCABULARY", help="A YAML file, or home, office, street or warehouse.")

@@ -7,6 +7,7 @@ from rclpy.lifecycle import LifecycleNode
 from std_msgs.msg import Header
 
 from ovs_ros.options import NodeOptions
+from ovs_ros.ros.channel_output import ChannelOutput
 from ovs_ros.ros.instance_output import InstanceOutput
 from ovs_ros.ros.measurements import Measurements
 from ovs_ros.ros.throttle import Throttle
@@ -40,9 +41,11 @@ def optional_outputs(
         throttle: takes warnings.
 
     Raises:
-        VocabularyError: a file that they name cannot be used.
+        VocabularyError: a file or a word that they name cannot be used.
     """
     outputs: list[OptionalOutput] = [ViewOutput(node, prefix, view) for view in load_views(options().views)]
     if options().instances:
         outputs.append(InstanceOutput(node, prefix, lambda: options().instance_share, throttle))
+    if words := [word for word in options().channels if word]:
+        outputs.append(ChannelOutput(node, prefix, words))
     return outputs

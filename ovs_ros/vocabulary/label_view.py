@@ -20,6 +20,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
+from ovs_ros.runtime.quoting import quoted
 from ovs_ros.vocabulary.category import VocabularyError, checked_name, name_key
 from ovs_ros.vocabulary.vocabulary import Vocabulary
 from ovs_ros.vocabulary.yaml_io import Form, described
@@ -94,12 +95,8 @@ def load_view(name: Path | str) -> LabelView:
             break
     else:
         known = ", ".join(sorted(path.stem for path in SHIPPED.glob("*.yaml")))
-        raise VocabularyError(f"expected a view to be a YAML file or one of {known}, got '{name}'")
-    if not _NAME.fullmatch(path.stem):
-        raise VocabularyError(
-            f"expected the file of a view to be named with small letters, digits and single '_', for the "
-            f"topics, got '{path.name}'; rename it"
-        )
+        raise VocabularyError(f"expected a view to be a YAML file or one of {known}, got {quoted(str(name))}")
+    check_file_name(path)
     form = Form(path, _EXAMPLES)
     root = form.compose()
     if root is None:
@@ -110,6 +107,19 @@ def load_view(name: Path | str) -> LabelView:
             raise form.error(root, f"the key '{key}'", "none", f"see {_EXAMPLES}")
     classes, values = _read_classes(form, given["classes"])
     return LabelView(path.stem, _value(form, given[UNKNOWN]), _value(form, given[REST]), classes, values)
+
+
+def check_file_name(path: Path) -> None:
+    """Refuse a view's file whose name cannot be a part of a topic's.
+
+    Raises:
+        VocabularyError: it cannot.
+    """
+    if not _NAME.fullmatch(path.stem):
+        raise VocabularyError(
+            "expected the file of a view to be named with small letters, digits and single '_', for the "
+            f"topics, got {quoted(path.name)}; rename it"
+        )
 
 
 def _read_classes(form: Form, node: yaml.Node) -> tuple[dict[str, int], dict[str, int]]:

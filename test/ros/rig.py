@@ -42,6 +42,7 @@ OUTPUTS = {
     "semantic/overlay": (Image, RELIABLE),
     "semantic/points": (PointCloud2, RELIABLE),
     "semantic/instances": (Image, RELIABLE),
+    "semantic/channels": (Image, RELIABLE),
     "semantic/detections": (Detection2DArray, RELIABLE),
     "semantic/detections_3d": (Detection3DArray, RELIABLE),
     "semantic/cloud": (PointCloud2, RELIABLE),
