@@ -123,7 +123,8 @@ class Robot:
         return result
 
     def connected(self) -> None:
-        """Wait until both sides know all of each other's topics."""
+        """Wait until both sides know all of each other's topics, and the node has matched them."""
+        listened = {f"/{topic.lstrip('/')}" for topic in self._listeners}
         self.until(
             lambda: (
                 all(
@@ -133,6 +134,11 @@ class Robot:
                 )
                 and all(self.helper.count_publishers(topic) for topic in self._listeners)
                 and all(self.node.count_subscribers(topic) for topic in self._listeners)
+                and all(
+                    publisher.get_subscription_count()
+                    for publisher in self.node.publishers
+                    if publisher.topic_name in listened
+                )
             ),
             "discovery",
         )

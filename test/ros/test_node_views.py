@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from rig import FRAME, info_message, pixels, running
+from fakes import color_image
+from rig import FRAME, info_message, pixels, rgb_message, running
 
 from ovs_ros.srv import SetVocabulary
 
@@ -104,6 +105,16 @@ def test_nothing_is_computed_while_nobody_subscribes(vocabulary, view, monkeypat
         robot.segment(2)
         robot.of_stamp(MASK, 2)
     assert looked_up == [(32, 96)]
+
+
+def test_each_camera_has_its_own(vocabulary, view):
+    with running(vocabulary, views=[view], cameras=["front", "rear"]) as robot:
+        robot.listen(*(f"{camera}/{MASK}" for camera in ("front", "rear")))
+        robot.connected()
+        for ms, camera, color, value in ((1, "front", "red", 200), (2, "rear", "blue", 3)):
+            robot.send(f"{camera}/image", rgb_message(ms, color_image([[color]])))
+            assert (pixels(robot.of_stamp(f"{camera}/{MASK}", ms)) == value).all()
+        assert [len(robot.got[f"{camera}/{MASK}"]) for camera in ("front", "rear")] == [1, 1]
 
 
 def test_a_wrong_view_is_told_at_configure(vocabulary):

@@ -216,6 +216,27 @@ def test_locked_words_stay_until_the_parameter_allows_a_change(vocabulary):
         assert set_vocabulary(robot, Request.ADD, "cyan").success
 
 
+def test_many_new_words_keep_the_mask_at_8_bits_and_its_names_known(vocabulary, monkeypatch):
+    """More names than 8 bits hold, one after another; the grace time is over at once."""
+    monkeypatch.setattr("ovs_ros.ros.unused_ids.GRACE_S", 0.0)
+    with running(vocabulary) as robot:
+        for ms in range(150):
+            names = [f"word {ms}", f"thing {ms}", "red"]
+            assert set_vocabulary(robot, Request.REPLACE, *names).success
+            robot.segment(ms, [["red", "black"]])
+        robot.of_stamp("semantic/categories", 149)
+        assert {message.encoding for message in robot.got["semantic/image_raw"]} == {"mono8"}
+        announced, frames = {}, {stamp_ms(frame): frame for frame in robot.got["semantic/categories"]}
+        for topic, message in robot.order:
+            if topic == "semantic/label_info":
+                announced = {entry.class_id: entry.class_name for entry in message.class_map}
+                assert len(announced) == 3
+            elif topic == "semantic/image_raw":
+                frame = frames[stamp_ms(message)]
+                assert dict(zip(frame.ids, frame.names, strict=True)).items() <= announced.items()
+                assert set(np.unique(pixels(message)).tolist()) <= {*announced, 255}
+
+
 class SlowText(ColorTextEncoder):
     """Embeds 'molasses' only when it is let go."""
 
