@@ -299,6 +299,11 @@ class NodeOptions(_Checked):
     sync_slop: float = _option(
         0.02, "How many seconds the stamps of an image and of its depth or pose may differ.", (0.0001, 10.0)
     )
+    rectify: bool = _live(
+        False,
+        "Rectify raw images, and their depth, by camera_info before they are segmented; all outputs are of "
+        "the rectified image. Images whose topic has the word rect in its name are rectified already.",
+    )
     cloud_slop: float = _live(
         0.5,
         "How many seconds the stamps of a cloud and of the image that labels it may differ.",

@@ -1,6 +1,7 @@
 """Images and depth as a pinhole camera would have taken them."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -37,11 +38,31 @@ class Rectification:
 
     def image(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """An image (h, w, 3) uint8 of the camera as (H, W, 3), interpolated; black where it saw nothing."""
-        return cv2.remap(pixels, self.warp.x, self.warp.y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+        return cv2.remap(pixels, *self._places, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+
+    @cached_property
+    def _places(self) -> tuple[NDArray[np.int16], NDArray[np.uint16]]:
+        """The warp in the form that OpenCV interpolates from at twice the speed."""
+        return cv2.convertMaps(self.warp.x, self.warp.y, cv2.CV_16SC2)
 
     def depth(self, metres: NDArray[np.float32]) -> NDArray[np.float32]:
         """Depth (h, w) float32 of the camera as (H, W), the nearest pixel's; NaN where it saw nothing."""
         return self.warp.take(metres, np.nan)
+
+
+class Rectifier:
+    """Keeps the rectification of one camera while neither of its two cameras changes."""
+
+    def __init__(self) -> None:
+        self._last: Rectification | None = None
+
+    def of(self, camera: CameraModel, target: Intrinsics) -> Rectification | None:
+        """The rectification of a camera for a pinhole camera; None where the two are the same."""
+        if not camera.distorts and camera.intrinsics == target:
+            return None
+        if self._last is None or (self._last.camera, self._last.target) != (camera, target):
+            self._last = Rectification.of(camera, target)
+        return self._last
 
 
 def displacement(camera: CameraModel, target: Intrinsics, step: int = 8) -> float:

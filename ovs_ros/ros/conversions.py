@@ -4,6 +4,7 @@ For encodings of 8 bits the results equal cv_bridge's to the bit.
 """
 
 import math
+from copy import copy
 from typing import Any
 
 import cv2
@@ -220,6 +221,17 @@ def camera_model_from(message: CameraInfo) -> CameraModel:
         return CameraModel(intrinsics, model, distortion, tuple(message.r) if any(message.r) else UPRIGHT)
     except ValueError as error:
         raise ConversionError(f"the camera_info cannot be used: {error}") from error
+
+
+def rectified_info(message: CameraInfo) -> CameraInfo:
+    """The calibration of a camera's rectified images: without distortion, with the matrix P as K too."""
+    p, k = list(message.p), message.k
+    if p[0] == 0:
+        p = [*k[0:3], 0.0, *k[3:6], 0.0, *k[6:9], 0.0]
+    result = copy(message)
+    result.distortion_model, result.d, result.r = "plumb_bob", [0.0] * 5, UPRIGHT
+    result.k, result.p = [*p[0:3], *p[4:7], *p[8:11]], p
+    return result
 
 
 def _intrinsics(message: CameraInfo, fx: float, fy: float, cx: float, cy: float) -> Intrinsics:

@@ -9,6 +9,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage
 
 from ovs_ros.geometry.camera_model import CameraModel
 from ovs_ros.geometry.points import Intrinsics
+from ovs_ros.geometry.rectify import Rectification, Rectifier
 from ovs_ros.geometry.reprojection import Sight
 from ovs_ros.ros.compressed_depth import compressed_depth_to_metres
 from ovs_ros.ros.conversions import (
@@ -17,6 +18,7 @@ from ovs_ros.ros.conversions import (
     depth_to_metres,
     intrinsics_from,
     pose_to_matrix,
+    rectified_info,
 )
 from ovs_ros.ros.frames import Frame
 from ovs_ros.ros.inputs import WAIT_S, Inputs
@@ -30,17 +32,25 @@ class Measurements:
     Args:
         frame: the one at work.
         size: of its image, (H, W).
-        rectified: whether its image shows what a pinhole camera would.
+        rectified: whether its image came as a pinhole camera would have taken it.
+        rectifier: rectifies image and depth; None: they stay as they came.
         inputs: waits for depth and poses that come after their image.
         throttle: takes warnings about messages that are used although something is wrong.
     """
 
     def __init__(
-        self, frame: Frame, size: tuple[int, int], rectified: bool, inputs: Inputs, throttle: Throttle
+        self,
+        frame: Frame,
+        size: tuple[int, int],
+        rectified: bool,
+        rectifier: Rectifier | None,
+        inputs: Inputs,
+        throttle: Throttle,
     ) -> None:
         self._frame = frame
         self._size = size
         self._rectified = rectified
+        self._rectifier = None if rectified else rectifier
         self._inputs = inputs
         self._throttle = throttle
 
@@ -50,8 +60,9 @@ class Measurements:
 
     @property
     def camera_info(self) -> CameraInfo | None:
-        """The camera's calibration as it came; None: none has come yet."""
-        return self._inputs.wait_for(self._frame, "camera_info", 0.0)
+        """The calibration of the image that is segmented; None: none has come yet."""
+        info = self._inputs.wait_for(self._frame, "camera_info", 0.0)
+        return info if info is None or self._rectifier is None else rectified_info(info)
 
     @cached_property
     def intrinsics(self) -> Intrinsics:
@@ -64,19 +75,32 @@ class Measurements:
 
     @cached_property
     def camera_model(self) -> CameraModel:
-        """The camera as it took the image.
+        """The camera that the image is of when it is segmented.
 
         Raises:
             ConversionError: there is none, it cannot be used, or it is for images of another size.
         """
-        if self._rectified:
-            return CameraModel(self.intrinsics)
+        pinhole = self._rectified or self._rectifier is not None
+        return CameraModel(self.intrinsics) if pinhole else self._camera_as_it_is()
+
+    @cached_property
+    def rectification(self) -> Rectification | None:
+        """What rectifies the image, and the depth; None where nothing has to be done.
+
+        Raises:
+            ConversionError: there is no calibration, it cannot be used, or it is for images of another size.
+        """
+        if self._rectifier is None:
+            return None
+        return self._rectifier.of(self._camera_as_it_is(), self.intrinsics)
+
+    def _camera_as_it_is(self) -> CameraModel:
         model = camera_model_from(self._calibration())
         self._of_image(model.intrinsics)
         return model
 
     def _calibration(self) -> CameraInfo:
-        info = self.camera_info
+        info = self._inputs.wait_for(self._frame, "camera_info", 0.0)
         if info is None:
             raise ConversionError("expected a camera_info, got none yet; remap 'camera_info' to the camera's")
         return info
@@ -105,16 +129,15 @@ class Measurements:
                 f"Expected depth registered to the image's frame {quoted(frame_id)}, got "
                 f"{quoted(depth.header.frame_id)}; it is used as if it were registered",
             )
-        if isinstance(depth, CompressedImage):
-            return compressed_depth_to_metres(depth, self._size)
-        metres = depth_to_metres(depth)
+        compressed = isinstance(depth, CompressedImage)
+        metres = compressed_depth_to_metres(depth, self._size) if compressed else depth_to_metres(depth)
         height, width = self._size
         if metres.shape != self._size:
             raise ConversionError(
                 f"expected depth of the image's {width}x{height} pixels, got "
                 f"{metres.shape[1]}x{metres.shape[0]}; register depth to the image"
             )
-        return metres
+        return metres if self.rectification is None else self.rectification.depth(metres)
 
     def sight(self) -> tuple[Sight, str]:
         """Depth, camera and pose together, and the name of the frame of the pose.

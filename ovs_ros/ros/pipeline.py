@@ -11,8 +11,10 @@ from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import Header
 
 from ovs_ros.geometry.points import PointProjector
+from ovs_ros.geometry.rectify import Rectifier
 from ovs_ros.ros.cloud_labelling import CloudLabelling, LabelledImage
 from ovs_ros.ros.conversions import BitDepth, ConversionError, compressed_to_rgb, image_to_rgb
+from ovs_ros.ros.distortion_warning import DistortionWarning
 from ovs_ros.ros.frames import Frame
 from ovs_ros.ros.inputs import Inputs
 from ovs_ros.ros.measurements import Measurements
@@ -26,6 +28,7 @@ from ovs_ros.ros.throttle import Throttle
 from ovs_ros.ros.words import Words
 from ovs_ros.runtime.finite import NotFiniteError
 from ovs_ros.segmenter import Segmenter
+from ovs_ros.steps.relabel import hide
 from ovs_ros.steps.segmentation import Segmentation
 from ovs_ros.vocabulary.vocabulary import Vocabulary
 
@@ -79,6 +82,8 @@ class Pipeline:
         self._temporal_filter = TemporalFiltering(throttle)
         self._announced: tuple[int, float] | None = None
         self._projector: PointProjector | None = None
+        self._rectifier = Rectifier()
+        self._distortion = DistortionWarning(throttle)
         self._bit_depth = BitDepth()
 
     def announce(self) -> None:
@@ -105,11 +110,21 @@ class Pipeline:
             self._node.get_logger().info(
                 f"The images' pixels of 16 bits use {self._bit_depth.bits} bits so far: they are read as such"
             )
+        size, rectifier = (image.shape[0], image.shape[1]), self._rectifier if settings.node.rectify else None
+        measurements = Measurements(frame, size, self._rectified, rectifier, self._inputs, self._throttle)
+        try:
+            rectification = measurements.rectification
+        except ConversionError as error:
+            self._statistics.dropped("not rectified")
+            self._throttle.warn("rectify", f"An image is dropped, because it cannot be rectified: {error}")
+            return
+        if rectification is not None:
+            image = rectification.image(image)
         converted = perf_counter()
         result = self._segmenter.segment(image, words, settings.segmenter)
-        size = (image.shape[0], image.shape[1])
-        measurements = Measurements(frame, size, self._rectified, self._inputs, self._throttle)
         result = self._temporal_filter.apply(message.header, image, measurements, result, settings.node)
+        if rectification is not None:
+            result = hide(result, rectification.outside)
         self._recent.put(self._camera, frame.stamp, image)
         clouds = self._clouds()
         if clouds is not None:
@@ -174,6 +189,7 @@ class Pipeline:
         except ConversionError as error:
             self._throttle.warn("points", f"No points for a frame: {error}")
             return
+        self._distortion.look(measurements)
         if self._projector is None or intrinsics != self._projector.intrinsics:
             self._projector = PointProjector(intrinsics)
         points = self._outputs.points.buffer(*metres.shape)

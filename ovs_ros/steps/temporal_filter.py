@@ -23,8 +23,8 @@ from ovs_ros.geometry.reprojection import Sight, reproject
 from ovs_ros.geometry.warp import Warp
 from ovs_ros.options import NodeOptions
 from ovs_ros.runtime.stage_clock import StageClock
-from ovs_ros.steps.labels import histogram
-from ovs_ros.steps.segmentation import Segmentation, segmentation
+from ovs_ros.steps.relabel import with_labels
+from ovs_ros.steps.segmentation import Segmentation
 from ovs_ros.vocabulary.vocabulary import Vocabulary
 
 UNKNOWN_WEIGHT = np.float32(0.5)
@@ -105,7 +105,7 @@ class TemporalFilter(Generic[View]):
             fade = math.exp((memory.stamp - stamp) / self.time_constant)
             labels, weight, confidence = _merged(result, votes, memory, warp, fade)
             self._memory = _Memory(labels.copy(), weight, result.vocabulary, stamp, view)
-            filtered = _with_labels(result, labels, confidence)
+            filtered = with_labels(result, labels, confidence)
         clock.stage("temporal_filter")
         return replace(filtered, stages_ms=clock.stages_ms)
 
@@ -151,25 +151,3 @@ def _merged(
 def _mask(where: NDArray[np.bool_]) -> NDArray[np.uint8]:
     """For OpenCV, whose masked operations take a fraction of NumPy's time."""
     return where.view(np.uint8)
-
-
-def _with_labels(
-    result: Segmentation, labels: NDArray[np.uint8] | NDArray[np.uint16], confidence: NDArray[np.uint8]
-) -> Segmentation:
-    """The segmentation with other labels of its vocabulary, and everything that follows from them."""
-    ids = result.vocabulary.ids  # (K,)
-    counts = histogram(labels, 256 if labels.dtype == np.uint8 else 65536)
-    scores = np.full(len(counts), -1, np.float32)
-    scores[result.selected_ids] = result.scores
-    classes = np.flatnonzero((counts[ids] > 0) | (scores[ids] >= 0))  # (M,)
-    present = ids[classes]
-    return segmentation(
-        result.vocabulary,
-        classes,
-        np.maximum(scores[present], 0),
-        confidence,
-        labels,
-        (counts[present] / labels.size).astype(np.float32),
-        float(counts[result.unknown_id] / labels.size),
-        result.stages_ms,
-    )

@@ -22,6 +22,7 @@ from ovs_ros.ros.conversions import (
     image_to_rgb,
     intrinsics_from,
     pose_to_matrix,
+    rectified_info,
 )
 
 
@@ -429,6 +430,19 @@ def test_the_camera_as_it_takes_its_images_is_that_of_k():
     x, y = camera.project(point)[0]
     message.binning_x = message.binning_y = message.roi.x_offset = message.roi.y_offset = 0
     assert camera_model_from(message).project(point)[0] == pytest.approx((x * 2 + 20, y * 2 + 40), abs=1e-3)
+
+
+def test_the_calibration_of_rectified_images():
+    p = (400.0, 0, 300, -20, 0, 410, 200, 0, 0, 0, 1, 0)
+    message = info(K, p)
+    message.distortion_model, message.d = "equidistant", [0.1] * 4
+    message.binning_x = 2
+    rectified = rectified_info(message)
+    assert list(rectified.d) == [0.0] * 5 and not camera_model_from(rectified).distorts
+    assert list(rectified.p) == list(p) and list(rectified.k) == [400, 0, 300, 0, 410, 200, 0, 0, 1]
+    assert intrinsics_from(rectified) == intrinsics_from(message)
+    assert list(message.d) == [0.1] * 4
+    assert list(rectified_info(info(K)).p) == [500, 0, 320, 0, 0, 510, 240, 0, 0, 0, 1, 0]
 
 
 @pytest.mark.parametrize("model", ["", "none", "plumb_bob"])
