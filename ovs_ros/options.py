@@ -314,6 +314,11 @@ class NodeOptions(_Checked):
         "A frame of tf that stays where it is while the robot moves between an image and a cloud; empty, or "
         "unknown to tf: none.",
     )
+    lazy: bool = _live(
+        True,
+        "Subscribe to a camera and segment its images only while somebody subscribes to what comes of them; "
+        "false: always.",
+    )
     points: Points = _live("auto", "When to publish semantic/points; 'auto': while somebody subscribes.")
     views: tuple[str, ...] = _option(
         ("",),

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import ReliabilityPolicy
-from sensor_msgs.msg import CameraInfo
+from sensor_msgs.msg import CameraInfo, PointCloud2
 
 from ovs_ros.ros.cloud_labelling import CloudLabelling
 from ovs_ros.ros.diagnostics import MISSING_S, Condition, lacks
@@ -21,7 +22,7 @@ from ovs_ros.ros.pipeline import Pipeline
 from ovs_ros.ros.points_publisher import PointsPublisher
 from ovs_ros.ros.recent import RecentFrames
 from ovs_ros.ros.statistics import Statistics
-from ovs_ros.ros.subscriptions import Subscriptions
+from ovs_ros.ros.subscriptions import INPUTS, Subscriptions
 from ovs_ros.ros.throttle import Throttle
 from ovs_ros.ros.words import Words
 from ovs_ros.segmenter import Segmenter
@@ -44,6 +45,7 @@ class Camera:
     Attributes:
         statistics: of its frames since the start.
         throttle: takes warnings; they tell its name.
+        topics: the resolved names of its inputs, subscribed to or not; none while the node is not active.
     """
 
     def __init__(
@@ -69,16 +71,15 @@ class Camera:
         self._optional_outputs: list[OptionalOutput] = []
         self._inputs: Inputs | None = None
         self._subscriptions: Subscriptions | None = None
+        self._pipeline: Pipeline | None = None
+        self.topics: set[str] = set()
+        self._image_topic = ""
+        self._since = monotonic()
 
     @property
     def camera_info(self) -> CameraInfo | None:
         """The calibration that came last; None while the node is not active."""
         return None if self._inputs is None else self._inputs.newest("camera_info")
-
-    @property
-    def topics(self) -> set[str]:
-        """The resolved names of the topics that are subscribed to."""
-        return set() if self._subscriptions is None else self._subscriptions.topics
 
     def configure(self) -> None:
         """Make the publishers.
@@ -107,9 +108,9 @@ class Camera:
         node = self._settings().node
         self._inputs = Inputs(node.sync_slop, queue, index, lambda: self._max_rate(index))
         self._subscriptions = Subscriptions(
-            self._node, self._prefix, node, self._inputs, self.statistics, self.throttle
+            self._node, self._prefix, node, self._inputs, self._put_cloud, self.statistics, self.throttle
         )
-        return Pipeline(
+        self._pipeline = Pipeline(
             self._node,
             self.name,
             segmenter,
@@ -124,6 +125,7 @@ class Camera:
             self._subscriptions.rectified,
             lambda: self._clouds,
         )
+        return self._pipeline
 
     def _max_rate(self, index: int) -> float:
         node = self._settings().node
@@ -132,16 +134,44 @@ class Camera:
     def open(self) -> None:
         """Subscribe. Call it after `prepare`."""
         assert self._subscriptions
-        self._subscriptions.open()
+        # To all at first: their QoS overrides become parameters, and wrong ones fail here.
+        self._subscriptions.keep(INPUTS)
         images = self._subscriptions.get("image")
         assert images
-        self._node.get_logger().info(f"Active: images from {images.topic_name}")
+        self._image_topic, self.topics = images.topic_name, self._subscriptions.topics
+        self._attend()
+        once = ", once somebody subscribes to what comes of them" if self._is_idle else ""
+        self._node.get_logger().info(f"Active: images from {self._image_topic}{once}")
+
+    def attend(self) -> None:
+        """Subscribe to what is needed now, and to nothing else. To be called a few times a second."""
+        try:
+            self._attend()
+        except Exception as error:  # The node goes on; the next call tries again.
+            self.throttle.warn("subscriptions", f"Expected to subscribe to its inputs, got {error!r}")
+
+    def _attend(self) -> None:
+        if self._subscriptions is None or self._pipeline is None:
+            return
+        publisher, was_idle = self._labelled_clouds, self._is_idle
+        if publisher is None or not publisher.wanted():
+            self._stop_clouds()
+        elif self._clouds is None:
+            self._start_clouds(publisher)
+        self._subscriptions.keep(self._pipeline.needs())
+        if was_idle:
+            self._since = monotonic()
+
+    @property
+    def _is_idle(self) -> bool:
+        return self._subscriptions is None or self._subscriptions.get("image") is None
 
     def close(self) -> None:
         """Unsubscribe, and forget what waits."""
         if self._subscriptions is not None:
-            self._subscriptions.close()
-        self._subscriptions = self._inputs = None
+            self._subscriptions.keep(())
+        self._subscriptions = self._inputs = self._pipeline = None
+        self.topics = set()
         self._stop_clouds()
 
     def release(self) -> None:
@@ -155,22 +185,18 @@ class Camera:
         self._outputs = self._labelled_clouds = None
         self._optional_outputs = []
 
-    def follow_demand(self) -> None:
-        """Take clouds while somebody subscribes to labelled ones, and listen to tf meanwhile."""
-        subscriptions, publisher = self._subscriptions, self._labelled_clouds
-        if subscriptions is None or publisher is None or publisher.wanted() == (self._clouds is not None):
-            return
-        if self._clouds is not None:
-            subscriptions.take_clouds(None)
-            self._stop_clouds()
-            return
+    def _start_clouds(self, publisher: PointsPublisher) -> None:
+        """Listen to tf and label clouds."""
         try:
             transforms = self._transforms()
         except ImportError as error:
             self.throttle.warn("tf", f"No clouds are labelled: {error}; install ros-$ROS_DISTRO-tf2-ros-py")
             return
         self._clouds = CloudLabelling(publisher, transforms, lambda: self._settings().node, self.throttle)
-        subscriptions.take_clouds(self._clouds.put)
+
+    def _put_cloud(self, cloud: PointCloud2) -> None:
+        if self._clouds is not None:
+            self._clouds.put(cloud)
 
     def _stop_clouds(self) -> None:
         if self._clouds is not None:
@@ -180,12 +206,14 @@ class Camera:
     def condition(self, node: Condition) -> Condition:
         """What is known of this camera, beside what is known of the node."""
         subscriptions = self._subscriptions
-        if subscriptions is None or (images := subscriptions.get("image")) is None:
+        if subscriptions is None:
             return node
-        subscriptions.look_for_latched()
-        self.follow_demand()
+        images = subscriptions.get("image")
+        if images is None:
+            return replace(node, topic=self._image_topic, idle=True)
         return replace(
             node,
+            since=max(node.since, self._since),
             topic=images.topic_name,
             obstacle=obstacle(self._node, images, subscriptions.unprefixed("image")),
             missing=self._missing(),

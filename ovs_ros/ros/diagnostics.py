@@ -38,6 +38,7 @@ class Condition:
         topic: the resolved name of the image topic.
         obstacle: why no image can come, as far as the ROS graph tells; empty if it shows no reason.
         best_effort: whether images come best effort.
+        idle: nobody subscribes to what comes of the images.
         missing: what frames lack beside the image, though it is wanted, one sentence each.
         sim_time: time comes from /clock.
         clock_missing: it does, and nothing has come.
@@ -53,6 +54,7 @@ class Condition:
     topic: str = ""
     obstacle: str = ""
     best_effort: bool = False
+    idle: bool = False
     missing: tuple[str, ...] = ()
     sim_time: bool = False
     clock_missing: bool = False
@@ -95,6 +97,8 @@ def judge(condition: Condition, summary: Summary, now: float) -> tuple[bytes, st
         return DiagnosticStatus.ERROR, f"{text}; the log has the reason", None
     if seconds > SLOW_S:
         return warn, f"a frame has been at work for {seconds:.0f} s, now in {where}", "hangs"
+    if condition.idle:
+        return DiagnosticStatus.OK, "idle: nobody subscribes", None
     if condition.clock_missing and silence > SILENCE_S:
         return warn, _NO_CLOCK, "clock"
     if summary.dropped_lately.get("not finite"):

@@ -112,6 +112,12 @@ class Inputs:
                         topic.paired = now
             self._changed.notify_all()
 
+    def clear(self) -> None:
+        """Forget the messages that wait for their image."""
+        with self._changed:
+            for topic in self._topics.values():
+                topic.recent.clear()
+
     def newest(self, name: str) -> Any:
         """The message of a topic that came last, or None."""
         with self._changed:

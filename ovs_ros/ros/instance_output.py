@@ -58,6 +58,12 @@ class InstanceOutput:
         for publisher in (self._flat, self._solid):
             self._node.destroy_lifecycle_publisher(publisher)
 
+    def needs(self) -> set[str]:
+        """The inputs that it needs now; none while nobody subscribes."""
+        if self._solid.get_subscription_count() > 0:
+            return {"image", "camera_info", "depth"}
+        return {"image"} if self._mask.wanted() or self._flat.get_subscription_count() > 0 else set()
+
     def announce(self) -> None:
         """Nothing holds for all frames."""
 

@@ -54,6 +54,9 @@ WATCH_S = 1.0
 REPLY_S = 0.2
 """How long a node that ends because of a failure waits for the reply to whoever asked for the transition."""
 
+ATTEND_S = 0.2
+"""How often the node looks whether somebody subscribes."""
+
 Transition = Callable[["OvsNode", LifecycleState], TransitionCallbackReturn]
 
 
@@ -142,6 +145,7 @@ class OvsNode(LifecycleNode):
             )
             for name in self._config.settings.node.cameras
         ]
+        self._attending = self.create_timer(ATTEND_S, self._attend, clock=self._steady_clock)
         self._diagnostics = DiagnosticsPublisher(self, self.cameras, self._condition)
         self._watchdog = self.create_timer(WATCH_S, self._watch, clock=self._steady_clock)
         if self._config.settings.node.autostart:
@@ -263,6 +267,7 @@ class OvsNode(LifecycleNode):
         self._vocabulary_services.close()
         self._diagnostics.destroy()
         self._look_for.destroy()
+        self.destroy_timer(self._attending)
         super().destroy_node()
 
     def _stop(self) -> None:
@@ -301,6 +306,10 @@ class OvsNode(LifecycleNode):
         """Start the worker's thread again if it died."""
         if self._worker is not None and (reason := self._worker.revive()):
             self.get_logger().error(f"The worker's thread died and is started again:\n{reason}")
+
+    def _attend(self) -> None:
+        for camera in self.cameras:
+            camera.attend()
 
     def _wake(self) -> None:
         """Let the worker announce a change although no frame comes."""

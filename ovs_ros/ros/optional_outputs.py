@@ -22,6 +22,9 @@ class OptionalOutput(Protocol):
     def destroy(self) -> None:
         """Destroy the publishers."""
 
+    def needs(self) -> set[str]:
+        """The inputs that it needs now, 'image' among them; none while nobody subscribes."""
+
     def announce(self) -> None:
         """Publish what holds for all frames."""
 

@@ -10,6 +10,7 @@ from std_msgs.msg import Header
 from vision_msgs.msg import LabelInfo, VisionClass
 
 from ovs_ros.msg import FrameCategories
+from ovs_ros.options import Points
 from ovs_ros.render import colorize, overlay
 from ovs_ros.ros.image_publisher import ImagePublisher
 from ovs_ros.ros.points_publisher import PointsPublisher
@@ -54,6 +55,17 @@ class Outputs:
         self.points.destroy()
         for publisher in self._publishers.values():
             self._node.destroy_lifecycle_publisher(publisher)
+
+    def points_wanted(self, points: Points) -> bool:
+        """Whether points are to be published, by the parameter `points`."""
+        return points == "always" or (points == "auto" and self.points.wanted())
+
+    def needs(self, points: Points) -> set[str]:
+        """The inputs that it needs now; none while nobody subscribes. `points` is the parameter."""
+        if self.points_wanted(points):
+            return {"image", "camera_info", "depth"}
+        listeners = self._publishers["categories"].get_subscription_count()
+        return {"image"} if listeners or any(image.wanted() for image in self._images.values()) else set()
 
     def label_info(self, vocabulary: Vocabulary, threshold: float) -> None:
         """Announce what the ids of the label images from now on mean."""

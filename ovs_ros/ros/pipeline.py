@@ -86,6 +86,20 @@ class Pipeline:
         self._distortion = DistortionWarning(throttle)
         self._bit_depth = BitDepth()
 
+    def needs(self) -> set[str]:
+        """The inputs that it needs now; with `lazy`, none while nobody subscribes to an output."""
+        node = self._settings().node
+        needed = self._outputs.needs(node.points).union(
+            *(output.needs() for output in self._optional_outputs)
+        )
+        if self._clouds() is not None:
+            needed.add("cloud")
+        if needed or not node.lazy:
+            needed |= {"image", "camera_info"}
+            if node.temporal_filter == "pose":
+                needed |= {"depth", "pose"}
+        return needed
+
     def announce(self) -> None:
         """Publish what the ids mean, if that has changed."""
         self._announce(self._words.current.vocabulary, self._settings().segmenter.threshold)
@@ -141,8 +155,7 @@ class Pipeline:
             output.publish(message.header, result, measurements)
         now = self._node.get_clock().now().nanoseconds
         self._statistics.published((now - frame.stamp) / 1e6, stages)
-        wanted = settings.node.points
-        if wanted == "always" or (wanted == "auto" and self._outputs.points.wanted()):
+        if self._outputs.points_wanted(settings.node.points):
             self._points(message.header, image, measurements, result)
 
     def failed(self, error: Exception) -> None:

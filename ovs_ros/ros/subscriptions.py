@@ -1,7 +1,7 @@
 """What the node subscribes to for one camera."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any
 
@@ -28,6 +28,12 @@ _OVERRIDABLE = QoSOverridingOptions(
 )
 
 
+INPUTS = ("image", *KEPT, "cloud")
+CLOUDS_KEPT = 5
+_KINDS = {"pose": PoseStamped, "camera_info": CameraInfo}
+_LATCHED = "latched camera_info"
+
+
 class Subscriptions:
     """The subscriptions of one camera while the node is active. For one thread, the executor's.
 
@@ -35,7 +41,8 @@ class Subscriptions:
         node: subscribes.
         prefix: stands before the topics' names: empty, or a name and '/'.
         options: tell whether images and depth come compressed.
-        inputs: gets the messages.
+        inputs: gets the messages but for clouds.
+        on_cloud: called with each cloud.
         statistics: told of every image.
         throttle: takes warnings.
     """
@@ -46,6 +53,7 @@ class Subscriptions:
         prefix: str,
         options: NodeOptions,
         inputs: Inputs,
+        on_cloud: Callable[[PointCloud2], None],
         statistics: Statistics,
         throttle: Throttle,
     ) -> None:
@@ -55,44 +63,35 @@ class Subscriptions:
         compressed_depth = options.depth_transport == "compressedDepth"
         self._depth = (CompressedImage, "depth/compressedDepth") if compressed_depth else (Image, "depth")
         self._inputs = inputs
+        self._on_cloud = on_cloud
         self._statistics = statistics
         self._throttle = throttle
         self._open: dict[str, Subscription] = {}
         self._last_stamp = 0
 
-    def open(self) -> None:
-        """Subscribe.
+    def keep(self, names: Collection[str]) -> None:
+        """Subscribe to these of INPUTS, and to nothing else.
 
         Raises:
-            Exception: a subscription cannot be made; `close` closes those that could.
+            Exception: a subscription cannot be made.
         """
-        # One by one: when one fails, `close` has to know those that are open.
-        self._open["image"] = self._subscribe_images()
-        for name, (kind, topic) in (
-            ("depth", self._depth),
-            ("pose", (PoseStamped, "pose")),
-            ("camera_info", (CameraInfo, "camera_info")),
-        ):
-            self._open[name] = self._subscribe(kind, topic, partial(self._inputs.put, name), KEPT[name])
-        # This declares its QoS parameters; clouds are large, so that nobody's shall not come.
-        self.take_clouds(lambda cloud: None)
-        self.take_clouds(None)
-
-    def take_clouds(self, callback: Callable[[PointCloud2], None] | None) -> None:
-        """Subscribe to clouds, or not any more."""
-        if (present := self._open.pop("cloud", None)) is not None:
-            self._node.destroy_subscription(present)
-        if callback is not None:
-            self._open["cloud"] = self._subscribe(PointCloud2, "cloud", callback, 5)
-
-    def close(self) -> None:
-        """Unsubscribe."""
-        for subscription in self._open.values():
-            self._node.destroy_subscription(subscription)
-        self._open.clear()
+        if "image" in self._open and "image" not in names:
+            # A calibration that comes meanwhile is missed.
+            self._inputs.clear()
+        for name in [one for one in self._open if one.removeprefix("latched ") not in names]:
+            self._node.destroy_subscription(self._open.pop(name))
+        # One by one: when one fails, the others are known.
+        for name in names:
+            if name not in self._open:
+                self._open[name] = self._subscribe_to(name)
+        if "camera_info" in names and _LATCHED not in self._open and self._is_latched():
+            qos = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+            self._open[_LATCHED] = self._node.create_subscription(
+                CameraInfo, self._prefix + "camera_info", partial(self._inputs.put, "camera_info"), qos
+            )
 
     def get(self, name: str) -> Subscription | None:
-        """The subscription to 'image', 'depth', 'pose', 'camera_info' or 'cloud', if there is one."""
+        """The subscription to one of INPUTS, if there is one."""
         return self._open.get(name)
 
     def unprefixed(self, name: str) -> str:
@@ -107,27 +106,28 @@ class Subscriptions:
 
     @property
     def topics(self) -> set[str]:
-        """The resolved names of the topics; that of clouds also while nobody wants any."""
-        topics = {subscription.topic_name for subscription in self._open.values()}
-        return topics | {self._node.resolve_topic_name(self.unprefixed("cloud"))}
+        """The resolved names of the topics."""
+        return {subscription.topic_name for subscription in tuple(self._open.values())}
 
-    def look_for_latched(self) -> None:
-        """Subscribe also to a calibration that was published once, before this node started.
+    def _is_latched(self) -> bool:
+        """Whether the calibration was published once, before the subscription, and has not come.
 
-        Only if there is such a publisher: others would warn of an incompatible subscription.
+        Only then a second subscription helps: other publishers would warn of one that is incompatible.
         """
-        usual = self._open.get("camera_info")
-        if usual is None or "latched camera_info" in self._open:
-            return
-        publishers = self._node.get_publishers_info_by_topic(usual.topic_name)
-        latches = any(p.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL for p in publishers)
-        if latches and self._inputs.newest("camera_info") is None:
-            qos = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-            self._open["latched camera_info"] = self._node.create_subscription(
-                CameraInfo, self._prefix + "camera_info", partial(self._inputs.put, "camera_info"), qos
-            )
+        if self._inputs.newest("camera_info") is not None:
+            return False
+        publishers = self._node.get_publishers_info_by_topic(self._open["camera_info"].topic_name)
+        return any(p.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL for p in publishers)
 
-    def _subscribe_images(self) -> Subscription:
+    def _subscribe_to(self, name: str) -> Subscription:
+        if name == "image":
+            return self._subscribe_to_images()
+        if name == "cloud":
+            return self._subscribe(PointCloud2, name, self._on_cloud, CLOUDS_KEPT)
+        kind, topic = self._depth if name == "depth" else (_KINDS[name], name)
+        return self._subscribe(kind, topic, partial(self._inputs.put, name), KEPT[name])
+
+    def _subscribe_to_images(self) -> Subscription:
         kind, topic = self._image
         # Only the middleware knows which images were lost on the way.
         events = SubscriptionEventCallbacks(message_lost=self._on_lost)

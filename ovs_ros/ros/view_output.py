@@ -41,6 +41,12 @@ class ViewOutput:
         for publisher in (self._label_info, self._camera_info):
             self._node.destroy_lifecycle_publisher(publisher)
 
+    def needs(self) -> set[str]:
+        """The inputs that it needs now; none while nobody subscribes."""
+        if self._camera_info.get_subscription_count() > 0:
+            return {"image", "camera_info"}
+        return {"image"} if self._mask.wanted() else set()
+
     def announce(self) -> None:
         """Publish what the values mean. It never changes."""
         header = Header(stamp=self._node.get_clock().now().to_msg(), frame_id=SESSION)

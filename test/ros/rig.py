@@ -25,6 +25,7 @@ from vision_msgs.msg import Detection2DArray, Detection3DArray, LabelInfo
 
 from ovs_ros.msg import FrameCategories
 from ovs_ros.options import LoadOptions
+from ovs_ros.ros.camera import Camera
 from ovs_ros.ros.node import OvsNode
 from ovs_ros.segmenter import Segmenter
 
@@ -110,6 +111,11 @@ class Robot:
                 kind, topic, lambda message, topic=topic: self._take(topic, message), qos
             )
 
+    def ignore(self, *topics: str) -> None:
+        """End the subscriptions."""
+        for topic in topics:
+            self.helper.destroy_subscription(self._listeners.pop(topic))
+
     def _take(self, topic: str, message: Any) -> None:
         self.got[topic].append(message)
         self.order.append((topic, message))
@@ -127,11 +133,7 @@ class Robot:
         listened = {f"/{topic.lstrip('/')}" for topic in self._listeners}
         self.until(
             lambda: (
-                all(
-                    sender.get_subscription_count() > 0
-                    for topic, sender in self._senders.items()
-                    if topic.endswith("camera_info")
-                )
+                all(self._is_connected(camera) for camera in self.node.cameras)
                 and all(self.helper.count_publishers(topic) for topic in self._listeners)
                 and all(self.node.count_subscribers(topic) for topic in self._listeners)
                 and all(
@@ -147,13 +149,29 @@ class Robot:
         """Send an input's messages to a topic of another name from now on."""
         self._senders[topic] = self.helper.create_publisher(self._senders[topic].msg_type, name, SENDING)
 
-    def ignore(self, topic: str) -> None:
-        """End a subscription."""
-        self.helper.destroy_subscription(self._listeners.pop(topic))
-
     def reaches(self, topic: str) -> bool:
         """Whether the node subscribes to an input, and gets what is sent from now on."""
         return self._senders[topic].get_subscription_count() > 0
+
+    def _is_connected(self, camera: Camera) -> bool:
+        """Whether all that is sent and that the camera now needs arrives."""
+        prefix = f"/{camera.name}/" if camera.name else "/"
+        filters = self.node.get_parameter("temporal_filter").value == "pose"
+        points = self.node.get_parameter("points").value
+        needed = {prefix + topic for topic in ("image", "image/compressed", "camera_info")}
+        if (
+            filters
+            or points == "always"
+            or (points == "auto" and f"{prefix}semantic/points"[1:] in self._listeners)
+        ):
+            needed |= {f"{prefix}depth", f"{prefix}depth/compressedDepth"}
+        if filters:
+            needed.add(f"{prefix}pose")
+        return bool(camera.topics) and all(
+            self._senders[topic[1:]].get_subscription_count() > 0
+            for topic in needed & camera.topics
+            if topic[1:] in self._senders
+        )
 
     def send(self, topic: str, message: Any) -> None:
         """Publish on one of the node's inputs."""

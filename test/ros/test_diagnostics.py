@@ -38,6 +38,7 @@ def statistics(frames=0, drops=(), lost=0):
         ({}, (), 0, DiagnosticStatus.OK, "segmenting"),
         ({"state": "inactive"}, (), 99, DiagnosticStatus.OK, "inactive"),
         ({"state": "unconfigured"}, (), 99, DiagnosticStatus.OK, "configure"),
+        ({"idle": True, "obstacle": "nobody publishes it"}, (), 99, DiagnosticStatus.OK, "nobody subscribes"),
         ({"failure": "activate failed: no"}, (), 0, DiagnosticStatus.ERROR, "activate failed: no"),
         ({"clock_missing": True, "obstacle": "nobody publishes it"}, (), 6, DiagnosticStatus.WARN, "/clock"),
         ({"clock_missing": True}, (), 4, DiagnosticStatus.OK, "segmenting"),
