@@ -97,10 +97,10 @@ def judge(condition: Condition, summary: Summary, now: float) -> tuple[bytes, st
         return DiagnosticStatus.ERROR, f"{text}; the log has the reason", None
     if seconds > SLOW_S:
         return warn, f"a frame has been at work for {seconds:.0f} s, now in {where}", "hangs"
-    if condition.idle:
-        return DiagnosticStatus.OK, "idle: nobody subscribes", None
     if condition.clock_missing and silence > SILENCE_S:
         return warn, _NO_CLOCK, "clock"
+    if condition.idle:
+        return DiagnosticStatus.OK, "idle: nobody subscribes", None
     if summary.dropped_lately.get("not finite"):
         return DiagnosticStatus.ERROR, "the model gives NaN or infinity; the log has the remedy", None
     if summary.dropped_lately.get("failed"):
