@@ -182,7 +182,7 @@ def test_a_signal_ends_a_process_whose_model_hangs(tmp_path, number):
     script.write_text(SCRIPT.format(tests=str(Path(__file__).parents[1])))
     with own_context() as context:
         environment = {**os.environ, "ROS_DOMAIN_ID": str(context.get_domain_id())}
-        process = NodeProcess(tmp_path / "log", environment, {}, [str(script)])
+        process = NodeProcess(tmp_path / "log", environment, {"lazy": "false"}, [str(script)])
         camera = Node("camera", context=context)
         images = camera.create_publisher(Image, "image", SENDING)
         try:
