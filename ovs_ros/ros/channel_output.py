@@ -38,6 +38,10 @@ class ChannelOutput:
         """Destroy the publisher."""
         self._image.destroy()
 
+    def needs(self) -> set[str]:
+        """The inputs that it needs now; none while nobody subscribes."""
+        return {"image"} if self._image.wanted() else set()
+
     def announce(self) -> None:
         """Nothing holds for all frames."""
 
