@@ -1,5 +1,7 @@
 """Boxes in space around regions of a depth image."""
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -7,8 +9,10 @@ from ovs_ros.geometry.points import Intrinsics
 
 LEAST_POINTS = 10
 """Of a region, to have a box."""
-_TAILS = (5, 95)
-"""Percentiles of the points that a box goes to: a region's edge often lies on what is behind it."""
+_TAIL = 0.05
+"""The share of the points that a box leaves out at each end: a region's edge may lie on what is behind it."""
+_SAMPLE = 1000
+"""About how many points of a region are looked at."""
 
 
 def region_boxes(
@@ -26,16 +30,25 @@ def region_boxes(
         (N, 2, 3), of each region the middle and the size of its box in metres: x right, y down, z forward.
         NaN for regions with fewer than LEAST_POINTS points.
     """
+    width = regions.shape[1]
     boxes = np.full((count, 2, 3), np.nan)
-    rows, columns = np.nonzero((regions > 0) & np.isfinite(metres))
-    numbers = regions[rows, columns]
-    order = np.argsort(numbers, kind="stable")
-    rows, columns, numbers = rows[order], columns[order], numbers[order]
-    z = metres[rows, columns].astype(np.float64)
-    points = np.stack(((columns - camera.cx) * z / camera.fx, (rows - camera.cy) * z / camera.fy, z), axis=1)
-    ends = np.searchsorted(numbers, np.arange(1, count + 2))
-    for place, (start, end) in enumerate(zip(ends[:-1], ends[1:], strict=True)):
-        if end - start >= LEAST_POINTS:
-            low, high = np.percentile(points[start:end], _TAILS, axis=0)
-            boxes[place] = (low + high) / 2, high - low
+    pixels = np.flatnonzero((regions > 0) & np.isfinite(metres))
+    numbers = regions.ravel()[pixels]
+    # Sorting 16 bits takes a tenth of the time.
+    order = np.argsort(numbers.astype(np.uint16) if count < 65536 else numbers, kind="stable")
+    pixels = pixels[order]
+    ends = np.searchsorted(numbers[order], np.arange(1, count + 2))
+    for place, (start, end) in enumerate(zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True)):
+        if end - start < LEAST_POINTS:
+            continue
+        step = (end - start) // _SAMPLE + 1
+        while math.gcd(step, width) > 1:  # Or some columns would be left out.
+            step += 1
+        rows, columns = np.divmod(pixels[start:end:step], width)
+        z = metres[rows, columns].astype(np.float64)
+        x, y = (columns - camera.cx) * z / camera.fx, (rows - camera.cy) * z / camera.fy
+        points = np.sort([x, y, z])
+        last = points.shape[1] - 1
+        low, high = points[:, round(last * _TAIL)], points[:, round(last * (1 - _TAIL))]
+        boxes[place] = (low + high) / 2, high - low
     return boxes

@@ -26,7 +26,7 @@ class Component(NamedTuple):
 
 
 def components(result: Segmentation, least_share: float) -> tuple[NDArray[np.int32], list[Component]]:
-    """The connected regions of each name, its pixels' corners count as touching.
+    """The connected regions of each name; pixels touch at their sides, not at their corners.
 
     Args:
         result: of a frame.
@@ -35,29 +35,29 @@ def components(result: Segmentation, least_share: float) -> tuple[NDArray[np.int
     Returns:
         (H, W) int32: 0 for no region, n for the n-th region of the list.
     """
-    labels = result.labels
-    least = max(1.0, least_share * labels.size)
-    mask = np.zeros(labels.shape, np.int32)
-    found: list[Component] = []
-    for number, name, share in zip(result.selected_ids, result.selected_names, result.shares, strict=True):
-        if round(share * labels.size) < least:
-            continue
-        pixels = (labels == number).view(np.uint8)
-        x, y, width, height = cv2.boundingRect(pixels)
-        window = slice(y, y + height), slice(x, x + width)
-        count, regions, stats, _ = cv2.connectedComponentsWithStats(
-            np.ascontiguousarray(pixels[window]), connectivity=8, ltype=cv2.CV_32S
+    labels, vocabulary = result.labels, result.vocabulary
+    # Between pixels lies a link where their labels agree: all names' regions in one pass.
+    height, width = labels.shape
+    linked = np.zeros((2 * height - 1, 2 * width - 1), np.uint8)
+    linked[::2, ::2] = labels != result.unknown_id
+    linked[::2, 1::2] = (labels[:, 1:] == labels[:, :-1]) & linked[::2, :-1:2]
+    linked[1::2, ::2] = (labels[1:] == labels[:-1]) & linked[:-1:2, ::2]
+    count, numbers, stats, _ = cv2.connectedComponentsWithStats(linked, connectivity=4, ltype=cv2.CV_32S)
+    regions = np.ascontiguousarray(numbers[::2, ::2])
+    flat = regions.ravel()
+    areas = np.bincount(flat, minlength=count)
+    kept = np.flatnonzero(areas[1:] >= max(1.0, least_share * labels.size)) + 1
+    scores = np.bincount(flat, result.confidence.ravel(), count)[kept] / areas[kept] / 255
+    ids = np.zeros(count, labels.dtype)
+    ids[flat] = labels.ravel()
+    names = dict(zip(vocabulary.ids.tolist(), vocabulary.names, strict=True))
+    boxes = (stats[kept, :4] + (0, 0, 1, 1)) // 2
+    found = [
+        Component(names[number], (left, top, wide, high), area, score)
+        for number, (left, top, wide, high), area, score in zip(
+            ids[kept].tolist(), boxes.tolist(), areas[kept].tolist(), scores.tolist(), strict=True
         )
-        kept = np.flatnonzero(stats[1:, cv2.CC_STAT_AREA] >= least) + 1
-        sums = np.bincount(regions.ravel(), result.confidence[window].ravel(), count)
-        numbers = np.zeros(count, np.int32)
-        numbers[kept] = np.arange(len(found) + 1, len(found) + len(kept) + 1)
-        mask[window] += numbers[regions]
-        scores = sums[kept] / stats[kept, cv2.CC_STAT_AREA] / 255
-        found += [
-            Component(name, (x + left, y + top, wide, high), area, score)
-            for (left, top, wide, high, area), score in zip(
-                stats[kept].tolist(), scores.tolist(), strict=True
-            )
-        ]
-    return mask, found
+    ]
+    renumbered = np.zeros(count, np.int32)
+    renumbered[kept] = np.arange(1, len(kept) + 1)
+    return renumbered[regions], found

@@ -28,7 +28,7 @@ def flood(labels: np.ndarray) -> list[frozenset[tuple[int, int]]]:
         region = set(waiting)
         while waiting:
             y, x = waiting.pop()
-            for near in [(y + dy, x + dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]:
+            for near in [(y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1)]:
                 if near in left and labels[near] == labels[y, x]:
                     left.discard(near)
                     region.add(near)
