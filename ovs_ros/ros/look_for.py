@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from time import monotonic
 
 import cv2
 import numpy as np
@@ -10,6 +11,7 @@ from rclpy.action import ActionServer, CancelResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
+from rclpy.executors import Executor
 from rclpy.node import Node
 from rclpy.task import Future
 from std_msgs.msg import Header
@@ -25,6 +27,8 @@ from ovs_ros.vocabulary.vocabulary import VocabularyError, name_key
 MOST_SEARCHES = 8
 """How many goals may be at work at once."""
 MOST_WORDS = 50
+FINISHING_S = 1.0
+"""How long searches may take to tell their results when the process ends."""
 LEAST_SHARE = 0.001
 """The share of an image's pixels from which on a word counts as seen."""
 
@@ -76,6 +80,7 @@ class LookForServer:
         self._active = active
         self._lock = threading.Lock()
         self._searches: list[_Search] = []
+        self._at_work = 0
         self._server = ActionServer(
             node,
             LookFor,
@@ -123,7 +128,24 @@ class LookForServer:
         if (executor := self._node.executor) is not None:
             executor.create_task(lambda: None)
 
+    def finish(self, executor: Executor) -> None:
+        """End all searches, and let the executor, which nobody spins, tell their results.
+
+        A goal that the interpreter's end interrupts would leave a traceback, and its words in the state file.
+        """
+        self.end()
+        end = monotonic() + FINISHING_S
+        while self._at_work and monotonic() < end:
+            executor.spin_once(timeout_sec=0.05)
+
     async def _execute(self, handle: ServerGoalHandle) -> LookFor.Result:
+        self._at_work += 1
+        try:
+            return await self._search(handle)
+        finally:
+            self._at_work -= 1
+
+    async def _search(self, handle: ServerGoalHandle) -> LookFor.Result:
         search = _Search(handle, Future(executor=self._node.executor))
         words = list(handle.request.words)
         borrowed = False
@@ -132,22 +154,27 @@ class LookForServer:
             locked = self._services.locked
             await self._services.make(lambda known, check: known.borrow(words, check, locked=locked))
             borrowed = True
-            with self._lock:
-                if not self._active():
-                    raise VocabularyError(NOT_ACTIVE)
-                if len(self._searches) >= MOST_SEARCHES:
-                    raise VocabularyError(f"busy: {MOST_SEARCHES} searches are at work; ask again later")
-                self._searches.append(search)
+            self._add(search)
             message = await self._wait(search, seconds)
         except VocabularyError as error:
             message = str(error)
-        finally:
-            with self._lock:
-                if search in self._searches:
-                    self._searches.remove(search)
-            if borrowed:
-                await self._give_back(words)
+        except Exception as error:  # The caller waits for an answer.
+            message = self._services.report(error, "A search is aborted")
+        # Not in a 'finally': when the process ends, nobody is left to wait for.
+        with self._lock:
+            if search in self._searches:
+                self._searches.remove(search)
+        if borrowed:
+            await self._give_back(words)
         return self._result(search, message)
+
+    def _add(self, search: _Search) -> None:
+        with self._lock:
+            if not self._active():
+                raise VocabularyError(NOT_ACTIVE)
+            if len(self._searches) >= MOST_SEARCHES:
+                raise VocabularyError(f"busy: {MOST_SEARCHES} searches are at work; ask again later")
+            self._searches.append(search)
 
     @staticmethod
     def _checked(goal: LookFor.Goal) -> float:

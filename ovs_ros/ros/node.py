@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import rclpy
 from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import Executor, ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
@@ -260,6 +260,10 @@ class OvsNode(LifecycleNode):
         self._release()
         return super().on_shutdown(state)
 
+    def finish(self, executor: Executor) -> None:
+        """Let what waits for its end tell its results, before the node is destroyed."""
+        self._look_for.finish(executor)
+
     def destroy_node(self) -> None:
         """End the worker and the services' thread, then destroy the node."""
         self._stop()
@@ -368,6 +372,7 @@ def main() -> None:
     try:
         while not (interrupted.is_set() or node.has_given_up):
             executor.spin_once()
+        node.finish(executor)
     except ExternalShutdownException:
         pass
     finally:

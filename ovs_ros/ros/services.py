@@ -149,7 +149,7 @@ class VocabularyServices:
             response.message = str(error)
             return response
         except Exception as error:  # The caller waits for an answer.
-            response.message = self._report(error, "Texts cannot be embedded")
+            response.message = self.report(error, "Texts cannot be embedded")
             return response
         response.success = True
         response.dimensions = vectors.shape[1]
@@ -202,10 +202,10 @@ class VocabularyServices:
             made, response.message = await self.make(change, reset=reset)
         except VocabularyError as error:
             response.message = str(error)
-            self._throttle.warn(f"refused: {type(error)}", f"The vocabulary stays as it is: {error}")
+            self._throttle.warn("refused", f"The vocabulary stays as it is: {error}")
             return None
         except Exception as error:  # The caller waits for an answer.
-            response.message = self._report(error, "The vocabulary stays as it is")
+            response.message = self.report(error, "The vocabulary stays as it is")
             return None
         response.success = True
         return made
@@ -248,7 +248,7 @@ class VocabularyServices:
         self._node.get_logger().info(f"The vocabulary is now {message}")
         return made, message
 
-    def _report(self, error: Exception, what: str) -> str:
+    def report(self, error: Exception, what: str) -> str:
         """Log an error of the node's own. Returns what the caller gets to know."""
         self._throttle.warn(what, f"{what}:\n{''.join(traceback.format_exception(error))}")
         return f"{type(error).__name__}: {error}; the node's log has more"

@@ -1,11 +1,18 @@
 """The action ~/look_for over DDS: feedback while words are in sight, the best view in the end."""
 
+import os
+
 import pytest
 from action_msgs.msg import GoalStatus
 from builtin_interfaces.msg import Duration
+from domain import own_context
+from fakes import color_segmenter
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
+from node_process import NodeProcess
 from rclpy.action import ActionClient
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
 from rig import FRAME, running, stamp_ms
 from std_srvs.srv import Trigger
 
@@ -143,6 +150,43 @@ def test_locked_words_are_looked_for_but_none_are_added(vocabulary):
         search = Search(robot, ["red"])
         search.see(["red"])
         search.cancel()
+
+
+def test_an_encoder_that_fails_aborts_a_search_with_the_reason(vocabulary):
+    segmenter = color_segmenter()
+    with running(vocabulary, lambda load: segmenter) as robot:
+        segmenter.model.text_encoder.encode = lambda texts: 1 / 0
+        status, result = Search(robot, ["never seen before"]).end()
+        assert status == GoalStatus.STATUS_ABORTED and "ZeroDivisionError" in result.message
+
+
+def test_a_signal_during_a_search_ends_the_process_quietly(tmp_path):
+    with own_context() as context:
+        node = Node("client", context=context)
+        executor = SingleThreadedExecutor(context=context)
+        executor.add_node(node)
+        client = ActionClient(node, LookFor, "ovs/look_for")
+        environment = {**os.environ, "ROS_DOMAIN_ID": str(context.get_domain_id())}
+        process = NodeProcess(tmp_path / "log", environment, {"vocabulary": "office"})
+        try:
+            process.until(lambda: executor.spin_once(timeout_sec=0.05) or client.server_is_ready())
+            client.send_goal_async(LookFor.Goal(words=["flamingo"], duration=LONG))
+            process.until(
+                lambda: (
+                    executor.spin_once(timeout_sec=0.05) or "The vocabulary is now version 2" in process.said
+                )
+            )
+            status, _ = process.end()
+            assert status == 0
+            assert "The vocabulary is now version 3 with" in process.said  # The words were given back.
+            words = ("Traceback", "ERROR", "ignored", "never awaited")
+            assert not any(word in process.said for word in words), process.said
+        finally:
+            process.popen.kill()
+            process.popen.wait()
+            client.destroy()
+            executor.shutdown()
+            node.destroy_node()
 
 
 def test_a_reset_does_not_disturb_the_end_of_a_search(robot):
