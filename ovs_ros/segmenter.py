@@ -15,6 +15,7 @@ from ovs_ros.options import SegmenterOptions
 from ovs_ros.runtime.finite import require_finite
 from ovs_ros.runtime.stage_clock import StageClock
 from ovs_ros.steps.alignment import align
+from ovs_ros.steps.chunked_decoder import AT_ONCE, decode_in_chunks
 from ovs_ros.steps.decoder import decode
 from ovs_ros.steps.evidence import evidence_of
 from ovs_ros.steps.labels import validate
@@ -171,8 +172,14 @@ class Segmenter:
             if result is not None:
                 return result
         clock = StageClock()
-        features, selection, logits = self._score(image, words, options, clock)
-        indices, confidence = decode(logits, features, (image.shape[0], image.shape[1]))
+        size = image.shape[0], image.shape[1]
+        features = self._encode(image, options, clock)
+        if self._is_huge(features, words, options):
+            selection = everything(words)
+            indices, confidence = self._decode_huge(features, words, options, size)
+        else:
+            _, selection, logits = self._score(image, features, words, options, clock)
+            indices, confidence = decode(logits, features, size)
         clock.stage("decode")
         if options.validation != "off":
             with _BLAS.limit(limits=1):
@@ -196,7 +203,8 @@ class Segmenter:
             TypeError, ValueError, NotFiniteError: as in `segment`.
         """
         self._check(image, words)
-        return self._score(image, words, self.options if options is None else options, StageClock())
+        options, clock = self.options if options is None else options, StageClock()
+        return self._score(image, self._encode(image, options, clock), words, options, clock)
 
     def _check(self, image: NDArray[np.uint8], words: WordEmbeddings) -> None:
         check_image(image)
@@ -207,13 +215,42 @@ class Segmenter:
                 f"{words.embeddings.shape[1]}; embed them with this segmenter"
             )
 
+    def _encode(self, image: NDArray[np.uint8], options: SegmenterOptions, clock: StageClock) -> Features:
+        features = self.model.encode(image)
+        clock.add(features.stages_ms)
+        return with_fine_grid(features, options.postprocess)
+
+    def _is_huge(self, features: Features, words: WordEmbeddings, options: SegmenterOptions) -> bool:
+        """Whether there are so many logits that words are decoded in chunks, and whether they can be."""
+        count = len(words.embeddings)
+        network = options.network and self.model.network is not None and count <= MOST_WORDS
+        plain = options.validation == "off" and options.postprocess == "none" and words.prototypes is None
+        separable = features.head.separable and words.prompts is None and not network
+        many = features.grid[0] * features.grid[1] * count > 2 * AT_ONCE
+        return not options.select and plain and separable and many
+
+    def _decode_huge(
+        self, features: Features, words: WordEmbeddings, options: SegmenterOptions, size: tuple[int, int]
+    ) -> tuple[NDArray[np.integer], NDArray[np.uint8]]:
+        temperature = options.temperature * self.model.temperature
+
+        def logits_of(chunk: NDArray[np.intp]) -> NDArray[np.float32]:
+            logits = align(features, words.embeddings[chunk], temperature=temperature)
+            require_finite(logits, "logits", self.model.name)
+            return logits
+
+        with _BLAS.limit(limits=1):
+            return decode_in_chunks(logits_of, len(words.embeddings), features, size)
+
     def _score(
-        self, image: NDArray[np.uint8], words: WordEmbeddings, options: SegmenterOptions, clock: StageClock
+        self,
+        image: NDArray[np.uint8],
+        features: Features,
+        words: WordEmbeddings,
+        options: SegmenterOptions,
+        clock: StageClock,
     ) -> Scored:
         model = self.model
-        features = model.encode(image)
-        clock.add(features.stages_ms)
-        features = with_fine_grid(features, options.postprocess)
         with _BLAS.limit(limits=1):
             # Selection's settings were chosen at the scale of training; no temperature moves them.
             evidence = evidence_of(features, words.prototypes)

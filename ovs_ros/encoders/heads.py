@@ -25,6 +25,10 @@ class Head(Protocol):
     def grid(self) -> tuple[int, int]:
         """(rows, columns) of the output grid, padding included."""
 
+    @property
+    def separable(self) -> bool:
+        """Whether each word's logits are the same whatever other words there are."""
+
     def logits(self, words: Words, added: Array | None = None) -> Array:
         """See `Features.logits`."""
 
@@ -63,6 +67,11 @@ class CosineHead:
     def grid(self) -> tuple[int, int]:
         """See `Head`."""
         return self.embeddings.shape[0], self.embeddings.shape[1]
+
+    @property
+    def separable(self) -> bool:
+        """See `Head`."""
+        return True
 
     def logits(self, words: Words, added: Array | None = None) -> Array:
         """See `Head`; what is added is spread bilinearly."""
@@ -105,6 +114,11 @@ class ConvexHead:
         s = isqrt(self.weights.shape[1])
         return self.patch_tokens.shape[0] * s, self.patch_tokens.shape[1] * s
 
+    @property
+    def separable(self) -> bool:
+        """See `Head`."""
+        return True
+
     def logits(self, words: Words, added: Array | None = None) -> Array:
         """See `Head`; what is added to patches is combined as their own logits are."""
         h, w, dim = self.patch_tokens.shape
@@ -140,6 +154,11 @@ class BilinearHead:
         rows, columns = self.coarse.grid
         return rows * self.factor, columns * self.factor
 
+    @property
+    def separable(self) -> bool:
+        """See `Head`."""
+        return self.coarse.separable
+
     def logits(self, words: Words, added: Array | None = None) -> Array:
         """See `Head`."""
         return spread(self.coarse.logits(words, added), self.grid)
@@ -165,6 +184,11 @@ class MeanHead:
     def grid(self) -> tuple[int, int]:
         """See `Head`."""
         return self.scales[-1].grid
+
+    @property
+    def separable(self) -> bool:
+        """See `Head`."""
+        return all(scale.separable for scale in self.scales)
 
     def logits(self, words: Words, added: Array | None = None) -> Array:
         """See `Head`; what is added belongs to the finest scale's patches."""
@@ -199,6 +223,11 @@ class MirroredHead:
         """See `Head`."""
         return self.mirrored.grid
 
+    @property
+    def separable(self) -> bool:
+        """See `Head`."""
+        return self.mirrored.separable
+
     def logits(self, words: Words, added: Array | None = None) -> Array:
         """See `Head`; what is added belongs to the image, so it is mirrored first."""
         turned = None if added is None else mirror(added, self.extent)
@@ -221,6 +250,8 @@ class DecoderHead:
         grid: see `Head`.
         decode: gives logits (rows, columns, M) for (M, P, D) unit embeddings.
     """
+
+    separable = False
 
     def __init__(self, name: str, grid: tuple[int, int], decode: Callable[[Words], Array]) -> None:
         self.name = name

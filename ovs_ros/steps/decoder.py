@@ -38,18 +38,22 @@ def decode(
     rows, cols, words = logits.shape
     down = lay_axis(rows, features.grid[0] * features.valid[0], size[0])
     across = lay_axis(cols, features.grid[1] * features.valid[1], size[1])
-    dtype = np.uint8 if words < 256 else np.uint16 if words < 65536 else np.int32
     nodes = logits.reshape(-1, words)
     best = nodes.argmax(axis=1)  # (rows * cols,)
     highest = np.take_along_axis(nodes, best[:, None], axis=1)  # (rows * cols, 1)
     partition = _log_partition(nodes, highest)  # (rows * cols,)
-    best = best.astype(dtype).reshape(rows, cols)
+    best = best.astype(index_type(words)).reshape(rows, cols)
     probability = np.exp(highest[:, 0] - partition).reshape(rows, cols)
     indices = best.take(across.low[across.cell], axis=1).take(down.low[down.cell], axis=0)
-    confidence = _upsample(probability * np.float32(255), down, across)
+    confidence = upsample(probability * np.float32(255), down, across)
     for cells in _mixed_cells(best, nodes, down, across):
         _decode_cells(*cells, nodes, partition, down, across, indices, confidence)
     return indices, confidence
+
+
+def index_type(count: int) -> type[np.integer]:
+    """The dtype of indices of so many words, and one number more."""
+    return np.uint8 if count < 256 else np.uint16 if count < 65536 else np.int32
 
 
 class Axis(NamedTuple):
@@ -106,7 +110,7 @@ def _log_partition(nodes: NDArray[np.float32], highest: NDArray[np.float32]) -> 
     return log_sums + highest[:, 0]
 
 
-def _upsample(grid: NDArray[np.float32], down: Axis, across: Axis) -> NDArray[np.uint8]:
+def upsample(grid: NDArray[np.float32], down: Axis, across: Axis) -> NDArray[np.uint8]:
     """Bilinear values (H, W), rounded, of a grid (rows, cols)."""
     wide = _interpolate(grid.T, across).T + np.float32(0.5)  # (rows, W)
     return _interpolate(wide, down).astype(np.uint8)
@@ -130,6 +134,22 @@ def _mixed_cells(
     Of g cells: (g,) their rows, (g,) their columns, and (T, g) the indices of words that can win there. Cells
     are the last axis, for a cell has few pixels, and NumPy is slow in short rows.
     """
+    rows, cols = meeting_cells(best, down, across)  # (g,) each
+    words = nodes.shape[1]
+    step = max(1, _CHUNK // (4 * words))
+    for start in range(0, len(rows), step):
+        row, col = rows[start : start + step], cols[start : start + step]
+        around = corners_of(row, col, down, across)  # (4, g)
+        corners = nodes[around]  # (4, g, C)
+        beaten = _beaten(corners, best.reshape(-1)[around])  # (g, C)
+        for group, ranked in grouped(np.where(beaten, -np.inf, corners.max(axis=0)), beaten):
+            yield row[group], col[group], ranked
+
+
+def meeting_cells(
+    best: NDArray[np.integer], down: Axis, across: Axis
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """The rows and columns, (g,) each, of the cells whose corners have different best words (rows, cols)."""
     upper, lower = best[down.low], best[down.high]  # (rows + 1, cols)
     corner = upper[:, across.low]  # (rows + 1, cols + 1)
     differ = corner != upper[:, across.high]
@@ -137,24 +157,29 @@ def _mixed_cells(
     differ |= corner != lower[:, across.high]
     differ[down.empty] = False
     differ[:, across.empty] = False
-    rows, cols = np.nonzero(differ)  # (g,) each
-    words = nodes.shape[1]
-    step = max(1, _CHUNK // (4 * words))
-    for start in range(0, len(rows), step):
-        row, col = rows[start : start + step], cols[start : start + step]
-        around = _corners(row, col, down, across)  # (4, g)
-        corners = nodes[around]  # (4, g, C)
-        beaten = _beaten(corners, best.reshape(-1)[around])  # (g, C)
-        rivals = words - beaten.sum(axis=1)  # (g,)
-        highest = np.where(beaten, -np.inf, corners.max(axis=0))  # (g, C)
-        fewer = 0
-        for most in (*(size for size in _GROUPS if size < words), words):
-            group = np.flatnonzero((rivals > fewer) & (rivals <= most))
-            fewer = most
-            if len(group):
-                count = int(rivals[group].max())
-                ranked = np.argpartition(-highest[group], count - 1, axis=1)[:, :count]
-                yield row[group], col[group], np.ascontiguousarray(ranked.T)
+    rows, cols = np.nonzero(differ)
+    return rows, cols
+
+
+def grouped(
+    highest: NDArray[np.float32], beaten: NDArray[np.bool_]
+) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+    """Cells in groups with about equally many words that can win: (g',) cells, and (T, g') words of each.
+
+    Args:
+        highest: (g, C) of each word the highest logit at a cell's corners, -inf where it cannot win.
+        beaten: (g, C) where it cannot win.
+    """
+    words = highest.shape[1]
+    rivals = words - beaten.sum(axis=1)  # (g,)
+    fewer = 0
+    for most in (*(size for size in _GROUPS if size < words), words):
+        group = np.flatnonzero((rivals > fewer) & (rivals <= most))
+        fewer = most
+        if len(group):
+            count = int(rivals[group].max())
+            ranked = np.argpartition(-highest[group], count - 1, axis=1)[:, :count]
+            yield group, np.ascontiguousarray(ranked.T)
 
 
 def _beaten(corners: NDArray[np.float32], winners: NDArray[np.integer]) -> NDArray[np.bool_]:
@@ -174,7 +199,7 @@ def _beaten(corners: NDArray[np.float32], winners: NDArray[np.integer]) -> NDArr
     return beaten
 
 
-def _corners(row: NDArray[np.intp], col: NDArray[np.intp], down: Axis, across: Axis) -> NDArray[np.intp]:
+def corners_of(row: NDArray[np.intp], col: NDArray[np.intp], down: Axis, across: Axis) -> NDArray[np.intp]:
     """(4, g) flat indices of the nodes around cells: upper left, upper right, lower left, lower right."""
     width = len(across.low) - 1
     upper, lower = down.low[row] * width, down.high[row] * width
@@ -197,19 +222,19 @@ def _decode_cells(
     # `take` lays its result out row by row; indexing would lay it out column by column.
     ys, xs = down.span.take(row, axis=1), across.span.take(col, axis=1)  # (h, g), (w, g)
     wy, wx = down.weight[ys], across.weight[xs]
-    corners = _corners(row, col, down, across)  # (4, g)
+    corners = corners_of(row, col, down, across)  # (4, g)
     logits = nodes[corners, words[:, None]]  # (T, 4, g)
     shares = np.exp(logits - partition[corners]) * np.float32(255)  # (T, 4, g)
-    highest = _bilinear(logits[0], wy, wx)  # (h, w, g)
-    probability = _bilinear(shares[0], wy, wx)
+    highest = bilinear(logits[0], wy, wx)  # (h, w, g)
+    probability = bilinear(shares[0], wy, wx)
     names = words.astype(indices.dtype)
     winner = np.broadcast_to(names[0], highest.shape).copy()
     for place in range(1, len(logits)):
-        value = _bilinear(logits[place], wy, wx)
+        value = bilinear(logits[place], wy, wx)
         better = value > highest
         np.maximum(highest, value, out=highest)
         # As copying where `better` holds, in a quarter of the time; unsigned differences wrap there and back.
-        probability += (_bilinear(shares[place], wy, wx) - probability) * better
+        probability += (bilinear(shares[place], wy, wx) - probability) * better
         winner += (names[place] - winner) * better
     pixels = (ys * indices.shape[1])[:, None] + xs  # (h, w, g)
     indices.reshape(-1)[pixels] = winner
@@ -217,7 +242,7 @@ def _decode_cells(
     confidence.reshape(-1)[pixels] = probability.astype(np.uint8)
 
 
-def _bilinear(
+def bilinear(
     corners: NDArray[np.float32], wy: NDArray[np.float32], wx: NDArray[np.float32]
 ) -> NDArray[np.float32]:
     """(4, g) corner values at offsets wy (h, g) and wx (w, g): (h, w, g)."""
