@@ -22,6 +22,7 @@ Postprocess = Literal["none", "pamr", "propagation"]
 Validation = Literal["off", "relabel", "reject"]
 DepthTransport = Literal["raw", "compressedDepth"]
 Points = Literal["auto", "always", "never"]
+PointsColor = Literal["image", "label"]
 TemporalFilterKind = Literal["off", "flow", "pose"]
 
 OFF = "off"
@@ -320,6 +321,11 @@ class NodeOptions(_Checked):
         "false: always.",
     )
     points: Points = _live("auto", "When to publish semantic/points; 'auto': while somebody subscribes.")
+    points_color: PointsColor = _live(
+        "image",
+        "The colours of semantic/points and semantic/cloud: the camera's ('image') or those of "
+        "semantic/overlay ('label').",
+    )
     views: tuple[str, ...] = _option(
         ("",),
         "Label views to publish: names of those that come with the package (cost, nav2, nvblox) and YAML "

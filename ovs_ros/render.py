@@ -63,6 +63,25 @@ def display_colors(names: Collection[str], shown: Collection[str]) -> dict[str, 
     return spaced_colors(names if len(names) <= SPACED_TOGETHER else shown)
 
 
+def painted(
+    image: NDArray[np.uint8], labels: NDArray[np.integer], vocabulary: Vocabulary
+) -> NDArray[np.uint8]:
+    """The colours of `overlay` alone, over all but the unknown pixels, which stay as they are.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        labels: (H, W) uint8 or uint16 ids.
+        vocabulary: what they mean.
+
+    Returns:
+        (H, W, 3) uint8 RGB, new.
+    """
+    shown = [vocabulary.names[column] for column in _present(labels, vocabulary)]
+    colors = colorize(labels, vocabulary, display_colors(vocabulary.names, shown))
+    cv2.copyTo(image, (labels == vocabulary.unknown_id).view(np.uint8), colors)
+    return colors
+
+
 def overlay(
     image: NDArray[np.uint8],
     labels: NDArray[np.integer],
@@ -94,9 +113,9 @@ def overlay(
         )
     if not 0 <= alpha <= 1:
         raise ValueError(f"expected alpha from 0 to 1, got {alpha}")
-    shown = [vocabulary.names[column] for column in _present(labels, vocabulary)]
-    colors = colorize(labels, vocabulary, display_colors(vocabulary.names, shown))
-    blended: NDArray[np.uint8] = cv2.addWeighted(image, 1 - alpha, colors, alpha, 0)
+    blended: NDArray[np.uint8] = cv2.addWeighted(
+        image, 1 - alpha, painted(image, labels, vocabulary), alpha, 0
+    )
     unknown = (labels == vocabulary.unknown_id).view(np.uint8)
     cv2.copyTo(image, unknown, blended)
     scale = _scale(labels.shape)

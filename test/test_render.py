@@ -10,6 +10,7 @@ from ovs_ros.render import (
     legend_rows,
     legend_strip,
     overlay,
+    painted,
     picture,
 )
 from ovs_ros.vocabulary.vocabulary import UNKNOWN_COLOR, Vocabulary
@@ -59,6 +60,14 @@ def test_overlay_refuses_other_sizes_and_alphas():
         overlay(np.zeros((2, 2, 3), np.uint8), np.zeros((2, 3), np.uint8), WORDS)
     with pytest.raises(ValueError, match="alpha"):
         overlay(np.zeros((2, 2, 3), np.uint8), np.zeros((2, 2), np.uint8), WORDS, alpha=2)
+
+
+def test_painted_has_the_overlays_colours_and_leaves_unknown_pixels_alone():
+    labels = np.array([[*WORDS.ids, WORDS.unknown_id]], np.uint8)
+    image = np.full((1, 3, 3), 77, np.uint8)
+    wanted = [*(COLORS[name] for name in WORDS.names), (77, 77, 77)]
+    assert painted(image, labels, WORDS).tolist() == [[list(color) for color in wanted]]
+    assert (image == 77).all()
 
 
 def test_colours_are_spaced_in_the_whole_of_a_small_vocabulary_and_in_what_is_shown_of_a_large_one():

@@ -12,6 +12,7 @@ from std_msgs.msg import Header
 
 from ovs_ros.geometry.points import PointProjector
 from ovs_ros.geometry.rectify import Rectifier
+from ovs_ros.render import painted
 from ovs_ros.ros.cloud_labelling import CloudLabelling, LabelledImage
 from ovs_ros.ros.conversions import BitDepth, ConversionError, compressed_to_rgb, image_to_rgb
 from ovs_ros.ros.distortion_warning import DistortionWarning
@@ -188,7 +189,8 @@ class Pipeline:
         result: Segmentation,
     ) -> None:
         try:
-            clouds.see(LabelledImage(header, image, result, measurements.camera_model))
+            colors = self._colored(image, result)
+            clouds.see(LabelledImage(header, colors, result, measurements.camera_model))
         except ConversionError as error:
             self._throttle.warn("clouds", f"An image cannot label clouds: {error}")
 
@@ -206,5 +208,11 @@ class Pipeline:
         if self._projector is None or intrinsics != self._projector.intrinsics:
             self._projector = PointProjector(intrinsics)
         points = self._outputs.points.buffer(*metres.shape)
-        self._projector.fill(points, metres, image, result.labels, result.confidence)
+        self._projector.fill(points, metres, self._colored(image, result), result.labels, result.confidence)
         self._outputs.points.publish(header, points)
+
+    def _colored(self, image: NDArray[np.uint8], result: Segmentation) -> NDArray[np.uint8]:
+        """What points take their colours from."""
+        if self._settings().node.points_color == "image":
+            return image
+        return painted(image, result.labels, result.vocabulary)

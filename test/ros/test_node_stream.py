@@ -23,6 +23,7 @@ from rig import (
 )
 from sensor_msgs.msg import CompressedImage, PointField
 
+from ovs_ros.render import display_colors
 from ovs_ros.vocabulary.yaml_io import load_vocabulary
 
 IDS = {"red": 0, "green": 1, "blue": 2, "black": 255, "gray": 255}
@@ -151,6 +152,22 @@ def test_points(robot, encoding, order):
     assert raw[5, 5, 12:16].tolist() == [0, 0, 255, 0]  # red: 0x00ff0000, little endian
     assert (raw[:, :, 16] == LABELS).all() and (raw[:, :, 17:20] == 0).all()
     assert (raw[:, :, 20] == pixels(robot.of_stamp("semantic/confidence", 50))).all()
+
+
+def test_points_in_the_colours_of_the_overlay(vocabulary):
+    with running(vocabulary, points_color="label") as robot:
+        robot.listen("semantic/points")
+        robot.connected()
+        robot.send("camera_info", info_message(1))
+        robot.until(lambda: robot.camera.camera_info, "the calibration")
+        robot.send("depth", depth_message(50, DEPTH))
+        robot.image(50, [["red", "black", "blue"]])
+        cloud = robot.of_stamp("semantic/points", 50)
+    points = np.frombuffer(cloud.data, np.uint8).reshape(32, 96, 24)
+    colors = display_colors(["red", "green", "blue"], [])
+    assert tuple(points[5, 5, 14:11:-1].tolist()) == colors["red"] != (255, 0, 0)
+    assert tuple(points[5, 90, 14:11:-1].tolist()) == colors["blue"]
+    assert points[5, 48, 12:16].tolist() == [0, 0, 0, 0]
 
 
 def test_points_from_compressed_depth(vocabulary):
