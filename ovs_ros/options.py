@@ -12,7 +12,7 @@ from math import inf
 from numbers import Real
 from pathlib import Path
 from textwrap import wrap
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from ovs_ros.runtime.image_size import MAX_MEGAPIXELS
 from ovs_ros.runtime.quoting import quoted
@@ -24,6 +24,8 @@ DepthTransport = Literal["raw", "compressedDepth"]
 Points = Literal["auto", "always", "never"]
 PointsColor = Literal["image", "label"]
 TemporalFilterKind = Literal["off", "flow", "pose"]
+
+_Value = TypeVar("_Value")
 
 OFF = "off"
 _CAMERA_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*")
@@ -300,6 +302,18 @@ class NodeOptions(_Checked):
     sync_slop: float = _option(
         0.02, "How many seconds the stamps of an image and of its depth or pose may differ.", (0.0001, 10.0)
     )
+    rotation: tuple[int, ...] = _option(
+        (0,),
+        "By how many degrees images have to be turned clockwise to stand upright, because the camera is "
+        "mounted turned: 0, 90, 180 or 270. The model sees them upright, and outputs are turned back. One "
+        "number for each camera, or one for all.",
+        (0, 270),
+    )
+    body_mask: tuple[str, ...] = _option(
+        ("",),
+        "A PNG file of the image's size, not black where the camera sees the robot itself: those pixels are "
+        "unknown in all outputs. One for each camera, or one for all; empty: none.",
+    )
     rectify: bool = _live(
         False,
         "Rectify raw images, and their depth, by camera_info before they are segmented; all outputs are of "
@@ -374,16 +388,19 @@ class NodeOptions(_Checked):
                 )
         if len(set(self.cameras)) < len(self.cameras):
             raise ValueError(f"expected cameras to have different names, got {', '.join(self.cameras)}")
-        for name in ("priorities", "max_rate"):
-            if len(numbers := getattr(self, name)) not in (1, len(self.cameras)):
+        for name in ("priorities", "max_rate", "rotation", "body_mask"):
+            if len(values := getattr(self, name)) not in (1, len(self.cameras)):
                 raise ValueError(
-                    f"expected {name} to have one number, or one for each of {len(self.cameras)} cameras, "
-                    f"got {len(numbers)}"
+                    f"expected {name} to have one value, or one for each of {len(self.cameras)} cameras, "
+                    f"got {len(values)}"
                 )
+        for degrees in self.rotation:
+            if degrees % 90:
+                raise ValueError(f"expected rotation to be 0, 90, 180 or 270, got {degrees}")
 
-    def each(self, numbers: tuple[float, ...]) -> tuple[float, ...]:
-        """One number for each camera, of `priorities` or `max_rate`."""
-        return numbers * (len(self.cameras) if len(numbers) == 1 else 1)
+    def each(self, values: tuple[_Value, ...]) -> tuple[_Value, ...]:
+        """One value for each camera, of `priorities`, `max_rate`, `rotation` or `body_mask`."""
+        return values * (len(self.cameras) if len(values) == 1 else 1)
 
 
 def node_options() -> dict[str, Option]:

@@ -15,6 +15,7 @@ from ovs_ros.ros.frames import FrameQueue
 from ovs_ros.ros.graph import obstacle
 from ovs_ros.ros.inputs import Inputs
 from ovs_ros.ros.look_for import LookForOutput, LookForServer
+from ovs_ros.ros.optics import BodyMask, Optics
 from ovs_ros.ros.optional_outputs import OptionalOutput, optional_outputs
 from ovs_ros.ros.outputs import Outputs
 from ovs_ros.ros.parameters import Settings
@@ -81,12 +82,17 @@ class Camera:
         """The calibration that came last; None while the node is not active."""
         return None if self._inputs is None else self._inputs.newest("camera_info")
 
-    def configure(self) -> None:
-        """Make the publishers.
+    def configure(self, index: int = 0) -> None:
+        """Make the publishers, and read the mask of the robot's body.
+
+        Args:
+            index: of this camera among all.
 
         Raises:
-            VocabularyError: a file that the parameters name cannot be used.
+            ValueError, OSError: a file that the parameters name cannot be used.
         """
+        node = self._settings().node
+        self._body_mask = BodyMask(node.each(node.body_mask)[index], self.throttle)
         self._optional_outputs = optional_outputs(
             self._node, self._prefix, lambda: self._settings().node, self.throttle
         )
@@ -122,7 +128,7 @@ class Camera:
             self.statistics,
             self.throttle,
             recent,
-            self._subscriptions.rectified,
+            Optics(self._subscriptions.rectified, node.each(node.rotation)[index], self._body_mask),
             lambda: self._clouds,
         )
         return self._pipeline

@@ -9,7 +9,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage
 
 from ovs_ros.geometry.camera_model import CameraModel
 from ovs_ros.geometry.points import Intrinsics
-from ovs_ros.geometry.rectify import Rectification, Rectifier
+from ovs_ros.geometry.rectify import Rectification
 from ovs_ros.geometry.reprojection import Sight
 from ovs_ros.ros.compressed_depth import compressed_depth_to_metres
 from ovs_ros.ros.conversions import (
@@ -22,6 +22,7 @@ from ovs_ros.ros.conversions import (
 )
 from ovs_ros.ros.frames import Frame
 from ovs_ros.ros.inputs import WAIT_S, Inputs
+from ovs_ros.ros.optics import Optics
 from ovs_ros.ros.throttle import Throttle
 from ovs_ros.runtime.quoting import quoted
 
@@ -32,8 +33,8 @@ class Measurements:
     Args:
         frame: the one at work.
         size: of its image, (H, W).
-        rectified: whether its image came as a pinhole camera would have taken it.
-        rectifier: rectifies image and depth; None: they stay as they came.
+        optics: of the camera that took it.
+        rectify: whether image and depth are rectified if they did not come so.
         inputs: waits for depth and poses that come after their image.
         throttle: takes warnings about messages that are used although something is wrong.
     """
@@ -42,15 +43,15 @@ class Measurements:
         self,
         frame: Frame,
         size: tuple[int, int],
-        rectified: bool,
-        rectifier: Rectifier | None,
+        optics: Optics,
+        rectify: bool,
         inputs: Inputs,
         throttle: Throttle,
     ) -> None:
         self._frame = frame
         self._size = size
-        self._rectified = rectified
-        self._rectifier = None if rectified else rectifier
+        self._optics = optics
+        self._rectify = rectify and not optics.rectified
         self._inputs = inputs
         self._throttle = throttle
 
@@ -62,7 +63,7 @@ class Measurements:
     def camera_info(self) -> CameraInfo | None:
         """The calibration of the image that is segmented; None: none has come yet."""
         info = self._inputs.wait_for(self._frame, "camera_info", 0.0)
-        return info if info is None or self._rectifier is None else rectified_info(info)
+        return rectified_info(info) if info is not None and self._rectify else info
 
     @cached_property
     def intrinsics(self) -> Intrinsics:
@@ -80,7 +81,7 @@ class Measurements:
         Raises:
             ConversionError: there is none, it cannot be used, or it is for images of another size.
         """
-        pinhole = self._rectified or self._rectifier is not None
+        pinhole = self._optics.rectified or self._rectify
         return CameraModel(self.intrinsics) if pinhole else self._camera_as_it_is()
 
     @cached_property
@@ -90,9 +91,18 @@ class Measurements:
         Raises:
             ConversionError: there is no calibration, it cannot be used, or it is for images of another size.
         """
-        if self._rectifier is None:
+        if not self._rectify:
             return None
-        return self._rectifier.of(self._camera_as_it_is(), self.intrinsics)
+        return self._optics.rectifier.of(self._camera_as_it_is(), self.intrinsics)
+
+    @cached_property
+    def hidden(self) -> NDArray[np.bool_] | None:
+        """The pixels (H, W) that show the robot, or nothing because the image is rectified; None: no pixel.
+
+        Raises:
+            ConversionError: as for `rectification`.
+        """
+        return self._optics.body_mask.hidden(self._size, self.rectification)
 
     def _camera_as_it_is(self) -> CameraModel:
         model = camera_model_from(self._calibration())
@@ -137,7 +147,11 @@ class Measurements:
                 f"expected depth of the image's {width}x{height} pixels, got "
                 f"{metres.shape[1]}x{metres.shape[0]}; register depth to the image"
             )
-        return metres if self.rectification is None else self.rectification.depth(metres)
+        if self.rectification is not None:
+            metres = self.rectification.depth(metres)
+        if self.hidden is not None:
+            metres[self.hidden] = np.nan
+        return metres
 
     def sight(self) -> tuple[Sight, str]:
         """Depth, camera and pose together, and the name of the frame of the pose.

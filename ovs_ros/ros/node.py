@@ -181,8 +181,8 @@ class OvsNode(LifecycleNode):
                 initial, segmenter, self._last_vocabulary, state_file, lambda text: self.warn(text)
             )
             self._segmenter = segmenter
-            for camera in self.cameras:
-                camera.configure()
+            for index, camera in enumerate(self.cameras):
+                camera.configure(index)
             self._since = monotonic()
         except Exception:
             self._release()

@@ -11,7 +11,7 @@ from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import Header
 
 from ovs_ros.geometry.points import PointProjector
-from ovs_ros.geometry.rectify import Rectifier
+from ovs_ros.options import SegmenterOptions
 from ovs_ros.render import painted
 from ovs_ros.ros.cloud_labelling import CloudLabelling, LabelledImage
 from ovs_ros.ros.conversions import BitDepth, ConversionError, compressed_to_rgb, image_to_rgb
@@ -19,6 +19,7 @@ from ovs_ros.ros.distortion_warning import DistortionWarning
 from ovs_ros.ros.frames import Frame
 from ovs_ros.ros.inputs import Inputs
 from ovs_ros.ros.measurements import Measurements
+from ovs_ros.ros.optics import Optics
 from ovs_ros.ros.optional_outputs import OptionalOutput
 from ovs_ros.ros.outputs import Outputs
 from ovs_ros.ros.parameters import Settings
@@ -29,9 +30,10 @@ from ovs_ros.ros.throttle import Throttle
 from ovs_ros.ros.words import Words
 from ovs_ros.runtime.finite import NotFiniteError
 from ovs_ros.segmenter import Segmenter
-from ovs_ros.steps.relabel import hide
+from ovs_ros.steps.relabel import hide, turn_back
 from ovs_ros.steps.segmentation import Segmentation
 from ovs_ros.vocabulary.vocabulary import Vocabulary
+from ovs_ros.vocabulary.word_embeddings import WordEmbeddings
 
 
 class Pipeline:
@@ -47,7 +49,7 @@ class Pipeline:
         statistics: told of every frame.
         throttle: takes warnings about bad input.
         recent: keeps the images that were segmented.
-        rectified: whether the images are rectified before they come.
+        optics: of the camera.
         clouds: called for what labels clouds; None while nobody wants any.
     """
 
@@ -64,7 +66,7 @@ class Pipeline:
         statistics: Statistics,
         throttle: Throttle,
         recent: RecentFrames,
-        rectified: bool,
+        optics: Optics,
         clouds: Callable[[], CloudLabelling | None],
     ) -> None:
         self._node = node
@@ -78,12 +80,11 @@ class Pipeline:
         self._throttle = throttle
         self._inputs = inputs
         self._recent = recent
-        self._rectified = rectified
+        self._optics = optics
         self._clouds = clouds
         self._temporal_filter = TemporalFiltering(throttle)
         self._announced: tuple[int, float] | None = None
         self._projector: PointProjector | None = None
-        self._rectifier = Rectifier()
         self._distortion = DistortionWarning(throttle)
         self._bit_depth = BitDepth()
 
@@ -125,8 +126,10 @@ class Pipeline:
             self._node.get_logger().info(
                 f"The images' pixels of 16 bits use {self._bit_depth.bits} bits so far: they are read as such"
             )
-        size, rectifier = (image.shape[0], image.shape[1]), self._rectifier if settings.node.rectify else None
-        measurements = Measurements(frame, size, self._rectified, rectifier, self._inputs, self._throttle)
+        size = (image.shape[0], image.shape[1])
+        measurements = Measurements(
+            frame, size, self._optics, settings.node.rectify, self._inputs, self._throttle
+        )
         try:
             rectification = measurements.rectification
         except ConversionError as error:
@@ -136,10 +139,10 @@ class Pipeline:
         if rectification is not None:
             image = rectification.image(image)
         converted = perf_counter()
-        result = self._segmenter.segment(image, words, settings.segmenter)
+        result = self._segment(image, words, settings.segmenter)
         result = self._temporal_filter.apply(message.header, image, measurements, result, settings.node)
-        if rectification is not None:
-            result = hide(result, rectification.outside)
+        if measurements.hidden is not None:
+            result = hide(result, measurements.hidden)
         self._recent.put(self._camera, frame.stamp, image)
         clouds = self._clouds()
         if clouds is not None:
@@ -179,6 +182,16 @@ class Pipeline:
         if state != self._announced:
             self._outputs.label_info(vocabulary, threshold)
             self._announced = state
+
+    def _segment(
+        self, image: NDArray[np.uint8], words: WordEmbeddings, options: SegmenterOptions
+    ) -> Segmentation:
+        """Segment an image upright; the result has the image's own rows and columns."""
+        rotation = self._optics.rotation
+        if not rotation:
+            return self._segmenter.segment(image, words, options)
+        upright = np.ascontiguousarray(np.rot90(image, -rotation // 90))  # Its positive turns go to the left.
+        return turn_back(self._segmenter.segment(upright, words, options), rotation)
 
     def _show(
         self,

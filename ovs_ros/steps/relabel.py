@@ -1,5 +1,8 @@
 """A result whose labels change after the fact."""
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -35,3 +38,11 @@ def hide(result: Segmentation, hidden: NDArray[np.bool_]) -> Segmentation:
     np.copyto(labels, labels.dtype.type(result.unknown_id), where=hidden)
     np.copyto(confidence, np.uint8(0), where=hidden)
     return with_labels(result, labels, confidence)
+
+
+def turn_back(result: Segmentation, rotation: int) -> Segmentation:
+    """The result of an image that was turned clockwise by 90, 180 or 270 degrees, for the image before."""
+    turns = rotation // 90
+    labels: NDArray[Any] = np.ascontiguousarray(np.rot90(result.labels, turns))
+    confidence: NDArray[Any] = np.ascontiguousarray(np.rot90(result.confidence, turns))
+    return replace(result, labels=labels, confidence=confidence)
