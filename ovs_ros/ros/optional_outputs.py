@@ -9,6 +9,7 @@ from std_msgs.msg import Header
 from ovs_ros.options import NodeOptions
 from ovs_ros.ros.channel_output import ChannelOutput
 from ovs_ros.ros.instance_output import InstanceOutput
+from ovs_ros.ros.legend_output import LegendOutput
 from ovs_ros.ros.measurements import Measurements
 from ovs_ros.ros.throttle import Throttle
 from ovs_ros.ros.view_output import ViewOutput
@@ -47,6 +48,7 @@ def optional_outputs(
         VocabularyError: a file or a word that they name cannot be used.
     """
     outputs: list[OptionalOutput] = [ViewOutput(node, prefix, view) for view in load_views(options().views)]
+    outputs.append(LegendOutput(node, prefix))
     if options().instances:
         outputs.append(InstanceOutput(node, prefix, lambda: options().instance_share, throttle))
     if words := [word for word in options().channels if word]:

@@ -22,6 +22,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_msgs.msg import Header
 from vision_msgs.msg import Detection2DArray, Detection3DArray, LabelInfo
+from visualization_msgs.msg import MarkerArray
 
 from ovs_ros.msg import FrameCategories
 from ovs_ros.options import LoadOptions
@@ -44,6 +45,7 @@ OUTPUTS = {
     "semantic/points": (PointCloud2, RELIABLE),
     "semantic/instances": (Image, RELIABLE),
     "semantic/channels": (Image, RELIABLE),
+    "semantic/legend": (MarkerArray, RELIABLE),
     "semantic/detections": (Detection2DArray, RELIABLE),
     "semantic/detections_3d": (Detection3DArray, RELIABLE),
     "semantic/cloud": (PointCloud2, RELIABLE),
