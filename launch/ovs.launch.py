@@ -20,7 +20,7 @@ from ovs_ros.ros import shared_memory
 
 CONFIG = Path(get_package_share_directory("ovs_ros")) / "config"
 SWITCH = ["", "true", "false"]
-PARAMETERS = ("vocabulary", "model", "views", "compressed", "autostart", "exit_on_failure")
+PARAMETERS = ("vocabulary", "model", "views", "image_transport", "autostart", "exit_on_failure")
 """The node's parameters that have a launch argument."""
 
 ARGUMENTS = [
@@ -116,7 +116,6 @@ def start(context: LaunchContext) -> list[Action]:
             parameters=[value("params_file"), parameters],
             remappings=[
                 ("image", value("image")),
-                ("image/compressed", value("image") + "/compressed"),
                 ("depth", value("depth")),
                 ("depth/compressedDepth", value("depth") + "/compressedDepth"),
                 ("camera_info", value("camera_info")),

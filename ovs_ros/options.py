@@ -16,10 +16,12 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from ovs_ros.runtime.image_size import MAX_MEGAPIXELS
 from ovs_ros.runtime.quoting import quoted
+from ovs_ros.transports import PLUGINS, republish
 
 Rule = Literal["dcp", "top_n"]
 Postprocess = Literal["none", "pamr", "propagation"]
 Validation = Literal["off", "relabel", "reject"]
+ImageTransport = Literal["raw", "compressed"]
 DepthTransport = Literal["raw", "compressedDepth"]
 Points = Literal["auto", "always", "never"]
 PointsColor = Literal["image", "label"]
@@ -288,7 +290,11 @@ class NodeOptions(_Checked):
         "The cameras' names, each with topics of its own: those of 'front' are front/image, "
         "front/semantic/image_raw and so on. An empty name: image, semantic/image_raw and so on.",
     )
-    compressed: bool = _option(False, "Subscribe to image/compressed (CompressedImage) instead of image.")
+    image_transport: ImageTransport = _option(
+        "raw",
+        "How images come: 'raw', as Image on image, or 'compressed', as CompressedImage (JPEG, PNG and "
+        "others) on image/compressed.",
+    )
     depth_transport: DepthTransport = _option(
         "raw",
         "How depth comes: 'raw', as Image on depth, or 'compressedDepth', as CompressedImage (PNG or RVL) on "
@@ -379,6 +385,11 @@ class NodeOptions(_Checked):
     )
 
     def __post_init__(self) -> None:
+        if self.image_transport in PLUGINS:
+            raise ValueError(
+                f"expected image_transport to be one of raw, compressed, got '{self.image_transport}'; "
+                f"{republish(self.image_transport)}"
+            )
         super().__post_init__()
         for name in self.cameras:
             if name and not _CAMERA_NAME.fullmatch(name):

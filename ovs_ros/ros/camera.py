@@ -221,7 +221,7 @@ class Camera:
             node,
             since=max(node.since, self._since),
             topic=images.topic_name,
-            obstacle=obstacle(self._node, images, subscriptions.unprefixed("image")),
+            obstacle=obstacle(self._node, images, subscriptions.unremapped("image")),
             missing=self._missing(),
             best_effort=images.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT,
         )
@@ -233,7 +233,7 @@ class Camera:
         return tuple(
             lacks(
                 missing,
-                obstacle(self._node, subscription, subscriptions.unprefixed(missing.name)),
+                obstacle(self._node, subscription, subscriptions.unremapped(missing.name)),
                 subscription.topic_name,
                 inputs.slop,
             )

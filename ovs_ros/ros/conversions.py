@@ -18,6 +18,7 @@ from ovs_ros.geometry.points import Intrinsics
 from ovs_ros.runtime.image_size import MAX_MEGAPIXELS
 from ovs_ros.runtime.images import decode
 from ovs_ros.runtime.quoting import quoted
+from ovs_ros.transports import PLUGINS, republish
 
 # encoding of 8 bits -> (channels, OpenCV's way to RGB; None: already RGB). OpenCV's Bayer codes name the
 # second row's pixels, so they differ from the encodings' letters. 8UC3 and 8UC4 do not name an order: as in
@@ -145,6 +146,11 @@ def compressed_to_rgb(
     # image_transport writes the encoding before it was compressed first: '16UC1; png compressed '.
     encoding = message.format.partition(";")[0].strip()
     _refuse_depth(encoding)
+    if (video := next((one for one in PLUGINS if one in message.format.lower()), None)) is not None:
+        raise ConversionError(
+            f"expected images that are compressed one by one, such as JPEG and PNG, got the format "
+            f"{quoted(message.format)}; {republish(video)}"
+        )
     flags = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
     try:
         decoded = decode(message.data, flags, max_megapixels)

@@ -4,6 +4,14 @@ from rclpy.node import Node
 from rclpy.qos import QoSCompatibility, qos_check_compatible
 from rclpy.subscription import Subscription
 
+from ovs_ros.transports import PLUGINS, republish
+
+_VIDEO = {
+    "ffmpeg_image_transport_msgs/msg/FFMPEGPacket": "ffmpeg",
+    "theora_image_transport/msg/Packet": "theora",
+}
+"""Types of messages that other transports publish -> the transport."""
+
 
 def obstacle(node: Node, subscription: Subscription, name: str) -> str:
     """Why a subscription gets no messages, and what to do; empty if the graph shows no reason.
@@ -15,15 +23,25 @@ def obstacle(node: Node, subscription: Subscription, name: str) -> str:
     """
     topic = subscription.topic_name
     publishers = node.get_publishers_info_by_topic(topic)
+    is_image = name.rpartition("/")[2] == "image"
     if not publishers:
-        return f"nobody publishes {topic}; remap '{name}' to the camera's topic"
+        elsewhere = _other_transport(node, topic) if is_image else ""
+        advice = elsewhere or f"remap '{name}' to the camera's topic"
+        return f"nobody publishes {topic}; {advice}"
     package, _, kind = subscription.msg_type.__module__.partition(".msg")
     expected = f"{package}/msg/{subscription.msg_type.__name__}"
     right = [publisher for publisher in publishers if publisher.topic_type == expected]
     if not right:
         advice = f"remap '{name}' to a topic of type {expected}"
-        if name in ("image", "image/compressed"):
-            advice += ", or set the parameter compressed to true, which takes sensor_msgs/msg/CompressedImage"
+        found = publishers[0].topic_type
+        if is_image and found in _VIDEO:
+            plugin = _VIDEO[found]
+            advice = republish(plugin, topic.removesuffix(f"/{plugin}"))
+        elif is_image:
+            advice += (
+                ", or set the parameter image_transport: raw takes sensor_msgs/msg/Image, compressed takes "
+                "sensor_msgs/msg/CompressedImage"
+            )
         return f"{topic} is of type {publishers[0].topic_type}, not {expected}; {advice}"
     reasons = []
     for publisher in right:
@@ -35,6 +53,19 @@ def obstacle(node: Node, subscription: Subscription, name: str) -> str:
         f"the QoS of {topic} does not match its publisher's ({reasons[0]}); set the publisher's, or the "
         f"parameters {overrides(topic)}"
     )
+
+
+def _other_transport(node: Node, topic: str) -> str:
+    """What to do where images come by another transport than the one subscribed to; empty if they do not."""
+    image = topic.removesuffix("/compressed")
+    if topic != image and node.count_publishers(image):
+        return f"{image} has a publisher: set the parameter image_transport to raw"
+    if topic == image and node.count_publishers(f"{image}/compressed"):
+        return f"{image}/compressed has a publisher: set the parameter image_transport to compressed"
+    for plugin in dict.fromkeys(PLUGINS.values()):
+        if node.count_publishers(f"{image}/{plugin}"):
+            return f"{image}/{plugin} has a publisher: {republish(plugin, image)}"
+    return ""
 
 
 def overrides(topic: str) -> str:

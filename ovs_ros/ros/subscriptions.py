@@ -30,7 +30,7 @@ _OVERRIDABLE = QoSOverridingOptions(
 
 INPUTS = ("image", *KEPT, "cloud")
 CLOUDS_KEPT = 5
-_KINDS = {"pose": PoseStamped, "camera_info": CameraInfo}
+_KINDS = {"depth": Image, "pose": PoseStamped, "camera_info": CameraInfo}
 _LATCHED = "latched camera_info"
 
 
@@ -59,9 +59,8 @@ class Subscriptions:
     ) -> None:
         self._node = node
         self._prefix = prefix
-        self._image = (CompressedImage, "image/compressed") if options.compressed else (Image, "image")
-        compressed_depth = options.depth_transport == "compressedDepth"
-        self._depth = (CompressedImage, "depth/compressedDepth") if compressed_depth else (Image, "depth")
+        self._options = options
+        self._topics = self._find_topics()
         self._inputs = inputs
         self._on_cloud = on_cloud
         self._statistics = statistics
@@ -87,22 +86,40 @@ class Subscriptions:
         if "camera_info" in names and _LATCHED not in self._open and self._is_latched():
             qos = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
             self._open[_LATCHED] = self._node.create_subscription(
-                CameraInfo, self._prefix + "camera_info", partial(self._inputs.put, "camera_info"), qos
+                CameraInfo, self._topics["camera_info"], partial(self._inputs.put, "camera_info"), qos
             )
 
     def get(self, name: str) -> Subscription | None:
         """The subscription to one of INPUTS, if there is one."""
         return self._open.get(name)
 
-    def unprefixed(self, name: str) -> str:
-        """The topic's name before remapping."""
-        return self._prefix + {"image": self._image[1], "depth": self._depth[1]}.get(name, name)
+    def unremapped(self, name: str) -> str:
+        """The name of an input before remapping."""
+        return self._prefix + name
 
     @property
     def rectified(self) -> bool:
         """Whether the images' topic has a name of rectified images, such as image_rect or rect/image."""
-        topic = self._node.resolve_topic_name(self.unprefixed("image"))
+        topic = self._node.resolve_topic_name(self._topics["image"])
         return re.search(r"(?<![a-z])rect(ified)?(?![a-z])", topic) is not None
+
+    def _find_topics(self) -> dict[str, str]:
+        """The names under which the inputs are subscribed to."""
+        image, depth = (self._node.resolve_topic_name(self._prefix + name) for name in ("image", "depth"))
+        topics = {name: self._prefix + name for name in INPUTS}
+        # As image_transport has it: whoever remaps the image alone means what belongs to it, too.
+        topics["camera_info"] = self._own("camera_info", f"{image.rpartition('/')[0]}/camera_info")
+        if self._options.image_transport == "compressed":
+            topics["image"] = self._own("image/compressed", f"{image}/compressed")
+        if self._options.depth_transport == "compressedDepth":
+            topics["depth"] = self._own("depth/compressedDepth", f"{depth}/compressedDepth")
+        return topics
+
+    def _own(self, name: str, otherwise: str) -> str:
+        """A name if it is remapped, and another topic otherwise."""
+        own = self._prefix + name
+        resolved, expanded = (self._node.resolve_topic_name(own, only_expand=only) for only in (False, True))
+        return own if resolved != expanded else otherwise
 
     @property
     def topics(self) -> set[str]:
@@ -124,25 +141,26 @@ class Subscriptions:
             return self._subscribe_to_images()
         if name == "cloud":
             return self._subscribe(PointCloud2, name, self._on_cloud, CLOUDS_KEPT)
-        kind, topic = self._depth if name == "depth" else (_KINDS[name], name)
-        return self._subscribe(kind, topic, partial(self._inputs.put, name), KEPT[name])
+        compressed = name == "depth" and self._options.depth_transport == "compressedDepth"
+        kind = CompressedImage if compressed else _KINDS[name]
+        return self._subscribe(kind, name, partial(self._inputs.put, name), KEPT[name])
 
     def _subscribe_to_images(self) -> Subscription:
-        kind, topic = self._image
+        kind = CompressedImage if self._options.image_transport == "compressed" else Image
         # Only the middleware knows which images were lost on the way.
         events = SubscriptionEventCallbacks(message_lost=self._on_lost)
         try:
-            return self._subscribe(kind, topic, self._on_image, event_callbacks=events)
+            return self._subscribe(kind, "image", self._on_image, event_callbacks=events)
         except UnsupportedEventTypeError:
             self._node.get_logger().info("This middleware does not tell which images are lost on the way")
-            return self._subscribe(kind, topic, self._on_image)
+            return self._subscribe(kind, "image", self._on_image)
 
     def _subscribe(
-        self, kind: type, topic: str, callback: Callable[[Any], None], depth: int = 1, **options: Any
+        self, kind: type, name: str, callback: Callable[[Any], None], depth: int = 1, **options: Any
     ) -> Subscription:
         qos = QoSProfile(depth=depth, reliability=ReliabilityPolicy.BEST_EFFORT)
         return self._node.create_subscription(
-            kind, self._prefix + topic, callback, qos, qos_overriding_options=_OVERRIDABLE, **options
+            kind, self._topics[name], callback, qos, qos_overriding_options=_OVERRIDABLE, **options
         )
 
     def _on_lost(self, event: QoSMessageLostInfo) -> None:

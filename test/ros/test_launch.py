@@ -109,7 +109,7 @@ def test_a_node_that_cannot_be_configured_ends_it_with_an_error(tmp_path):
 def test_namespace_log_level_and_parameters_reach_the_node(tmp_path):
     parameters = tmp_path / "ovs.yaml"
     parameters.write_text(
-        "/**:\n  ros__parameters:\n    lazy: false\n    compressed: true\n    vocabulary: home\n"
+        "/**:\n  ros__parameters:\n    lazy: false\n    image_transport: compressed\n    vocabulary: home\n"
     )
     arguments = {"namespace": "front/left", "params_file": str(parameters), "image": "/cam"}
     with launched(tmp_path, **arguments) as launch:

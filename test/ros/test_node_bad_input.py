@@ -156,7 +156,7 @@ def test_a_frame_on_which_the_model_fails(vocabulary):
 
 def test_a_compressed_image_that_claims_too_many_pixels(vocabulary):
     data = array("B", cv2.imencode(".png", np.zeros((300, 400), np.uint8))[1].tobytes())
-    with running(vocabulary, compressed=True) as robot:
+    with running(vocabulary, image_transport="compressed") as robot:
         robot.send("image/compressed", CompressedImage(header=header(1), format="png", data=data))
         robot.labels(1)
         (changed,) = robot.node.set_parameters([Parameter("max_megapixels", value=0.1)])

@@ -99,7 +99,7 @@ def test_a_topic_of_another_type(vocabulary):
         silent(
             robot,
             "/camera/raw is of type sensor_msgs/msg/CompressedImage, not sensor_msgs/msg/Image",
-            "set the parameter compressed",
+            "set the parameter image_transport",
         )
         camera.destroy_node()
         context.try_shutdown()

@@ -135,7 +135,8 @@ def test_a_raw_image_is_asked_through_its_lens(vocabulary, topic, expected):
     info.distortion_model, info.d = "plumb_bob", [1.5, 0.0, 0.0, 0.0, 0.0]
     with running(vocabulary, remap={"image": topic}, fixed_frame="") as robot:
         robot.redirect("image", topic)
-        robot.until(lambda: robot.reaches("image"), "the node")
+        robot.redirect("camera_info", "camera/camera_info")
+        robot.until(lambda: robot.reaches("image") and robot.reaches("camera_info"), "the node")
         ready(robot, info)
         # Where a pinhole camera shows it at column 90, the lens moves it by 0.42 ** 3 * 150 = 11 pixels.
         points = at_pixels((90, 16, 1.0)).astype(np.float32)

@@ -98,8 +98,9 @@ def test_without_a_calibration_images_are_dropped_with_a_reason(vocabulary):
 def test_points_of_a_raw_image_come_with_a_warning(vocabulary, topic, warned):
     with running(vocabulary, remap={"image": topic}) as robot:
         robot.redirect("image", topic)
+        robot.redirect("camera_info", "camera/camera_info")
         robot.listen("semantic/points")
-        robot.until(lambda: robot.reaches("image"), "the node")
+        robot.until(lambda: robot.reaches("image") and robot.reaches("camera_info"), "the node")
         robot.connected()
         calibrated(robot, BARREL)
         for ms in (5, 10):

@@ -107,7 +107,7 @@ def test_pictures_only_while_somebody_looks(robot, vocabulary):
 
 
 def test_compressed_images(vocabulary):
-    with running(vocabulary, compressed=True) as robot:
+    with running(vocabulary, image_transport="compressed") as robot:
         message = CompressedImage(header=rgb_message(7, color_image(PICTURE)).header, format="png")
         message.data.frombytes(cv2.imencode(".png", color_image(PICTURE)[:, :, ::-1])[1].tobytes())
         robot.send("image/compressed", message)

@@ -26,7 +26,7 @@ def without(names, patterns):
     return {name for name in names if not any(fnmatchcase(name, pattern) for pattern in patterns)}
 
 
-@pytest.mark.parametrize("parameters", [{}, {"compressed": True, "use_sim_time": True}])
+@pytest.mark.parametrize("parameters", [{}, {"image_transport": "compressed", "use_sim_time": True}])
 def test_the_node_has_what_it_needs(vocabulary, parameters):
     with running(vocabulary, **parameters) as robot:
         published = dict(robot.helper.get_publisher_names_and_types_by_node("ovs", "/"))
