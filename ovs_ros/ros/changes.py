@@ -7,6 +7,7 @@ from concurrent.futures import Future
 from time import monotonic
 from typing import Any, Generic, TypeVar
 
+from ovs_ros.ros.whereabouts import whereabouts
 from ovs_ros.vocabulary.errors import VocabularyError
 
 Result = TypeVar("Result")
@@ -29,6 +30,7 @@ HANGS = (
     f"no answer within {DEADLINE_S + GRACE_S:g} s: the model hangs, or is very slow; ask ~/get_vocabulary "
     "whether the change was made, and look at /diagnostics"
 )
+STUCK = "the change before this one hangs; nothing has changed. Clean up and configure the node"
 CLOSED = "the node was cleaned up or ends; nothing has changed"
 
 
@@ -84,12 +86,14 @@ class Changes:
             The future of what `work` returns. It gets VocabularyError if the change is cancelled or late.
 
         Raises:
-            VocabularyError: too many wait, or it is closed.
+            VocabularyError: too many wait, the one at work hangs, or it is closed.
         """
         change = _Change(work)
         with self._changed:
             if self._closed:
                 raise VocabularyError(CLOSED)
+            if self._overdue():
+                raise VocabularyError(STUCK)
             before = []
             if reset:
                 before = list(self._waiting)
@@ -110,10 +114,24 @@ class Changes:
             late = [change for change in self._waiting if now > change.deadline]
             for change in late:
                 self._waiting.remove(change)
-            hangs = self._at_work
+            if hangs := self._overdue():
+                stuck = list(self._waiting)
+                self._waiting.clear()
         _refuse(late, LATE)
-        if hangs is not None and now > hangs.deadline + GRACE_S:
+        if hangs:
             _refuse([hangs], HANGS)
+            _refuse(stuck, STUCK)
+
+    @property
+    def hangs(self) -> str:
+        """Where the request at work hangs; empty if it does not."""
+        with self._changed:
+            return whereabouts(self._thread) if self._overdue() else ""
+
+    def _overdue(self) -> _Change[Any] | None:
+        """The request at work if it has not given up in time. The lock is held."""
+        late = self._at_work is not None and monotonic() > self._at_work.deadline + GRACE_S
+        return self._at_work if late else None
 
     def cancel(self) -> bool:
         """Refuse all requests. One at work keeps its thread to itself, and another thread takes over.

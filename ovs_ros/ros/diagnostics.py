@@ -44,6 +44,7 @@ class Condition:
         clock_missing: it does, and nothing has come.
         failure: why the last transition failed, or empty.
         busy: for how many seconds the frame at work lasts, and where in the code it is.
+        change_hangs: where a change of words hangs; empty if it does not.
         deaths, died: how often the worker's thread died, and when it last did, monotonic seconds.
         fallbacks: the memory fallbacks of the model, one line for each step.
         cache_problem: why the embedding cache cannot be used, or empty.
@@ -60,6 +61,7 @@ class Condition:
     clock_missing: bool = False
     failure: str = ""
     busy: tuple[float, str] = (0.0, "")
+    change_hangs: str = ""
     deaths: int = 0
     died: float | None = None
     vocabulary_version: int = 0
@@ -91,6 +93,13 @@ def judge(condition: Condition, summary: Summary, now: float) -> tuple[bytes, st
             DiagnosticStatus.ERROR,
             f"{text}; deactivate and clean up the node: configure loads the model anew",
             "hangs",
+        )
+    if condition.change_hangs:
+        text = f"a change of the words hangs, in {condition.change_hangs}; frames go on with the old words"
+        return (
+            DiagnosticStatus.ERROR,
+            f"{text}. Deactivate and clean up the node: configure loads the model anew",
+            "change hangs",
         )
     if condition.died is not None and now - condition.died < DIED_S:
         text = f"the worker's thread died and was started again, {condition.deaths} times so far"

@@ -335,6 +335,7 @@ class OvsNode(LifecycleNode):
             state="active" if self._worker else "inactive" if self._words else "unconfigured",
             since=self._since,
             busy=self._worker.busy() if self._worker else (0.0, ""),
+            change_hangs=self._vocabulary_services.hangs,
             deaths=self._worker.deaths if self._worker else 0,
             died=self._worker.died if self._worker else None,
             sim_time=sim_time,

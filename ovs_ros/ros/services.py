@@ -92,6 +92,11 @@ class VocabularyServices:
             1.0, self._changes.expire, callback_group=group, clock=Clock(clock_type=ClockType.STEADY_TIME)
         )
 
+    @property
+    def hangs(self) -> str:
+        """Where the change at work hangs; empty if it does not."""
+        return self._changes.hangs
+
     def cancel(self) -> bool:
         """Refuse all changes, as the words are released. Returns whether one is at work."""
         return self._changes.cancel()

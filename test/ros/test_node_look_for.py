@@ -13,7 +13,7 @@ from node_process import NodeProcess
 from rclpy.action import ActionClient
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
-from rig import FRAME, running, stamp_ms
+from rig import ALWAYS, FRAME, running, stamp_ms
 from std_srvs.srv import Trigger
 
 from ovs_ros.action import LookFor
@@ -187,6 +187,20 @@ def test_a_signal_during_a_search_ends_the_process_quietly(tmp_path):
             client.destroy()
             executor.shutdown()
             node.destroy_node()
+
+
+def test_a_search_lets_a_lazy_node_hear_its_camera(robot):
+    robot.ignore(*(topic for topic in ALWAYS if topic != "semantic/label_info"))
+    robot.until(lambda: robot.helper.count_subscribers("image") == 0, "the node's rest")
+    search = Search(robot, ["red"])
+
+    def seen():
+        robot.image(1000)
+        return search.heard
+
+    robot.until(seen, "a sighting")
+    search.cancel()
+    robot.until(lambda: robot.helper.count_subscribers("image") == 0, "the node's rest")
 
 
 def test_a_reset_does_not_disturb_the_end_of_a_search(robot):

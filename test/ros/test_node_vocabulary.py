@@ -16,7 +16,7 @@ from std_srvs.srv import Trigger
 
 from ovs_ros.model import Model
 from ovs_ros.ros import changes
-from ovs_ros.ros.changes import BUSY, MOST_WAITING, RESET
+from ovs_ros.ros.changes import BUSY, MOST_WAITING, RESET, STUCK
 from ovs_ros.ros.services import LOCKED
 from ovs_ros.segmenter import Segmenter
 from ovs_ros.srv import Embed, GetVocabulary, LoadVocabulary, SetVocabulary, Teach
@@ -360,15 +360,25 @@ def test_a_full_queue_answers_busy_and_a_reset_goes_first(vocabulary):
 def test_nobody_waits_longer_than_the_deadline(vocabulary, monkeypatch):
     text = SlowText()
     with running(vocabulary, lambda load: Segmenter(Model(ColorImageEncoder(), text))) as robot:
-        monkeypatch.setattr(changes, "DEADLINE_S", 0.0)
+        monkeypatch.setattr(changes, "DEADLINE_S", 0.5)
         monkeypatch.setattr(changes, "GRACE_S", 0.1)
+        robot.listen("/diagnostics")
         at_work = robot.ask(SetVocabulary, "ovs/set_vocabulary", add("molasses"))
         waiting = robot.ask(SetVocabulary, "ovs/set_vocabulary", add("cyan"))
         robot.until(lambda: at_work.done() and waiting.done(), "the replies")
-        assert "not done within" in waiting.result().message
+        assert "no answer within" in at_work.result().message
+        assert set_vocabulary(robot, Request.ADD, "yellow").message == STUCK
+        text_told = "a change of the words hangs, in"
+        robot.until(
+            lambda: any(text_told in m.status[0].message for m in robot.got["/diagnostics"]), "diagnostics"
+        )
+        robot.segment(1)
         monkeypatch.undo()
         text.go_on.set()
-        assert set_vocabulary(robot, Request.ADD, "yellow").version == 2
+        robot.until(lambda: set_vocabulary(robot, Request.ADD, "yellow").success, "the next change")
+        assert (
+            "molasses" not in robot.call(GetVocabulary, "ovs/get_vocabulary", GetVocabulary.Request()).names
+        )
 
 
 def test_a_huge_name_costs_no_huge_reply_and_no_huge_line(vocabulary):
