@@ -22,6 +22,7 @@ Rule = Literal["dcp", "top_n"]
 Postprocess = Literal["none", "pamr", "propagation"]
 Validation = Literal["off", "relabel", "reject"]
 ImageTransport = Literal["raw", "compressed"]
+PoseSource = Literal["topic", "tf"]
 DepthTransport = Literal["raw", "compressedDepth"]
 Points = Literal["auto", "always", "never"]
 PointsColor = Literal["image", "label"]
@@ -332,8 +333,8 @@ class NodeOptions(_Checked):
     )
     fixed_frame: str = _live(
         "odom",
-        "A frame of tf that stays where it is while the robot moves between an image and a cloud; empty, or "
-        "unknown to tf: none.",
+        "A frame of tf that stays where it is while the robot moves, between an image and a cloud, or from "
+        "frame to frame for pose_source 'tf'; empty, or unknown to tf: none.",
     )
     lazy: bool = _live(
         True,
@@ -367,6 +368,11 @@ class NodeOptions(_Checked):
         OFF,
         "Let frames vote on names over time: 'flow' follows pixels by optical flow, 'pose' follows points by "
         "depth, camera_info and pose.",
+    )
+    pose_source: PoseSource = _live(
+        "topic",
+        "Where the temporal filter 'pose' has the camera's pose from: 'topic' (pose), or 'tf' (where the "
+        "image's frame lies in fixed_frame).",
     )
     temporal_filter_time: float = _live(
         0.5, "Seconds after which a frame's vote in the temporal filter counts 1/e.", (0.05, 10.0)

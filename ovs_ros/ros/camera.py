@@ -66,6 +66,7 @@ class Camera:
         self._settings = settings
         self._look_for = look_for
         self._transforms = transforms
+        self._tf: Transforms | None = None
         self._clouds: CloudLabelling | None = None
         self._labelled_clouds: PointsPublisher | None = None
         self._outputs: Outputs | None = None
@@ -130,6 +131,7 @@ class Camera:
             recent,
             Optics(self._subscriptions.rectified, node.each(node.rotation)[index], self._body_mask),
             lambda: self._clouds,
+            lambda: self._tf,
         )
         return self._pipeline
 
@@ -162,8 +164,11 @@ class Camera:
         publisher, was_idle = self._labelled_clouds, self._is_idle
         if publisher is None or not publisher.wanted():
             self._stop_clouds()
-        elif self._clouds is None:
-            self._start_clouds(publisher)
+        elif self._clouds is None and (transforms := self._listen_to_tf()) is not None:
+            self._clouds = CloudLabelling(publisher, transforms, lambda: self._settings().node, self.throttle)
+        node = self._settings().node
+        if node.temporal_filter == "pose" and node.pose_source == "tf":
+            self._listen_to_tf()
         self._subscriptions.keep(self._pipeline.needs())
         if was_idle:
             self._since = monotonic()
@@ -176,7 +181,7 @@ class Camera:
         """Unsubscribe, and forget what waits."""
         if self._subscriptions is not None:
             self._subscriptions.keep(())
-        self._subscriptions = self._inputs = self._pipeline = None
+        self._subscriptions = self._inputs = self._pipeline = self._tf = None
         self.topics = set()
         self._stop_clouds()
 
@@ -191,14 +196,14 @@ class Camera:
         self._outputs = self._labelled_clouds = None
         self._optional_outputs = []
 
-    def _start_clouds(self, publisher: PointsPublisher) -> None:
-        """Listen to tf and label clouds."""
-        try:
-            transforms = self._transforms()
-        except ImportError as error:
-            self.throttle.warn("tf", f"No clouds are labelled: {error}; install ros-$ROS_DISTRO-tf2-ros-py")
-            return
-        self._clouds = CloudLabelling(publisher, transforms, lambda: self._settings().node, self.throttle)
+    def _listen_to_tf(self) -> "Transforms | None":
+        """The listener to tf, from now on; None where tf2_ros is not installed."""
+        if self._tf is None:
+            try:
+                self._tf = self._transforms()
+            except ImportError as error:
+                self.throttle.warn("tf", f"tf is not used: {error}; install ros-$ROS_DISTRO-tf2-ros-py")
+        return self._tf
 
     def _put_cloud(self, cloud: PointCloud2) -> None:
         if self._clouds is not None:

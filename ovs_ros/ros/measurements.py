@@ -10,7 +10,6 @@ from sensor_msgs.msg import CameraInfo, CompressedImage
 from ovs_ros.geometry.camera_model import CameraModel
 from ovs_ros.geometry.points import Intrinsics
 from ovs_ros.geometry.rectify import Rectification
-from ovs_ros.geometry.reprojection import Sight
 from ovs_ros.ros.compressed_depth import compressed_depth_to_metres
 from ovs_ros.ros.conversions import (
     ConversionError,
@@ -153,14 +152,14 @@ class Measurements:
             metres[self.hidden] = np.nan
         return metres
 
-    def sight(self) -> tuple[Sight, str]:
-        """Depth, camera and pose together, and the name of the frame of the pose.
+    def pose(self) -> tuple[NDArray[np.float64], str]:
+        """The rigid motion (4, 4) from the camera's frame to that of the pose's header, and the frame's name.
 
         Raises:
-            ConversionError: depth, calibration or pose are missing or cannot be used.
+            ConversionError: no pose came, or it cannot be used.
         """
-        intrinsics, metres, pose = self.intrinsics, self.metres, self._required("pose")
-        return Sight(intrinsics, metres, pose_to_matrix(pose)), pose.header.frame_id
+        pose = self._required("pose")
+        return pose_to_matrix(pose), pose.header.frame_id
 
     def _required(self, name: str) -> Any:
         message = self._inputs.wait_for(self._frame, name, WAIT_S)

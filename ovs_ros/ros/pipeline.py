@@ -3,6 +3,7 @@
 import traceback
 from collections.abc import Callable, Sequence
 from time import perf_counter
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +36,9 @@ from ovs_ros.steps.segmentation import Segmentation
 from ovs_ros.vocabulary.vocabulary import Vocabulary
 from ovs_ros.vocabulary.word_embeddings import WordEmbeddings
 
+if TYPE_CHECKING:
+    from ovs_ros.ros.transforms import Transforms
+
 
 class Pipeline:
     """Segments the frames of one camera and publishes everything that belongs to them.
@@ -51,6 +55,7 @@ class Pipeline:
         recent: keeps the images that were segmented.
         optics: of the camera.
         clouds: called for what labels clouds; None while nobody wants any.
+        transforms: called for the listener to tf; None while nothing needs it.
     """
 
     def __init__(
@@ -68,6 +73,7 @@ class Pipeline:
         recent: RecentFrames,
         optics: Optics,
         clouds: Callable[[], CloudLabelling | None],
+        transforms: Callable[[], "Transforms | None"],
     ) -> None:
         self._node = node
         self._camera = camera
@@ -82,7 +88,7 @@ class Pipeline:
         self._recent = recent
         self._optics = optics
         self._clouds = clouds
-        self._temporal_filter = TemporalFiltering(throttle)
+        self._temporal_filter = TemporalFiltering(throttle, transforms)
         self._announced: tuple[int, float] | None = None
         self._projector: PointProjector | None = None
         self._distortion = DistortionWarning(throttle)
@@ -99,7 +105,7 @@ class Pipeline:
         if needed or not node.lazy:
             needed |= {"image", "camera_info"}
             if node.temporal_filter == "pose":
-                needed |= {"depth", "pose"}
+                needed |= {"depth", "pose"} if node.pose_source == "topic" else {"depth"}
         return needed
 
     def announce(self) -> None:

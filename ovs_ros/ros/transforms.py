@@ -22,6 +22,8 @@ from ovs_ros.runtime.quoting import quoted
 
 WAIT_S = 0.1
 """How long a lookup waits for transforms that come after the message that needs them."""
+IN_VAIN_S = 2.0
+"""For how long lookups between two frames do not wait after one has waited in vain."""
 _POLL_S = 0.005
 
 
@@ -41,6 +43,7 @@ class Transforms:
             start_parameter_services=False,
             parameter_overrides=[Parameter("use_sim_time", value=node.get_parameter("use_sim_time").value)],
         )
+        self._in_vain: dict[tuple[str, str], float] = {}
         self._buffer = Buffer(node=self._node)
         self._listener = TransformListener(self._buffer, self._node)
         self._executor = SingleThreadedExecutor(context=node.context)
@@ -59,7 +62,7 @@ class Transforms:
     ) -> NDArray[np.float64]:
         """The rigid motion (4, 4) from one frame at its stamp to another frame at its own.
 
-        Waits up to WAIT_S for transforms that are on their way.
+        Waits up to WAIT_S for transforms that are on their way. Any thread may call it.
 
         Args:
             target, source: the frames.
@@ -70,7 +73,9 @@ class Transforms:
         Raises:
             ConversionError: tf does not have the transform; says what to do.
         """
-        end = monotonic() + WAIT_S
+        pair = (target, source)
+        patience = 0.0 if monotonic() < self._in_vain.get(pair, 0.0) + IN_VAIN_S else WAIT_S
+        end = monotonic() + patience
         while True:
             try:
                 return _matrix(self._look_up(target, target_stamp, source, source_stamp, fixed))
@@ -79,6 +84,8 @@ class Transforms:
                 if monotonic() < end:
                     sleep(_POLL_S)
                     continue
+                if patience:
+                    self._in_vain[pair] = monotonic()
             except TransformException as error:
                 problem = error
             if not fixed and target == source:
@@ -86,11 +93,11 @@ class Transforms:
             if not fixed:
                 raise ConversionError(
                     f"expected a transform from {quoted(source)} to {quoted(target)} in tf, got none "
-                    f"({quoted(str(problem))}); start robot_state_publisher, or publish where the sensor is "
-                    f"mounted: ros2 run tf2_ros static_transform_publisher --frame-id {quoted(target)} "
-                    f"--child-frame-id {quoted(source)} --x …"
+                    f"({quoted(str(problem))}); start robot_state_publisher and odometry, or publish where "
+                    "the sensor is mounted: ros2 run tf2_ros static_transform_publisher --frame-id "
+                    f"{quoted(target)} --child-frame-id {quoted(source)} --x …"
                 ) from problem
-            fixed, end = "", monotonic() + WAIT_S
+            fixed = ""
 
     def _look_up(
         self, target: str, target_stamp: int, source: str, source_stamp: int, fixed: str

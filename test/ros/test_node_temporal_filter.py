@@ -1,11 +1,14 @@
 """One node over DDS with the temporal filter. A slip is a frame in which the left third is brown, not red."""
 
+from itertools import count
+
 import numpy as np
 import pytest
 from lifecycle_msgs.msg import Transition
-from rig import depth_message, info_message, pixels, pose_message, running
+from rig import FRAME, depth_message, info_message, pixels, pose_message, running
 from test_node_lifecycle import change
 from test_node_parameters import set_parameter
+from tf_messages import TfSender, transform
 
 from ovs_ros.srv import SetVocabulary
 
@@ -151,3 +154,30 @@ def test_poses_of_another_frame_start_anew(words):
         robot.send("depth", depth_message(1500, DEPTH))
         robot.send("pose", pose_message(1500, world="odom"))
         assert left(robot.segment(1500, SLIP)) == BROWN
+
+
+def test_poses_from_tf(words):
+    with running(words, temporal_filter="pose", pose_source="tf", fixed_frame="map") as robot:
+        tf = TfSender(robot.helper)
+        robot.until(tf.moving.get_subscription_count, "the listener to tf")
+        robot.send("camera_info", info_message(1))
+        robot.until(lambda: robot.camera.camera_info, "the calibration")
+        robot.segment(1)
+        (text,) = robot.until(lambda: robot.warnings, "a warning")
+        assert "leaves a frame as it is" in text and "depth" in text
+
+        def label_of_a_slip(start, step):
+            """Of a camera that moves by a step, in metres to the right, before the slip."""
+            moved = [transform("map", FRAME, (start + ms) / 1000) for ms in (0, 300)]
+            moved.append(transform("map", FRAME, (start + 400) / 1000, (step, 0, 0)))
+            tf.send(*moved)
+            for ms, picture in zip(range(start, start + 500, 100), [USUAL] * 4 + [SLIP], strict=True):
+                robot.send("depth", depth_message(ms, DEPTH))
+                labels = robot.segment(ms, picture)
+            return left(labels)
+
+        starts = count(1000, 1000)
+        # Until the first transforms have come, poses are missing.
+        robot.until(lambda: label_of_a_slip(next(starts), 0.0) == RED, "the filter")
+        # Five metres to the right: what is seen now was out of the picture before.
+        assert label_of_a_slip(next(starts), 5.0) == BROWN
