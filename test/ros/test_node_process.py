@@ -50,6 +50,10 @@ def test_a_process_that_does_not_end_by_itself_is_ended(tmp_path):
     assert process.returncode == 0
 
 
+@pytest.mark.fault(
+    "the node is killed and starts again",
+    "with a state file words, ids and versions go on; another session tells of the restart",
+)
 def test_after_a_kill_words_versions_and_ids_go_on_for_who_stayed_and_who_comes_late(tmp_path):
     name = "flamingo"
     arguments = {"state_file": str(tmp_path / "words"), "vocabulary": "office"}
@@ -85,6 +89,7 @@ def test_after_a_kill_words_versions_and_ids_go_on_for_who_stayed_and_who_comes_
             add = SetVocabulary.Request(mode=SetVocabulary.Request.ADD, names=[name])
             first = ask(process, SetVocabulary, "ovs/set_vocabulary", add)
             assert (first.success, first.version) == (True, 2), first.message
+            before = ask(process, GetVocabulary, "ovs/get_vocabulary", GetVocabulary.Request()).session
         finally:
             process.popen.kill()
             process.popen.wait()
@@ -97,6 +102,8 @@ def test_after_a_kill_words_versions_and_ids_go_on_for_who_stayed_and_who_comes_
             assert "The words are those of the last run, version 2" in process.said
             got = ask(process, GetVocabulary, "ovs/get_vocabulary", GetVocabulary.Request())
             assert (got.version, list(got.names), list(got.ids)) == (2, list(first.names), list(first.ids))
+            assert got.session not in ("", before)
+            assert heard["late"][-1].header.frame_id == f"{got.session}/2"
         finally:
             process.popen.kill()
             process.popen.wait()
