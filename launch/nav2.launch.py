@@ -39,9 +39,14 @@ def generate_launch_description() -> LaunchDescription:
             "segmentation", default_value="/segmentation", description="Where the layer's topics are."
         )
     )
+    arguments.append(
+        DeclareLaunchArgument(
+            "views", default_value="nav2", description="The label view: nav2, or a changed copy, nav2.yaml."
+        )
+    )
     node = IncludeLaunchDescription(
         PythonLaunchDescriptionSource(str(Path(__file__).with_name("ovs.launch.py"))),
-        launch_arguments={"views": "nav2", **{name: LaunchConfiguration(name) for name in INPUTS}}.items(),
+        launch_arguments={name: LaunchConfiguration(name) for name in ("views", *INPUTS)}.items(),
     )
     remaps = [
         SetRemap(f"semantic/{ours}", [LaunchConfiguration("segmentation"), f"/{theirs}"])
