@@ -129,6 +129,8 @@ def _open_source(
         return ((names[path], image) for path, image in read), 0
     if not source.exists():
         raise FileNotFoundError(f"expected an image, a folder or a video at {source}, and there is nothing")
+    if not source.is_file():
+        raise ValueError(f"expected an image, a folder or a video, got a pipe or a device at {source}")
     if source.suffix.lower() in IMAGE_SUFFIXES:
         return [(source.stem, read_image(source, max_megapixels))], 0
     video = cv2.VideoCapture(str(source))

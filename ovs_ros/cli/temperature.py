@@ -17,6 +17,7 @@ from ovs_ros.evaluation.labelled_folder import IGNORED, LabelledSet, load_labell
 from ovs_ros.evaluation.temperature_scaling import Reliability, fit_temperature, model_digest
 from ovs_ros.options import LoadOptions
 from ovs_ros.runtime.checksums import update_checksum
+from ovs_ros.runtime.files import read_file
 from ovs_ros.segmenter import Segmenter
 from ovs_ros.steps.decoder import decode
 from ovs_ros.steps.grid import at_nodes
@@ -131,7 +132,7 @@ def temperature(
         ]
     print_table(["model", "temperature", "set", "images", "ECE before", "ECE after"], rows)
     if output:
-        kept = json.loads(output.read_text(encoding="utf-8")) if output.is_file() else {}
+        kept = json.loads(read_file(output)) if output.is_file() else {}
         write_json(output, {**kept, **results})
         update_checksum(output)
     skipped.end()

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ovs_ros.encoders.feature_map import FeatureMapEncoder, MapInput
 from ovs_ros.encoders.features import Features, ImageEncoder
 from ovs_ros.geometry.resample import resample_bilinear
-from ovs_ros.runtime.arrays import read_arrays
+from ovs_ros.runtime.arrays import read_arrays, write_arrays
 from ovs_ros.runtime.stage_clock import StageClock
 
 Array = NDArray[np.float32]
@@ -55,18 +55,17 @@ class FusionWeights:
 
     def save(self, path: Path) -> None:
         """Write them to an npz file."""
-        with path.open("wb") as file:  # np.savez would change the name of a path without its ending.
-            np.savez(
-                file,
-                weight=np.float32(self.weight),
-                projection=self.projection,
-                bias=self.bias,
-                size=np.array(self.wanted.size or (0, 0)),
-                mean=np.array(self.wanted.mean),
-                std=np.array(self.wanted.std),
-                output=np.array(self.wanted.output or ""),
-                digest=np.array(self.digest),
-            )
+        arrays = {
+            "weight": np.float32(self.weight),
+            "projection": self.projection,
+            "bias": self.bias,
+            "size": np.array(self.wanted.size or (0, 0)),
+            "mean": np.array(self.wanted.mean),
+            "std": np.array(self.wanted.std),
+            "output": np.array(self.wanted.output or ""),
+            "digest": np.array(self.digest),
+        }
+        write_arrays(path, arrays)
 
     @classmethod
     def load(cls, path: Path) -> "FusionWeights":

@@ -6,7 +6,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from ovs_ros.runtime.files import file_digest
+from ovs_ros.runtime.files import file_digest, read_file, write_atomically
 from ovs_ros.runtime.quoting import quoted
 
 FILE = "manifest.json"
@@ -14,6 +14,7 @@ TOKENIZER = "tokenizer.json"
 SELECTION_FILE = "selection.npz"
 """The trained selection head's name, beside a trained network and in a folder of `ovs export`."""
 FORMAT = 2
+_MOST_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write it into the folder, with a digest of its own content."""
     content = asdict(manifest)
     text = json.dumps({**content, "digest": _digest(content)}, indent=2, ensure_ascii=False)
-    (folder / FILE).write_text(text + "\n", encoding="utf-8")
+    write_atomically(folder / FILE, f"{text}\n".encode())
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -110,15 +111,19 @@ def read_manifest(folder: Path) -> Manifest:
             f"expected {FILE} in {folder}, found none; write the folder with 'ovs export'"
         )
     try:
-        loaded = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        loaded = json.loads(read_file(path, _MOST_BYTES))
+    except (ValueError, RecursionError) as error:
         raise _damaged(path, f"something that is not JSON: {error}") from error
     if not isinstance(loaded, dict) or loaded.get("format") != FORMAT:
         raise _damaged(path, f"format {quoted(loaded.get('format') if isinstance(loaded, dict) else loaded)}")
     if loaded.pop("digest", None) != _digest(loaded):
         raise _damaged(path, "a file that was changed")
-    manifest = Manifest(**loaded)
-    for name in manifest.files():
+    try:
+        manifest = Manifest(**loaded)
+        names = manifest.files()
+    except TypeError as error:
+        raise _damaged(path, "another form of it") from error
+    for name in names:
         if not (folder / name).is_file():
             raise FileNotFoundError(f"expected {name} in {folder}, found none; copy the folder as a whole")
         if file_digest(folder / name) != manifest.digests.get(name):

@@ -11,6 +11,7 @@ import yaml
 from ovs_ros.encoders.manifest import FILE, image_file
 from ovs_ros.runtime.files import is_file
 from ovs_ros.runtime.quoting import quoted, quoted_list
+from ovs_ros.runtime.yaml_file import PlainLoader, read_text
 from ovs_ros.vocabulary.category import MAX_PROMPT_LENGTH, checked_text
 
 Attention = Literal[
@@ -29,6 +30,7 @@ MODEL_FILE = "model.yaml"
 """Name of the model file in a model folder, such as a run of `ovs train network`."""
 EMBEDDED = ("stream", "quality")
 """What `model` calls the embedded model, at one scale and at several."""
+_MOST_BYTES = 1 << 16
 _OF_EMBEDDED = ("model", "network")
 """The keys that count beside the embedded model."""
 _OF_EXPORTED = ("model", "device", "precision", "templates")
@@ -150,9 +152,10 @@ def read_model_file(path: Path) -> ModelFile:
         FileNotFoundError: there is no such file.
     """
     try:
-        loaded: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"expected YAML in {path}, got something else: {error}") from error
+        loaded: Any = yaml.load(read_text(path, _MOST_BYTES), Loader=PlainLoader)  # noqa: S506  # a safe one
+    except (yaml.YAMLError, RecursionError, ValueError, OverflowError, AttributeError, TypeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(f"expected YAML in {path}, got something else: {reason}") from error
     known = {field.name for field in fields(ModelFile)}
     if not isinstance(loaded, dict) or "model" not in loaded:
         raise ValueError(f"expected a mapping with at least the key model in {path}, got {quoted(loaded)}")

@@ -3,6 +3,7 @@
 import re
 import unicodedata
 from dataclasses import dataclass, replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ovs_ros.runtime.files import read_file
 from ovs_ros.runtime.image_size import MAX_MEGAPIXELS
 from ovs_ros.runtime.images import list_images, read_image
 from ovs_ros.vocabulary.yaml_io import load_class_names
@@ -167,7 +169,7 @@ def load_labelled_set(folder: Path, kind: str = "label", classes: Path | None = 
 
 def _open(path: Path) -> Image.Image:
     try:
-        with Image.open(path) as image:
+        with Image.open(BytesIO(read_file(path))) as image:
             if image.width * image.height > MAX_MEGAPIXELS * 1e6:
                 raise ValueError(
                     f"expected a label image of at most {MAX_MEGAPIXELS:g} megapixels in {path}, got one "

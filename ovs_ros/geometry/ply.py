@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ovs_ros.runtime.files import write_atomically
+
 _POINT = np.dtype("<f4, <f4, <f4, u1, u1, u1, u1, <u2")
 _POINT.names = ("x", "y", "z", "red", "green", "blue", "confidence", "label")
 _PLY_TYPES = {"<f4": "float", "|u1": "uchar", "<u2": "ushort"}
@@ -46,7 +48,5 @@ def write_ply(
         *(f"property {_PLY_TYPES[_POINT[name].str]} {name}" for name in _POINT.names or ()),
         "end_header\n",
     ]
-    with path.open("wb") as file:
-        file.write("\n".join(header).encode())
-        points.tofile(file)
+    write_atomically(path, "\n".join(header).encode() + points.tobytes())
     return len(points)

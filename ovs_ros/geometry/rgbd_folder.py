@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ovs_ros.geometry.points import Intrinsics
 from ovs_ros.geometry.reprojection import Sight
+from ovs_ros.runtime.files import read_file
 from ovs_ros.runtime.images import decode
 
 
@@ -59,7 +60,7 @@ class RgbdFolder:
     def _image(self, name: str, flag: int) -> NDArray:
         path = self._folder / name
         try:
-            image = decode(path.read_bytes(), flag)
+            image = decode(read_file(path), flag)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
         if image is None:
@@ -68,8 +69,8 @@ class RgbdFolder:
 
 
 def _matrix(path: Path, size: int) -> NDArray[np.float64]:
-    text = path.read_text()
     try:
+        text = read_file(path, 4096).decode()
         return np.array(text.split(), np.float64).reshape(size, size)
     except ValueError as error:
-        raise ValueError(f"expected {size} x {size} numbers in {path}, got {text[:80]!r}") from error
+        raise ValueError(f"expected {size} x {size} numbers in {path}, got something else") from error

@@ -1,14 +1,14 @@
-"""Arrays out of npz files, within limits: no code in them runs, and no bomb unpacks."""
+"""Arrays in npz files. They are read within limits: no code in them runs, and no bomb unpacks."""
 
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ovs_ros.runtime.files import MOST_BYTES, read_file
+from ovs_ros.runtime.files import MOST_BYTES, read_file, write_atomically
 
 
 def read_arrays(path: Path, names: Iterable[str], expected: str, remedy: str) -> dict[str, NDArray]:
@@ -39,3 +39,14 @@ def read_arrays(path: Path, names: Iterable[str], expected: str, remedy: str) ->
         raise ValueError(
             f"expected {expected} in {path}, got a file that cannot be read as one ({reason}); {remedy}"
         ) from error
+
+
+def write_arrays(path: Path, arrays: Mapping[str, NDArray | np.generic]) -> None:
+    """Write arrays to an npz file, whole or not at all.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    data = BytesIO()
+    np.savez(data, **arrays)  # type: ignore[arg-type]  # its stub has no keywords
+    write_atomically(path, data.getvalue())

@@ -4,6 +4,7 @@ import hashlib
 import os
 import stat
 import time
+from contextlib import suppress
 from pathlib import Path
 from threading import get_ident
 from typing import Any
@@ -83,17 +84,26 @@ def _size(count: int) -> str:
 def write_atomically(path: Path, data: bytes) -> None:
     """Write a file so that it is there whole or, if the process or the power ends midway, as it was before.
 
+    A link in its place is replaced, and what it leads to stays as it is.
+
     Raises:
-        OSError: the file cannot be written.
+        OSError: the file cannot be written, or a folder, a pipe or a device is in its place.
     """
+    if path.exists() and not path.is_file():
+        raise OSError(f"expected a path for a file, got {path}, which is a folder, a pipe or a device")
     # A name of its own for each thread; unlike those of `tempfile`, with the user's usual permissions.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{get_ident()}")
+    temporary = path.with_name(f".{path.name[:100]}.{os.getpid()}.{get_ident()}")
     try:
-        with temporary.open("wb") as file:
+        temporary.unlink(missing_ok=True)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC  # No link of that name is followed.
+        with open(os.open(temporary, flags, 0o666), "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno is not None:
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ovs_ros.runtime.files import write_atomically
+from ovs_ros.runtime.files import read_file, write_atomically
 from ovs_ros.runtime.image_size import MAX_MEGAPIXELS, image_size
 
 # fmt: off
@@ -77,12 +77,12 @@ def read_image(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> NDArray[np
     """An image file as (H, W, 3) uint8 RGB. 16 bit is scaled by 1/257, floating point from 0 to 1 by 255.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is no image that OpenCV reads, or claims more pixels.
+        OSError: there is no such file, or it is a pipe or a device.
+        ValueError: it is no image that OpenCV reads, or it is too large.
     """
-    data = np.fromfile(path, np.uint8)
+    data = read_file(path)
     try:
-        image = decode(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH, max_megapixels) if data.size else None
+        image = decode(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH, max_megapixels)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     if image is None:

@@ -19,7 +19,7 @@ from ovs_ros.runtime.engine_cache import (
     engine_folder,
     tensorrt_version,
 )
-from ovs_ros.runtime.files import file_digest
+from ovs_ros.runtime.files import file_digest, write_atomically
 from ovs_ros.runtime.parity import LEAST, ParityError, fixed_inputs, require, session_parity
 from ovs_ros.runtime.threads import thread_count
 
@@ -282,7 +282,7 @@ def accept(
         outcome["refused"] = str(error)
         raise
     finally:
-        verdict.write_text(json.dumps(outcome, indent=2) + "\n", encoding="utf-8")
+        write_atomically(verdict, (json.dumps(outcome, indent=2) + "\n").encode())
     return session
 
 

@@ -56,7 +56,7 @@ class NetworkRecord:
             stored = json.loads(text or "{}")
             names = {key: tuple(stored.get(key, ())) for key in ("templates", "names")}
             return cls(**{**stored, **names})
-        except (AttributeError, TypeError, ValueError) as error:
+        except (AttributeError, TypeError, ValueError, RecursionError) as error:
             raise ValueError(
                 f"expected the record of a network, got {text[:80]!r}; train it again"
             ) from error

@@ -24,6 +24,7 @@ from ovs_ros.encoders.heads import ConvexHead, CosineHead
 from ovs_ros.encoders.model_file import MODEL_FILE, ModelFile, holds_embedded, read_model_file
 from ovs_ros.load import load_model, open_model
 from ovs_ros.model import Model
+from ovs_ros.runtime.files import write_atomically
 from ovs_ros.steps.network import NETWORK_FILE, Network
 from ovs_ros.steps.network_record import NetworkRecord
 from ovs_ros.steps.selection_head import find_selection_head
@@ -307,4 +308,4 @@ class OpenClip(nn.Module):
 
 def write_model_file(folder: Path, described: Mapping[str, object]) -> None:
     """Write `model.yaml`."""
-    (folder / MODEL_FILE).write_text(yaml.safe_dump(dict(described), sort_keys=False), encoding="utf-8")
+    write_atomically(folder / MODEL_FILE, yaml.safe_dump(dict(described), sort_keys=False).encode())

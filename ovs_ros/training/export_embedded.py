@@ -13,7 +13,8 @@ from torch.nn import functional as F
 
 from ovs_ros.encoders.embedded import LOGIT_SCALE
 from ovs_ros.encoders.pyramid import NAME_KEY
-from ovs_ros.runtime.files import file_digest
+from ovs_ros.runtime.arrays import write_arrays
+from ovs_ros.runtime.files import file_digest, write_atomically
 from ovs_ros.runtime.quantisation import quantise_convolutions
 from ovs_ros.runtime.torch_to_onnx import write_free
 from ovs_ros.training.efficientnet import Kind, checkpoint_file
@@ -103,7 +104,7 @@ def save_words(words: Words, path: Path) -> None:
     for prefix, layer in (("", words.linear), ("widen_", words.widen), ("back_", words.back)):
         arrays[f"{prefix}weight"] = layer.weight.detach().cpu().numpy().T
         arrays[f"{prefix}bias"] = layer.bias.detach().cpu().numpy()
-    np.savez(path, **arrays)
+    write_arrays(path, arrays)
 
 
 def write_card(
@@ -157,4 +158,4 @@ def write_card(
             for name, figures in results.items()
         ),
     ]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_atomically(path, ("\n".join(lines) + "\n").encode())

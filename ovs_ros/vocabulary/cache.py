@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ovs_ros.runtime.cache_directory import CACHE_VARIABLE, default_directory
-from ovs_ros.runtime.files import write_atomically
+from ovs_ros.runtime.files import read_file, write_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -80,8 +80,8 @@ class EmbeddingCache:
     def get_arrays(self, key: str) -> dict[str, NDArray[np.generic]] | None:
         """The arrays that were kept under a key; None where they are missing or damaged."""
         try:
-            data = self._arrays_file(key).read_bytes()
-        except OSError:
+            data = read_file(self._arrays_file(key))
+        except (OSError, ValueError):
             return None
         digest, content = data[:_FILE_DIGEST], data[_FILE_DIGEST:]
         if digest != hashlib.sha256(content).digest():

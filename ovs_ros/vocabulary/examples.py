@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ovs_ros.runtime.files import read_file
 from ovs_ros.runtime.images import decode, read_image
 from ovs_ros.runtime.quoting import quoted
 from ovs_ros.vocabulary.errors import VocabularyError
@@ -184,8 +185,8 @@ def _whole_numbers(values: Iterable[object], what: str, count: int) -> tuple[int
 
 def _read(path: Path, what: str) -> bytes:
     try:
-        return path.read_bytes()
-    except OSError as error:
+        return read_file(path)
+    except (OSError, ValueError) as error:
         raise VocabularyError(f"expected {what} that can be read, got: {error}; check the path") from error
 
 

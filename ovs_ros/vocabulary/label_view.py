@@ -153,7 +153,7 @@ def _word(form: Form, node: yaml.Node) -> str:
 
 
 def _value(form: Form, node: yaml.Node) -> int:
-    if isinstance(node, yaml.ScalarNode) and node.tag == _INT:
+    if isinstance(node, yaml.ScalarNode) and node.tag == _INT and len(node.value) < 100:
         value = yaml.safe_load(node.value)
         if isinstance(value, int) and 0 <= value <= 255:
             return value

@@ -22,6 +22,7 @@ import yaml
 
 from ovs_ros.runtime.files import is_file, write_atomically
 from ovs_ros.runtime.quoting import quoted
+from ovs_ros.runtime.yaml_file import PlainLoader, read_text
 from ovs_ros.vocabulary.examples import Example, Seen
 from ovs_ros.vocabulary.vocabulary import CategorySpec, Vocabulary, VocabularyError, name_key
 
@@ -194,16 +195,18 @@ def load_class_names(path: Path | str) -> list[str]:
 
 def _read(path: Path | str) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8-sig")
+        return read_text(Path(path))
     except OSError as error:
         raise VocabularyError(
-            f"{path}: expected a file that can be read, got: {error.strerror}; check the path"
+            f"{path}: expected a file that can be read, got: {error.strerror or error}; check the path"
         ) from error
     except UnicodeDecodeError as error:
         raise VocabularyError(
             f"{path}: expected UTF-8 text, got the byte {error.object[error.start]:#04x} at {error.start}; "
             "save the file as UTF-8"
         ) from error
+    except ValueError as error:
+        raise VocabularyError(str(error)) from error
 
 
 class Form:
@@ -226,7 +229,7 @@ class Form:
         """
         text = _read(self.path)
         try:
-            return yaml.compose(text, Loader=yaml.SafeLoader)
+            return yaml.compose(text, Loader=PlainLoader)
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             where = f", line {mark.line + 1}" if mark else ""
@@ -326,7 +329,7 @@ class Form:
         return tuple(numbers)
 
     def _truth(self, node: yaml.Node) -> bool:
-        if not isinstance(node, yaml.ScalarNode) or node.tag != _BOOL:
+        if not isinstance(node, yaml.ScalarNode) or node.tag != _BOOL or len(node.value) > 100:
             raise self.error(node, "true or false", described(node), "write true, or leave the key out")
         return bool(yaml.safe_load(node.value))
 
@@ -345,7 +348,7 @@ class Form:
 
     def _number(self, node: yaml.Node) -> float:
         try:
-            if isinstance(node, yaml.ScalarNode) and node.tag in _NUMBERS:
+            if isinstance(node, yaml.ScalarNode) and node.tag in _NUMBERS and len(node.value) < 100:
                 return float(yaml.safe_load(node.value))
         except (TypeError, ValueError, OverflowError):  # '!!float null', '!!int x', an int beyond any float.
             pass

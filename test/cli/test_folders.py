@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import subprocess
 import sys
 import unicodedata
@@ -157,3 +158,31 @@ def test_a_pipe_without_utf8_gets_escapes(tmp_path, encoding):
     )
     assert done.returncode == 0, done.stderr
     assert b"\\u6905" in done.stdout
+
+
+def test_a_full_disk_ends_the_command_with_one_line_and_no_cut_file(tmp_path):
+    source, output = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    write(source / "a.png", np.random.default_rng(0).integers(0, 256, (400, 400, 3), np.uint8))
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, limit[1]))
+    try:
+        result = run("segment", source, "-o", output, "--words", "red, green")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert result.exit_code == 2
+    assert result.stderr.count("\n") == 1 and "a_overlay.png" in result.stderr
+    assert [path.name for path in output.iterdir()] == ["a_labels.png"]
+
+
+def test_links_in_the_output_folder_are_replaced(tmp_path):
+    (tmp_path / "precious").write_bytes(b"kept")
+    (tmp_path / "out").mkdir()
+    for name in ("a_labels.png", "a_overlay.png"):
+        (tmp_path / "out" / name).symlink_to(tmp_path / "precious")
+    write(tmp_path / "a.png", np.zeros((32, 32, 3), np.uint8))
+    (tmp_path / "r.json").symlink_to(tmp_path / "precious")
+    arguments = ("segment", tmp_path / "a.png", "-o", tmp_path / "out", "--words", "red")
+    assert run(*arguments, "--json", tmp_path / "r.json").exit_code == 0
+    assert (tmp_path / "precious").read_bytes() == b"kept"
+    assert not any(path.is_symlink() for path in ((tmp_path / "out").iterdir()))

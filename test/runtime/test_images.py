@@ -1,5 +1,8 @@
 """Image files and files written whole."""
 
+import os
+import resource
+import threading
 from pathlib import Path
 
 import cv2
@@ -50,6 +53,41 @@ def test_a_folder_lists_images_in_any_spelling_and_no_hidden_ones(tmp_path):
     assert output_names(list_images(tmp_path)) == ["a", "b", "c"]
     (tmp_path / "a.jpg").write_bytes(b"x")
     assert output_names(list_images(tmp_path)) == ["a.PNG", "a.jpg", "b", "c"]
+
+
+def test_links_and_what_is_no_file_are_not_written_through(tmp_path):
+    (tmp_path / "precious").write_bytes(b"kept")
+    (tmp_path / "out").mkdir()
+    for link, target in (("a", "../precious"), ("b", "../nothing")):
+        (tmp_path / "out" / link).symlink_to(target)
+        write_atomically(tmp_path / "out" / link, b"new")
+        assert (tmp_path / "out" / link).read_bytes() == b"new"
+        assert not (tmp_path / "out" / link).is_symlink()
+    assert (tmp_path / "precious").read_bytes() == b"kept" and not (tmp_path / "nothing").exists()
+    (tmp_path / "out" / "null").symlink_to("/dev/null")
+    os.mkfifo(tmp_path / "out" / "pipe")
+    for name in ("null", "pipe", "."):
+        with pytest.raises(OSError, match="expected a path for a file"):
+            write_atomically(tmp_path / "out" / name, b"new")
+    assert (tmp_path / "out" / "null").is_symlink()
+    temporary = tmp_path / "out" / f".c.{os.getpid()}.{threading.get_ident()}"
+    temporary.symlink_to(tmp_path / "precious")
+    write_atomically(tmp_path / "out" / "c", b"new")
+    assert (tmp_path / "precious").read_bytes() == b"kept"
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a", "b", "c", "null", "pipe"]
+
+
+def test_a_full_disk_leaves_what_was_there_and_names_the_file(tmp_path):
+    write_atomically(tmp_path / "a", b"first")
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limit[1]))
+    try:
+        with pytest.raises(OSError, match=r"File too large: .*/a'$"):
+            write_atomically(tmp_path / "a", bytes(200_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert (tmp_path / "a").read_bytes() == b"first"
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):

@@ -12,6 +12,7 @@ from PIL import Image
 
 from ovs_ros.geometry.ply import write_ply
 from ovs_ros.render import legend_rows, legend_strip
+from ovs_ros.runtime.files import write_atomically
 from ovs_ros.runtime.images import write_image
 from ovs_ros.vocabulary.category import Category
 
@@ -62,7 +63,7 @@ def save(
     _animate(folder / "stream.webp", pictures)
     for version, image in labels.items():
         write_image(folder / f"labels_v{version}.png", image)
-    (folder / "label_names.json").write_text(json.dumps(dict(sorted(names.items())), indent=1))
+    write_atomically(folder / "label_names.json", json.dumps(dict(sorted(names.items())), indent=1).encode())
     for version, cloud in clouds.items():
         _write_cloud(folder / f"points_v{version}.ply", cloud, names)
     return [

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ovs_ros.runtime.arrays import write_arrays
+
 
 class AuxiliaryHead(nn.Module):
     """Logits of every patch for every category, before any of them is dropped.
@@ -63,4 +65,4 @@ class AuxiliaryHead(nn.Module):
             for name, value in self.named_parameters()
             if name != "log_scale"
         }
-        np.savez(path, scale=np.float32(self.log_scale.exp().item()), **arrays)
+        write_arrays(path, {"scale": np.float32(self.log_scale.exp().item()), **arrays})

@@ -38,6 +38,7 @@ from ovs_ros.evaluation.labelled_folder import NAMELESS, labelled_pairs, read_ma
 from ovs_ros.evaluation.metrics import ConfusionMatrix
 from ovs_ros.model import Model
 from ovs_ros.runtime.checksums import write_checksums
+from ovs_ros.runtime.files import write_atomically
 from ovs_ros.runtime.images import read_image
 from ovs_ros.segmenter import Segmenter
 from ovs_ros.training.data import caption_nouns, nouns_in, read_captions, read_image_names
@@ -349,7 +350,7 @@ class EmbeddedRecipe(Recipe):
             (CAPTIONS_FILE, self.described),
         ):
             text = "".join(f"{word}\n" for word in sorted(words))
-            (models / file).write_text(text, encoding="utf-8")
+            write_atomically(models / file, text.encode())
 
     def _calibration_images(self) -> list[NDArray[np.uint8]]:
         rng = np.random.default_rng(0)
