@@ -8,6 +8,7 @@ image's middle: such points count as not seen.
 
 import math
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 from numpy.polynomial import Polynomial
@@ -59,12 +60,14 @@ class CameraModel:
             )
         if not all(map(math.isfinite, self.distortion)):
             raise ValueError(f"expected finite coefficients of distortion, got {self.distortion}")
-        turn = np.asarray(self.rotation, np.float64)
+        turn = np.clip(np.asarray(self.rotation, np.float64), -2, 2)  # Larger ones overflow, and are none.
         if turn.shape != (9,) or not np.allclose(
             turn.reshape(3, 3) @ turn.reshape(3, 3).T, np.eye(3), atol=1e-3
         ):
             raise ValueError(f"expected a rotation as 9 numbers, got {self.rotation}")
-        object.__setattr__(self, "_limit", np.float32(min(self._last_before_fold(), 1e6)))
+        object.__setattr__(
+            self, "_limit", np.float32(min(_last_before_fold(self.model, self.distortion), 1e6))
+        )
 
     @property
     def distorts(self) -> bool:
@@ -127,22 +130,28 @@ class CameraModel:
         )
 
     def _coefficients(self, count: int) -> tuple[np.float32, ...]:
-        return tuple(map(np.float32, (*self.distortion, *(0.0,) * count)[:count]))
+        return tuple(map(np.float32, _filled(self.distortion, count)))
 
-    def _last_before_fold(self) -> float:
-        """Where the distorted radius starts to fall: an angle for a fisheye lens, otherwise its tangent."""
-        if self.model == "equidistant":
-            k1, k2, k3, k4 = map(float, self._coefficients(4))
-            angles = np.linspace(0, math.pi, 4096)
-            # The derivative of t (1 + k1 t^2 + ... + k4 t^8).
-            return _last_positive(angles, Polynomial([1, 3 * k1, 5 * k2, 7 * k3, 9 * k4])(angles**2))
-        k1, k2, _, _, k3, k4, k5, k6 = map(float, self._coefficients(8))
-        above, below = Polynomial([1, k1, k2, k3]), Polynomial([1, k4, k5, k6])
-        s = Polynomial([0, 1])
-        # The numerator of the derivative of r above(r^2) / below(r^2), in s = r^2.
-        rising = (above + 2 * s * above.deriv()) * below - 2 * s * above * below.deriv()
-        tangents = np.tan(np.linspace(0, math.pi / 2, 4096)[:-1])
-        return _last_positive(tangents, np.minimum(rising(tangents**2), below(tangents**2)))
+
+def _filled(coefficients: tuple[float, ...], count: int) -> tuple[float, ...]:
+    return (*coefficients, *(0.0,) * count)[:count]
+
+
+@lru_cache(maxsize=64)
+def _last_before_fold(model: str, distortion: tuple[float, ...]) -> float:
+    """Where the distorted radius starts to fall: an angle for a fisheye lens, otherwise its tangent."""
+    if model == "equidistant":
+        k1, k2, k3, k4 = _filled(distortion, 4)
+        angles = np.linspace(0, math.pi, 4096)
+        # The derivative of t (1 + k1 t^2 + ... + k4 t^8).
+        return _last_positive(angles, Polynomial([1, 3 * k1, 5 * k2, 7 * k3, 9 * k4])(angles**2))
+    k1, k2, _, _, k3, k4, k5, k6 = _filled(distortion, 8)
+    above, below = Polynomial([1, k1, k2, k3]), Polynomial([1, k4, k5, k6])
+    s = Polynomial([0, 1])
+    # The numerator of the derivative of r above(r^2) / below(r^2), in s = r^2.
+    rising = (above + 2 * s * above.deriv()) * below - 2 * s * above * below.deriv()
+    tangents = np.tan(np.linspace(0, math.pi / 2, 4096)[:-1])
+    return _last_positive(tangents, np.minimum(rising(tangents**2), below(tangents**2)))
 
 
 def _polynomial(coefficients: tuple[np.float32, ...], s: _Floats) -> _Floats:

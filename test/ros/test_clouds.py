@@ -2,6 +2,7 @@ from array import array
 
 import numpy as np
 import pytest
+from fuzz import fuzz
 from hypothesis import given
 from hypothesis import strategies as st
 from sensor_msgs.msg import PointCloud2, PointField
@@ -110,3 +111,32 @@ FLOAT = PointField.FLOAT32
 def test_clouds_of_no_use_say_why(cloud, text):
     with pytest.raises(ConversionError, match=text):
         cloud_from(cloud)
+
+
+@fuzz
+@given(
+    st.lists(
+        st.builds(
+            PointField,
+            name=st.sampled_from(["x", "y", "z", "intensity", ""]),
+            offset=st.integers(0, 40),
+            datatype=st.integers(0, 12),
+            count=st.integers(0, 3),
+        ),
+        max_size=6,
+    ),
+    st.integers(0, 5),
+    st.integers(0, 5),
+    st.integers(0, 40),
+    st.integers(0, 200),
+    st.binary(max_size=400),
+)
+def test_no_message_whatever_raises_anything_else(fields, height, width, step, row, data):
+    message = PointCloud2(height=height, width=width, fields=fields, point_step=step, row_step=row)
+    message.data = array("B", data)
+    try:
+        cloud = cloud_from(message)
+    except ConversionError:
+        return
+    assert cloud.points.shape == (height * width, 3)
+    assert cloud.intensity is None or cloud.intensity.shape == (height * width,)

@@ -7,6 +7,7 @@ from array import array
 import cv2
 import numpy as np
 import pytest
+from fuzz import fuzz
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -133,6 +134,7 @@ def test_what_cannot_be_decoded_says_why(cloud, text):
         compressed_depth_to_metres(cloud, (2, 3))
 
 
+@fuzz
 @given(st.binary(max_size=200))
 def test_no_data_whatever_raises_anything_else(data):
     try:

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import PIL.Image
 import pytest
+from fuzz import fuzz
 from geometry_msgs.msg import PoseStamped, Quaternion
 from hypothesis import given
 from hypothesis import strategies as st
@@ -456,6 +457,27 @@ def test_a_fisheye_lens_distorts_without_coefficients_too():
     message = info(K)
     message.distortion_model, message.d = "equidistant", [0.0] * 4
     assert camera_model_from(message).distorts
+
+
+ANY = st.one_of(st.floats(), st.floats(-10, 1000))
+
+
+@fuzz
+@given(
+    st.sampled_from(["plumb_bob", "rational_polynomial", "equidistant", "", "fov"]),
+    st.lists(ANY, max_size=14),
+    st.tuples(*[ANY] * 9),
+    st.tuples(*[ANY] * 9),
+)
+def test_any_calibration_is_a_camera_or_refused(model, d, k, r):
+    message = info(k)
+    message.distortion_model, message.d, message.r = model, d, r
+    try:
+        camera = camera_model_from(message)
+    except ConversionError:
+        return
+    points = np.array([[0, 0, 1], [0.1, -3, 2], [1, 1, -1], [np.nan, 0, 1]], np.float32)
+    assert camera.project(points).shape == (4, 2)
 
 
 def test_a_distortion_model_that_is_not_known_says_so():
