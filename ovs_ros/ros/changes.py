@@ -3,7 +3,8 @@
 import threading
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from time import monotonic
 from typing import Any, Generic, TypeVar
 
@@ -34,6 +35,10 @@ STUCK = "the change before this one hangs; nothing has changed. Clean up and con
 CLOSED = "the node was cleaned up or ends; nothing has changed"
 
 
+class BusyError(VocabularyError):
+    """So many requests wait that this one was refused at once."""
+
+
 class _Change(Generic[Result]):
     """A request with its deadline."""
 
@@ -53,7 +58,7 @@ class _Change(Generic[Result]):
     def refuse(self, reason: str) -> None:
         """Answer it, if nobody has, and let the work give up."""
         self.cancelled = self.cancelled or reason
-        if not self.future.done():
+        with suppress(InvalidStateError):
             self.future.set_exception(VocabularyError(reason))
 
 
@@ -86,7 +91,8 @@ class Changes:
             The future of what `work` returns. It gets VocabularyError if the change is cancelled or late.
 
         Raises:
-            VocabularyError: too many wait, the one at work hangs, or it is closed.
+            BusyError: too many wait.
+            VocabularyError: the one at work hangs, or it is closed.
         """
         change = _Change(work)
         with self._changed:
@@ -101,7 +107,7 @@ class Changes:
                 if self._at_work is not None:
                     self._at_work.cancelled = RESET
             elif len(self._waiting) >= MOST_WAITING:
-                raise VocabularyError(BUSY)
+                raise BusyError(BUSY)
             self._waiting.append(change)
             self._changed.notify()
         _refuse(before, RESET)
@@ -170,10 +176,10 @@ class Changes:
                 change.check()
                 result = change.work(change.check)
             except Exception as error:  # It is whose request it is who has to know.
-                if not change.future.done():
+                with suppress(InvalidStateError):  # It was refused meanwhile.
                     change.future.set_exception(error)
             else:
-                if not change.future.done():
+                with suppress(InvalidStateError):
                     change.future.set_result(result)
 
 

@@ -17,7 +17,7 @@ from rclpy.qos import QoSProfile
 from rclpy.task import Future
 from std_srvs.srv import Trigger
 
-from ovs_ros.ros.changes import Changes, Check
+from ovs_ros.ros.changes import BusyError, Changes, Check
 from ovs_ros.ros.parameters import Settings
 from ovs_ros.ros.recent import RecentFrames
 from ovs_ros.ros.session import SESSION
@@ -46,8 +46,8 @@ class VocabularyServices:
     """The services that have to do with words, while the node lives.
 
     Words are embedded on another thread, so that the executor goes on with images; images of examples are
-    encoded on the worker's. The services exist also
-    while there are no words: rclpy's executor fails if it answers on a service that was destroyed.
+    encoded on the worker's. The services exist also while there are no words: rclpy's executor fails if it
+    answers on a service that was destroyed.
 
     Args:
         node: whose services they are.
@@ -111,7 +111,7 @@ class VocabularyServices:
         def change(words: Words, check: Check) -> WordEmbeddings:
             return words.change(request.mode, request.names, request.prompts, request.thresholds, check)
 
-        return self._fill(response, await self._make(response, change))
+        return _fill(response, await self._make(response, change))
 
     async def _teach(self, request: Teach.Request, response: Teach.Response) -> Teach.Response:
         def change(words: Words, check: Check) -> WordEmbeddings:
@@ -124,7 +124,7 @@ class VocabularyServices:
             seen = words.see(example, self._encode)
             return words.teach(request.name, seen, examples_only=request.examples_only, check=check)
 
-        return self._fill(response, await self._make(response, change))
+        return _fill(response, await self._make(response, change))
 
     async def _reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         await self._make(response, Words.reset, reset=True)
@@ -138,7 +138,7 @@ class VocabularyServices:
             vocabulary = load_by_name(request.name, Path(folder).expanduser() if folder else None)
             return words.load(vocabulary, self._encode, check)
 
-        return self._fill(response, await self._make(response, change))
+        return _fill(response, await self._make(response, change))
 
     async def _embed(self, request: Embed.Request, response: Embed.Response) -> Embed.Response:
         def work(check: Check) -> tuple[str, NDArray[np.float32]]:
@@ -182,38 +182,35 @@ class VocabularyServices:
         response.examples = [len(c.examples) for c in vocabulary.categories]
         response.unknown_id = vocabulary.unknown_id
         response.session = SESSION
-        return self._fill(response, current)
-
-    def _fill(self, response: Filled, made: WordEmbeddings | None) -> Filled:
-        """Write the words that a call made into its response, or the present ones if it made none."""
-        words = self._words()
-        if made is None and words is not None:
-            made = words.current
-        if made is not None:
-            vocabulary = made.vocabulary
-            response.version = vocabulary.version
-            response.ids = array("H", vocabulary.ids.tobytes())
-            response.names = list(vocabulary.names)
-        return response
+        return _fill(response, current)
 
     async def _make(
         self, response: Changed, change: Callable[[Words, Check], WordEmbeddings], *, reset: bool = False
     ) -> WordEmbeddings | None:
-        """Make a change, and write into the response how that went. Returns the words that it made."""
+        """Make a change, and write into the response how that went.
+
+        Returns:
+            The words to tell: those that it made, or the present ones if it made none; None if there are none
+            or the node is busy, when thousands of names a reply would keep it busier.
+        """
+        words = self._words()
         response.success = False
         try:
             if self.locked:
                 raise VocabularyError(LOCKED)
             made, response.message = await self.make(change, reset=reset)
+            response.success = True
+            return made
+        except BusyError as error:
+            response.message = str(error)
+            self._throttle.warn("busy", f"Requests to change words are refused: {error}")
+            return None
         except VocabularyError as error:
             response.message = str(error)
             self._throttle.warn("refused", f"The vocabulary stays as it is: {error}")
-            return None
         except Exception as error:  # The caller waits for an answer.
             response.message = self.report(error, "The vocabulary stays as it is")
-            return None
-        response.success = True
-        return made
+        return None if words is None else words.current
 
     @property
     def locked(self) -> bool:
@@ -271,6 +268,16 @@ class VocabularyServices:
         work.add_done_callback(hand_over)
         await done
         return work.result()
+
+
+def _fill(response: Filled, words: WordEmbeddings | None) -> Filled:
+    """Write words into a response."""
+    if words is not None:
+        vocabulary = words.vocabulary
+        response.version = vocabulary.version
+        response.ids = array("H", vocabulary.ids.tobytes())
+        response.names = list(vocabulary.names)
+    return response
 
 
 def _nothing() -> None:

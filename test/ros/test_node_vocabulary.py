@@ -344,7 +344,7 @@ def test_a_full_queue_answers_busy_and_a_reset_goes_first(vocabulary):
         waiting = [client.call_async(add(f"other {number}")) for number in range(MOST_WAITING)]
         busy = client.call_async(add("one too many"))
         robot.until(busy.done, "the reply")
-        assert (busy.result().success, busy.result().message) == (False, BUSY)
+        assert (busy.result().success, busy.result().message, busy.result().version) == (False, BUSY, 0)
         assert not any(one.done() for one in (at_work, *waiting))
 
         reset = robot.ask(Trigger, "ovs/reset_vocabulary", Trigger.Request())
