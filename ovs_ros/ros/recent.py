@@ -5,6 +5,8 @@ import threading
 import numpy as np
 from numpy.typing import NDArray
 
+from ovs_ros.runtime.quoting import quoted
+
 MOST_BYTES = 128_000_000
 """Of all images together: 20 s of 640 x 480 pixels at 7 Hz, 3 s of 1920 x 1080."""
 
@@ -50,8 +52,15 @@ class RecentFrames:
         """
         with self._lock:
             frames = [frame for frame in self._frames if camera in ("", frame[0])]
+            cameras = sorted({name for name, _, _ in self._frames if name})
+        if not frames and cameras:
+            raise LookupError(
+                f"expected a camera with frames, one of {', '.join(cameras)}, got {quoted(camera)}"
+            )
         if not frames:
-            raise LookupError("expected a frame to teach from, got none yet; wait for the first result")
+            raise LookupError(
+                "expected a frame to teach from, got none yet; subscribe to a result and wait for the first"
+            )
         for _, kept, image in reversed(frames):
             if kept <= stamp or stamp == 0:
                 return image

@@ -117,7 +117,7 @@ class VocabularyServices:
         def change(words: Words, check: Check) -> WordEmbeddings:
             stamp = request.stamp.sec * 1_000_000_000 + request.stamp.nanosec
             try:
-                image = self._recent.find(stamp)
+                image = self._recent.find(stamp, request.camera)
             except LookupError as error:
                 raise VocabularyError(str(error)) from error
             example = pointed(request, image)

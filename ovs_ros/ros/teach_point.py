@@ -26,13 +26,13 @@ from ovs_ros.srv import Teach
 class TeachPoint(Node):
     """Calls the service with each point that comes.
 
-    Parameters: `name`, what is taught; `examples_only` and `negative`, as in Teach.srv; `service`. All but
-    the last may change while the node runs.
+    Parameters: `name`, what is taught; `camera`, `examples_only` and `negative`, as in Teach.srv; `service`.
+    All but the last may change while the node runs.
     """
 
     def __init__(self, parameters: Sequence[Parameter] = (), **node_options: Any) -> None:
         super().__init__("teach_point", parameter_overrides=list(parameters), **node_options)
-        for name, default in (("name", ""), ("examples_only", False), ("negative", False)):
+        for name, default in (("name", ""), ("camera", ""), ("examples_only", False), ("negative", False)):
             self.declare_parameter(name, default)
         service = str(self.declare_parameter("service", "ovs/teach").value)
         self._client = self.create_client(Teach, service)
@@ -50,14 +50,13 @@ class TeachPoint(Node):
         except ConversionError as error:
             self.get_logger().warning(f"A point is dropped: {error}")
             return
-        name, only, negative = (self.get_parameter(p).value for p in ("name", "examples_only", "negative"))
+        given = {p: self.get_parameter(p).value for p in ("name", "camera", "examples_only", "negative")}
         if not self._client.service_is_ready():
             self.get_logger().warning(
                 f"A point is dropped: nobody offers {self._client.srv_name}; set the parameter 'service'"
             )
             return
-        request = Teach.Request(name=name, points=[x, y], examples_only=only, negative=negative)
-        request.stamp = click.header.stamp
+        request = Teach.Request(**given, points=[x, y], stamp=click.header.stamp)
         self._client.call_async(request).add_done_callback(self._report)
 
     def _report(self, answer: Future) -> None:

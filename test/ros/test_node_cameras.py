@@ -9,7 +9,7 @@ from rcl_interfaces.srv import ListParameters
 from rig import DEADLINE_S, pixels, rgb_message, running, stamp_ms
 from test_node_parameters import set_parameter
 
-from ovs_ros.srv import SetVocabulary
+from ovs_ros.srv import SetVocabulary, Teach
 
 CAMERAS = ["front", "left/rear"]
 SMALL = [["red", "green"]]
@@ -119,6 +119,25 @@ def test_a_camera_that_stops_and_returns(robot):
         for camera in CAMERAS:
             robot.of_stamp(f"{camera}/semantic/image_raw", ms)
     assert [stamp_ms(m) for m in robot.got["left/rear/semantic/image_raw"]] == [4, 5]
+
+
+@pytest.mark.parametrize(("camera", "success"), [("front", True), ("left/rear", True), ("rear", False)])
+def test_a_word_is_taught_in_a_frame_of_a_named_camera(robot, camera, success):
+    robot.image(1, [["cyan", "red"]], "front")
+    robot.of_stamp("front/semantic/image_raw", 1)
+    robot.image(2, [["red", "cyan"]], "left/rear")
+    robot.of_stamp("left/rear/semantic/image_raw", 2)
+    left = 0 if camera == "front" else 32
+    request = Teach.Request(name="bay 7", camera=camera, box=[left, 0, left + 32, 32], examples_only=True)
+    reply = robot.call(Teach, "ovs/teach", request)
+    assert reply.success is success, reply.message
+    if not success:
+        assert "one of front, left/rear, got 'rear'" in reply.message
+        return
+    for other in CAMERAS:
+        robot.image(3, [["cyan", "red"]], other)
+        labels = pixels(robot.of_stamp(f"{other}/semantic/image_raw", 3))
+        assert labels[16, [16, 48]].tolist() == [reply.ids[-1], 0]
 
 
 def test_what_is_wrong_with_one_camera_is_told_of_it_alone(robot):

@@ -38,3 +38,15 @@ def test_old_frames_make_room_and_the_newest_stays(monkeypatch: pytest.MonkeyPat
         frames.find(3)
     frames.put("", 6, np.full((100, 100, 3), 6, np.uint8))
     assert frames.find(0)[0, 0, 0] == 6
+
+
+def test_each_camera_has_its_frames_and_its_newest_one_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recent, "MOST_BYTES", 700)
+    frames = RecentFrames()
+    frames.put("slow", 1, made(1))
+    for stamp in range(2, 9):
+        frames.put("fast", stamp, made(stamp))
+    assert frames.find(0, "slow")[0, 0, 0] == 1
+    assert frames.find(0, "fast")[0, 0, 0] == frames.find(0)[0, 0, 0] == 8
+    with pytest.raises(LookupError, match="one of fast, slow, got 'rear'"):
+        frames.find(0, "rear")
