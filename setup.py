@@ -35,7 +35,9 @@ setup(
         "numpy>=1.26",
         "pillow>=10.1",
         "opencv-python-headless>=4.5.4",
-        "onnxruntime>=1.19",
+        # 1.24.1 is the first that keeps a model's external data in its folder; 1.23 the last for Python 3.10.
+        "onnxruntime>=1.24.1; python_version >= '3.11'",
+        "onnxruntime>=1.19; python_version < '3.11'",
         "tokenizers>=0.15",
         "pyyaml>=6.0",
         "typer>=0.19",

@@ -5,6 +5,8 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+ONNX_RUNTIME = "onnxruntime>=1.24.1; python_version >= '3.11'"
+"""The first release that reads no file outside of a model's folder."""
 
 
 def pins(name: str, sign: str) -> dict[str, str]:
@@ -15,12 +17,13 @@ def pins(name: str, sign: str) -> dict[str, str]:
 
 
 def promised() -> dict[str, str]:
-    """The oldest versions that setup.py allows, by package."""
+    """The oldest versions that setup.py allows, by package, on the oldest Python."""
     tree = ast.parse((ROOT / "setup.py").read_text())
     keyword = next(
         node for node in ast.walk(tree) if isinstance(node, ast.keyword) and node.arg == "install_requires"
     )
-    return dict(text.split(">=") for text in ast.literal_eval(keyword.value))
+    lines = [text.partition("; ") for text in ast.literal_eval(keyword.value)]
+    return dict(text.split(">=") for text, _, marker in lines if ">=" not in marker)
 
 
 def same(first: str, second: str) -> bool:
@@ -38,3 +41,5 @@ def test_the_oldest_versions_are_tested():
 def test_a_robot_gets_what_setup_promises():
     for package, version in pins("run.txt", ">=").items():
         assert version == promised()[package], package
+    assert ONNX_RUNTIME in (ROOT / "setup.py").read_text()
+    assert ONNX_RUNTIME in (ROOT / "requirements" / "run.txt").read_text().splitlines()

@@ -20,6 +20,7 @@ from ovs_ros.runtime.engine_cache import (
     tensorrt_version,
 )
 from ovs_ros.runtime.files import file_digest, write_atomically
+from ovs_ros.runtime.onnx_file import refuse_external_data
 from ovs_ros.runtime.parity import LEAST, ParityError, fixed_inputs, require, session_parity
 from ovs_ros.runtime.threads import thread_count
 
@@ -99,6 +100,8 @@ def open_session(
         raise FileNotFoundError(
             f"expected a model at {path}, found none; reinstall ovs_ros or rebuild it with 'ovs train'"
         )
+    for file in {path, reference or path}:
+        refuse_external_data(file)
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads or thread_count()
     # Threads that spin between two frames take the cores from the camera driver and from DDS.
