@@ -55,7 +55,7 @@ class Words:
         before: the last vocabulary before a cleanup of the node, whose ids count on.
         state_file: has the words of the last run, which count then, and gets those of each change; None:
             nothing is kept over a restart.
-        warn: called with what is wrong with that file.
+        warn: called with what is wrong with that file, and when label images become 16 bits wide.
         clock: seconds that never go back.
 
     Attributes:
@@ -86,6 +86,7 @@ class Words:
         self.changed = False
         self._unused_ids = UnusedIds(clock)
         self._narrowing: threading.Timer | None = None
+        self._wide = False
         self._hold(self._begin(before))
 
     def _begin(self, before: Vocabulary | None) -> WordEmbeddings:
@@ -316,6 +317,14 @@ class Words:
     def _hold(self, words: WordEmbeddings) -> None:
         self.current = words
         self._unused_ids.update(words.vocabulary)
+        if words.vocabulary.wide and not self._wide:
+            count, most = len(words.vocabulary), words.vocabulary.ids.max()
+            self._warn(
+                f"Label images have 16 bits a pixel (16UC1) from now on, for {count} words with ids up to "
+                f"{most}. Programs that read bytes, as Nav2 does, take other labels from them: use fewer "
+                "words, or give those programs a label view (parameter 'views')"
+            )
+        self._wide = words.vocabulary.wide
         if _wide_without_need(words.vocabulary) and self._narrowing is None:
             self._narrowing = threading.Timer(GRACE_S, self.narrow)
             self._narrowing.daemon = True

@@ -293,7 +293,8 @@ def test_a_word_that_returns_in_time_has_its_old_id_and_nobody_got_it_before():
 def test_few_words_after_many_return_to_8_bits_by_themselves(monkeypatch, file):
     monkeypatch.setattr("ovs_ros.ros.words.GRACE_S", 0.05)
     monkeypatch.setattr("ovs_ros.ros.unused_ids.GRACE_S", 0.05)
-    words = Words(Vocabulary.from_names([f"word {i}" for i in range(300)]), color_segmenter(), None, file)
+    many, warnings = Vocabulary.from_names([f"word {i}" for i in range(300)]), []
+    words = Words(many, color_segmenter(), None, file, warnings.append)
     wide = words.change(REPLACE, ["word 299", "word 3"], [], []).vocabulary
     assert wide.wide and wide.ids.tolist() == [299, 3]
     end = monotonic() + 20
@@ -303,6 +304,8 @@ def test_few_words_after_many_return_to_8_bits_by_themselves(monkeypatch, file):
     small = words.close()
     assert (small.version, small.names, small.ids.tolist()) == (3, wide.names, [0, 3])
     assert file.read() == State(small, changed=True)
+    (warning,) = warnings
+    assert "16UC1" in warning and "300 words with ids up to 299" in warning
 
 
 def test_changes_from_several_threads_are_all_kept():
