@@ -1,4 +1,4 @@
-# make setup | demo | docs | test | test-oldest | faults | lint | clean. Each does the set-up it needs, and only what changed.
+# make setup | demo | docs | test | test-oldest | faults | lint | lock | clean. Each does the set-up it needs, and only what changed.
 # Another ROS distribution, in folders of its own: make setup ROS=jazzy, make test ROS=jazzy (its ROS tests).
 # Options of the demonstration: make demo ARGS="--source FOLDER --words 'floor, wall'"
 
@@ -20,7 +20,7 @@ ROS_ENV := export PATH="$(CURDIR)/$(VENV)/bin:$$PATH" && . install$(SUFFIX)/setu
     FASTRTPS_DEFAULT_PROFILES_FILE="$(CURDIR)/config/fastdds_large_data.xml" \
     ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST
 
-.PHONY: setup demo docs test test-oldest faults lint clean
+.PHONY: setup demo docs test test-oldest faults lint lock clean
 .DELETE_ON_ERROR:
 
 setup: $(STAMPS)/interfaces
@@ -101,6 +101,15 @@ test-oldest: .venv-oldest/installed
 	@scripts/create_venv.sh .venv-oldest 3.10
 	@.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/oldest.txt
 	@touch $@
+
+# The newest versions of what the package needs, each with the SHA-256 of its files (docs/guide/security.md).
+lock: $(STAMPS)/python
+	@$(PIP) uv
+	@for one in setup.py:lock requirements/run.txt:run-lock; do \
+	    $(VENV)/bin/uv pip compile --quiet --upgrade --universal --python-version 3.10 --generate-hashes \
+	        --no-annotate --custom-compile-command "make lock" $${one%:*} \
+	        --output-file requirements/$${one#*:}.txt || exit 1; \
+	done
 
 clean:
 	rm -rf .venv .venv-* build build-* install install-* log log-* demo_output site
