@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass, field
 from functools import lru_cache
 
+import cv2
 import numpy as np
 from numpy.polynomial import Polynomial
 from numpy.typing import NDArray
@@ -86,8 +87,8 @@ class CameraModel:
             finite, behind the camera, or where the distortion model turns back.
         """
         if self.rotation != UPRIGHT:
-            # The inverse of a rotation is its transpose, and points are rows.
-            points = points @ np.reshape(self.rotation, (3, 3)).astype(np.float32)
+            back = np.reshape(self.rotation, (3, 3)).T  # The inverse of a rotation is its transpose.
+            points = cv2.transform(points[:, None], back).reshape(-1, 3) if len(points) else points
         x, y, z = points.T
         fisheye = self.model == "equidistant"
         with np.errstate(invalid="ignore", over="ignore"):  # NaN, infinite and huge coordinates

@@ -17,7 +17,7 @@ from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import Header
 
 from ovs_ros.geometry.camera_model import CameraModel
-from ovs_ros.geometry.cloud import label_points
+from ovs_ros.geometry.cloud import label_points, moved
 from ovs_ros.geometry.points import POINT, POINT_WITH_INTENSITY
 from ovs_ros.options import NodeOptions
 from ovs_ros.ros.clouds import cloud_from
@@ -118,8 +118,8 @@ class CloudLabelling:
         cloud = cloud_from(message)
         motion = self._transforms.between(
             image.header.frame_id, image_stamp, message.header.frame_id, stamp, options.fixed_frame
-        ).astype(np.float32)
-        seen = cloud.points @ motion[:3, :3].T + motion[:3, 3]  # (N, 3) in the camera's frame
+        )
+        seen = moved(cloud.points, motion)
         kind = POINT if cloud.intensity is None else POINT_WITH_INTENSITY
         out = self._publisher.buffer(message.height, message.width, kind)
         points = out.reshape(-1)

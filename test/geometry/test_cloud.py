@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ovs_ros.geometry.camera_model import CameraModel
-from ovs_ros.geometry.cloud import label_points
+from ovs_ros.geometry.cloud import label_points, moved
 from ovs_ros.geometry.points import POINT, POINT_WITH_INTENSITY, Intrinsics, PointProjector
 
 SIZE = Intrinsics(fx=100.0, fy=100.0, cx=2.0, cy=1.0, width=5, height=3)
@@ -91,3 +91,13 @@ def test_a_bent_image_is_asked_where_it_shows_the_point():
 def test_images_of_another_size_are_refused():
     with pytest.raises(ValueError, match="expected labels of 5x3 pixels.*got 5x2"):
         labelled([at(0, 0, 1)], labels=LABELS[:2])
+
+
+def test_points_move_as_the_matrix_says():
+    motion = np.array([[0, -1, 0, 10], [1, 0, 0, 20], [0, 0, 1, 30], [0, 0, 0, 1.0]])
+    points = np.array([[1, 2, 3], [np.nan, 0, 0]], np.float32)
+    found = moved(points, motion)
+    assert found.dtype == np.float32
+    assert found[0].tolist() == [8, 21, 33]
+    assert np.isnan(found[1]).any()
+    assert moved(points[:0], motion).shape == (0, 3)
