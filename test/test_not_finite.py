@@ -17,6 +17,10 @@ from ovs_ros.vocabulary.vocabulary import Vocabulary
 
 IMAGE = color_image([["red", "green", "blue"]])
 BAD = [np.nan, np.inf, -np.inf]
+pytestmark = pytest.mark.fault(
+    "a model gives NaN or infinity",
+    "no label from it: the frame is dropped and counted, ERROR in /diagnostics",
+)
 
 
 class BrokenImageEncoder(ColorImageEncoder):

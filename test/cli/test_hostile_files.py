@@ -21,6 +21,9 @@ from ovs_ros.encoders.manifest import FILE as MANIFEST
 from ovs_ros.encoders.model_file import read_model_file
 from ovs_ros.runtime.images import read_image, write_image
 
+pytestmark = pytest.mark.fault(
+    "hostile files at the command line", "one line that names the file, soon and in little memory"
+)
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)
 )

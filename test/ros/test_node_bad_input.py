@@ -154,6 +154,7 @@ def test_a_frame_on_which_the_model_fails(vocabulary):
         robot.segment(3)
 
 
+@pytest.mark.fault("decompression bombs", "refused by their header, before anything is decoded")
 def test_a_compressed_image_that_claims_too_many_pixels(vocabulary):
     data = array("B", cv2.imencode(".png", np.zeros((300, 400), np.uint8))[1].tobytes())
     with running(vocabulary, image_transport="compressed") as robot:
@@ -166,6 +167,10 @@ def test_a_compressed_image_that_claims_too_many_pixels(vocabulary):
         assert "at most 0.1 megapixels, got one that claims 400 x 300 pixels" in robot.warnings[0]
 
 
+@pytest.mark.fault(
+    "a model gives NaN or infinity",
+    "no label from it: the frame is dropped and counted, ERROR in /diagnostics",
+)
 def test_a_frame_on_which_the_model_gives_nan(vocabulary):
     bad = iter([True, True, False])
 

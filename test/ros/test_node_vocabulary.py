@@ -381,6 +381,7 @@ def test_nobody_waits_longer_than_the_deadline(vocabulary, monkeypatch):
         )
 
 
+@pytest.mark.fault("huge and hostile words", "refused; at most 200 printable characters of them come back")
 def test_a_huge_name_costs_no_huge_reply_and_no_huge_line(vocabulary):
     with running(vocabulary) as robot:
         for names in (["x" * 10_000_000], ["y" * 200 + "\u202e"]):

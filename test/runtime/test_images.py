@@ -55,6 +55,9 @@ def test_a_folder_lists_images_in_any_spelling_and_no_hidden_ones(tmp_path):
     assert output_names(list_images(tmp_path)) == ["a.PNG", "a.jpg", "b", "c"]
 
 
+@pytest.mark.fault(
+    "a full disk, or links in the output folder", "files are whole or as before; links are replaced"
+)
 def test_links_and_what_is_no_file_are_not_written_through(tmp_path):
     (tmp_path / "precious").write_bytes(b"kept")
     (tmp_path / "out").mkdir()
@@ -77,6 +80,9 @@ def test_links_and_what_is_no_file_are_not_written_through(tmp_path):
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a", "b", "c", "null", "pipe"]
 
 
+@pytest.mark.fault(
+    "a full disk, or links in the output folder", "files are whole or as before; links are replaced"
+)
 def test_a_full_disk_leaves_what_was_there_and_names_the_file(tmp_path):
     write_atomically(tmp_path / "a", b"first")
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)

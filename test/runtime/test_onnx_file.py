@@ -14,6 +14,10 @@ from ovs_ros.encoders.embedded import MODELS  # noqa: E402
 from ovs_ros.runtime.onnx import open_session  # noqa: E402
 from ovs_ros.runtime.onnx_file import refuse_external_data  # noqa: E402
 
+pytestmark = pytest.mark.fault(
+    "a network that names other files of the machine", "refused before it is opened"
+)
+
 
 def tensor(where):
     made = TensorProto(name="w", data_type=1, dims=[4])

@@ -21,6 +21,9 @@ from ovs_ros.vocabulary.category import Category
 from ovs_ros.vocabulary.vocabulary import Vocabulary
 from ovs_ros.vocabulary.word_embeddings import WordEmbeddings
 
+pytestmark = pytest.mark.fault(
+    "thousands of words without selection", "the same labels, in memory that does not grow with them"
+)
 EVERYTHING = SegmenterOptions(select=False)
 
 

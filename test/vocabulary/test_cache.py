@@ -113,6 +113,10 @@ def test_a_damaged_vector_counts_as_missing(tmp_path: Path, blob: object) -> Non
     assert_same(EmbeddingCache(tmp_path).get(KEYS[:3], dim=8), expected)
 
 
+@pytest.mark.fault(
+    "the embedding cache is damaged or locked, or the disk is full",
+    "words are embedded again; 1 s is lost at most; tried again later; WARN in /diagnostics",
+)
 @fuzz
 @given(st.lists(st.tuples(st.integers(0), st.integers(1, 255)), min_size=1, max_size=8), st.integers(0))
 def test_flipped_bits_never_give_another_vector(flips: list[tuple[int, int]], cut: int) -> None:
@@ -165,6 +169,10 @@ def test_arrays_come_back_and_damaged_ones_count_as_missing(tmp_path: Path) -> N
         assert cache.get_arrays("a") is None
 
 
+@pytest.mark.fault(
+    "the embedding cache is damaged or locked, or the disk is full",
+    "words are embedded again; 1 s is lost at most; tried again later; WARN in /diagnostics",
+)
 def test_a_lock_delays_little_and_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog) -> None:
     assert cache_module.LOCK_S <= 1
     monkeypatch.setattr(cache_module, "LOCK_S", 0.02)
@@ -187,6 +195,10 @@ def test_a_lock_delays_little_and_ends(tmp_path: Path, monkeypatch: pytest.Monke
     assert caplog.text.count("cannot be read from") == 1
 
 
+@pytest.mark.fault(
+    "the embedding cache is damaged or locked, or the disk is full",
+    "words are embedded again; 1 s is lost at most; tried again later; WARN in /diagnostics",
+)
 def test_a_full_disk_costs_nothing_once_there_is_room(tmp_path: Path, monkeypatch, caplog) -> None:
     monkeypatch.setattr(cache_module, "RETRY_S", 0.0)
     filled(tmp_path)

@@ -13,6 +13,9 @@ from ovs_ros.vocabulary.vocabulary import CategorySpec, Vocabulary, VocabularyEr
 from ovs_ros.vocabulary.yaml_io import find_vocabulary, load_vocabulary
 
 HUGE = "x" * 10_000_000
+pytestmark = pytest.mark.fault(
+    "huge and hostile words", "refused; at most 200 printable characters of them come back"
+)
 ANY_TEXT = st.one_of(
     st.text(max_size=120),
     st.text(alphabet="ab \0\n\t\u200b\u202e\u2066\ufeff\u00ad\u200d{}|'\"", max_size=20),
