@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ovs_ros.model import Model
 from ovs_ros.ros.unused_ids import GRACE_S, UnusedIds
+from ovs_ros.runtime.quoting import quoted
 from ovs_ros.segmenter import Encoding, Segmenter
 from ovs_ros.srv import SetVocabulary, Teach
 from ovs_ros.vocabulary.category import MAX_ALL_PROMPTS, MAX_IDS, MAX_PROMPT_LENGTH, checked_text
@@ -406,7 +407,7 @@ def _with_examples(vocabulary: Vocabulary, see: Callable[[Example], Example]) ->
         try:
             examples = tuple(see(example) for example in category.examples)
         except VocabularyError as error:
-            raise VocabularyError(f"'{category.name}': {error}") from error
+            raise VocabularyError(f"{quoted(category.name)}: {error}") from error
         categories.append(replace(category, examples=examples))
     return replace(vocabulary, categories=tuple(categories))
 

@@ -82,7 +82,7 @@ class CategorySpec:
         object.__setattr__(self, "examples", checked_examples(self.name, self.examples))
         if self.examples_only and not self.examples:
             raise VocabularyError(
-                f"expected examples for '{self.name}', whose name is not to count, got none; add one"
+                f"expected examples for {quoted(self.name)}, whose name is not to count, got none; add one"
             )
 
     @property
@@ -172,8 +172,8 @@ def refuse_duplicates(names: Iterable[str], what: str) -> None:
         key = name_key(name)
         if key in seen:
             raise VocabularyError(
-                f"expected each {what} once, got '{seen[key]}' and '{name}', which differ at most in case "
-                "and blanks; leave one out"
+                f"expected each {what} once, got {quoted(seen[key])} and {quoted(name)}, which differ "
+                "at most in case and blanks; leave one out"
             )
         seen[key] = name
 
@@ -190,12 +190,13 @@ def _hidden(text: str) -> str:
 
 def _checked_prompts(name: str, prompts: object) -> tuple[str, ...]:
     texts = _checked_list(name, prompts, "prompts", MAX_PROMPTS)
-    return tuple(checked_text(text, f"a prompt for '{name}'", MAX_PROMPT_LENGTH, name) for text in texts)
+    what = f"a prompt for {quoted(name)}"
+    return tuple(checked_text(text, what, MAX_PROMPT_LENGTH, name) for text in texts)
 
 
 def _checked_synonyms(name: str, synonyms: object) -> tuple[str, ...]:
     texts = _checked_list(name, synonyms, "synonyms", MAX_SYNONYMS)
-    words = tuple(checked_text(text, f"a synonym of '{name}'", MAX_NAME_LENGTH) for text in texts)
+    words = tuple(checked_text(text, f"a synonym of {quoted(name)}", MAX_NAME_LENGTH) for text in texts)
     refuse_duplicates((name, *words), "name and synonym")
     return words
 
@@ -203,11 +204,13 @@ def _checked_synonyms(name: str, synonyms: object) -> tuple[str, ...]:
 def _checked_list(name: str, given: object, what: str, most: int) -> tuple[object, ...]:
     if isinstance(given, str) or not isinstance(given, Iterable):
         raise VocabularyError(
-            f"expected a list of {what} for '{name}', got {quoted(given)}; put it in brackets"
+            f"expected a list of {what} for {quoted(name)}, got {quoted(given)}; put it in brackets"
         )
     texts = tuple(given)
     if len(texts) > most:
-        raise VocabularyError(f"expected at most {most} {what} for '{name}', got {len(texts)}; keep the best")
+        raise VocabularyError(
+            f"expected at most {most} {what} for {quoted(name)}, got {len(texts)}; keep the best"
+        )
     return texts
 
 
@@ -216,7 +219,7 @@ def _checked_threshold(name: str, threshold: object) -> float | None:
         return None
     if isinstance(threshold, bool) or not isinstance(threshold, Real) or not 0 <= float(threshold) <= 1:
         raise VocabularyError(
-            f"expected a threshold from 0 to 1 for '{name}', got {quoted(threshold)}; "
+            f"expected a threshold from 0 to 1 for {quoted(name)}, got {quoted(threshold)}; "
             "leave it out to use the segmenter's default"
         )
     return float(threshold)

@@ -163,14 +163,14 @@ def checked_examples(name: str, examples: object) -> tuple[Example, ...]:
         VocabularyError: they are no list of examples, or all of them are negative.
     """
     if not isinstance(examples, Iterable):
-        raise VocabularyError(f"expected a list of examples for '{name}', got {quoted(examples)}")
+        raise VocabularyError(f"expected a list of examples for {quoted(name)}, got {quoted(examples)}")
     checked = tuple(examples)
     for example in checked:
         if not isinstance(example, Example):
-            raise VocabularyError(f"expected examples for '{name}', got {quoted(example)} among them")
+            raise VocabularyError(f"expected examples for {quoted(name)}, got {quoted(example)} among them")
     if checked and all(example.negative for example in checked):
         raise VocabularyError(
-            f"expected an example that shows '{name}' beside those of what it is not, got none; add one"
+            f"expected an example that shows {quoted(name)} beside those of what it is not, got none; add one"
         )
     return checked
 

@@ -133,7 +133,8 @@ def _read_classes(form: Form, node: yaml.Node) -> tuple[dict[str, int], dict[str
                 raise form.error(item, f"the key '{key}'", "a class without it", "add it")
         name = form.text(given["name"], "the name of a class")
         if name in (UNKNOWN, REST) or name in classes:
-            raise form.error(given["name"], "another name for a class", f"'{name}' again", "choose another")
+            again = f"{quoted(name)} again"
+            raise form.error(given["name"], "another name for a class", again, "choose another")
         value = classes[name] = _value(form, given["value"])
         for word in form.items(given["words"], "words") if "words" in given else [given["name"]]:
             key = name_key(_word(form, word))

@@ -70,7 +70,7 @@ class Vocabulary:
         for category in self.categories:
             if holders.get(category.id) != name_key(category.name):
                 raise VocabularyError(
-                    f"expected '{category.name}' to hold its id {category.id}, which is that of "
+                    f"expected {quoted(category.name)} to hold its id {category.id}, which is that of "
                     f"{quoted(holders.get(category.id))}"
                 )
         prompts = sum(len(category.prompts) for category in self.categories)
