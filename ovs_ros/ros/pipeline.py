@@ -149,7 +149,7 @@ class Pipeline:
         result = self._temporal_filter.apply(message.header, image, measurements, result, settings.node)
         if measurements.hidden is not None:
             result = hide(result, measurements.hidden)
-        self._recent.put(self._camera, frame.stamp, image)
+        self._recent.put(self._camera, frame.stamp, image, self._optics.rotation)
         clouds = self._clouds()
         if clouds is not None:
             self._show(clouds, message.header, image, measurements, result)

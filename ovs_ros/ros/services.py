@@ -117,10 +117,10 @@ class VocabularyServices:
         def change(words: Words, check: Check) -> WordEmbeddings:
             stamp = request.stamp.sec * 1_000_000_000 + request.stamp.nanosec
             try:
-                image = self._recent.find(stamp, request.camera)
+                frame = self._recent.find(stamp, request.camera)
             except LookupError as error:
                 raise VocabularyError(str(error)) from error
-            example = pointed(request, image)
+            example = pointed(request, frame.image, frame.rotation)
             seen = words.see(example, self._encode)
             return words.teach(request.name, seen, examples_only=request.examples_only, check=check)
 

@@ -454,12 +454,13 @@ def continued(saved: State, start: Vocabulary, model: str) -> tuple[Vocabulary, 
     )
 
 
-def pointed(request: Teach.Request, image: NDArray[np.uint8]) -> Example:
+def pointed(request: Teach.Request, image: NDArray[np.uint8], rotation: int = 0) -> Example:
     """The example that a Teach request describes.
 
     Args:
         request: says where.
         image: (H, W, 3) uint8 RGB, the frame that it points into.
+        rotation: by how many degrees the model sees that turned clockwise. The example is turned alike.
 
     Raises:
         VocabularyError: the request does not say where in the image.
@@ -482,7 +483,21 @@ def pointed(request: Teach.Request, image: NDArray[np.uint8]) -> Example:
         request.negative,
     )
     example.region(height, width)
+    for _ in range(rotation // 90):
+        height = len(image)
+        image, mask = np.rot90(image, -1), np.rot90(mask, -1)
+        box = None if example.box is None else _turned(example.box, height)
+        example = replace(example, box=box, points=tuple((height - 1 - y, x) for x, y in example.points))
+    if rotation:
+        image, mask = np.ascontiguousarray(image), np.ascontiguousarray(mask)
+        example = replace(example, image=encoded(image), mask=encoded(mask) if mask.size else None)
     return example
+
+
+def _turned(box: tuple[int, ...], height: int) -> tuple[int, ...]:
+    """A box of an image of this height after the image was turned clockwise by 90 degrees."""
+    x0, y0, x1, y1 = box
+    return height - y1, x0, height - y0, x1
 
 
 def remarks(words: WordEmbeddings, model: Model) -> str:

@@ -16,7 +16,7 @@ def test_finds_the_frame_of_a_stamp_or_the_one_before() -> None:
     for stamp in (100, 200, 300):
         frames.put("", stamp, made(stamp % 251))
     for stamp, expected in ((200, 200), (299, 200), (300, 300), (9999, 300), (0, 300)):
-        assert frames.find(stamp)[0, 0, 0] == expected % 251
+        assert frames.find(stamp).image[0, 0, 0] == expected % 251
 
 
 def test_says_what_is_not_there() -> None:
@@ -33,11 +33,11 @@ def test_old_frames_make_room_and_the_newest_stays(monkeypatch: pytest.MonkeyPat
     frames = RecentFrames()
     for stamp in range(1, 6):
         frames.put("", stamp, made(stamp))
-    assert frames.find(4)[0, 0, 0] == 4
+    assert frames.find(4).image[0, 0, 0] == 4
     with pytest.raises(LookupError):
         frames.find(3)
     frames.put("", 6, np.full((100, 100, 3), 6, np.uint8))
-    assert frames.find(0)[0, 0, 0] == 6
+    assert frames.find(0).image[0, 0, 0] == 6
 
 
 def test_each_camera_has_its_frames_and_its_newest_one_stays(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,7 +46,7 @@ def test_each_camera_has_its_frames_and_its_newest_one_stays(monkeypatch: pytest
     frames.put("slow", 1, made(1))
     for stamp in range(2, 9):
         frames.put("fast", stamp, made(stamp))
-    assert frames.find(0, "slow")[0, 0, 0] == 1
-    assert frames.find(0, "fast")[0, 0, 0] == frames.find(0)[0, 0, 0] == 8
+    assert frames.find(0, "slow").image[0, 0, 0] == 1
+    assert frames.find(0, "fast").image[0, 0, 0] == frames.find(0).image[0, 0, 0] == 8
     with pytest.raises(LookupError, match="one of fast, slow, got 'rear'"):
         frames.find(0, "rear")

@@ -84,6 +84,25 @@ def test_a_request_that_points_becomes_an_example():
     assert (pointed(Teach.Request(mask=mask.ravel()), FRAME).region(32, 64) == (mask > 0)).all()
 
 
+@pytest.mark.parametrize("rotation", [90, 180, 270])
+@pytest.mark.parametrize("what", ["box", "mask", "points"])
+def test_an_example_of_a_turned_camera_is_turned_as_the_model_sees_it(rotation, what):
+    frame = np.random.default_rng(1).integers(0, 256, (32, 64, 3), np.uint8)
+    mask = np.zeros((32, 64), np.uint8)
+    mask[5:9, 40:60] = 1
+    request = {
+        "box": Teach.Request(box=[40, 5, 60, 9]),
+        "mask": Teach.Request(mask=mask.ravel()),
+        "points": Teach.Request(points=[40, 5, 59, 8]),
+    }[what]
+    usual, turned = pointed(request, frame), pointed(request, frame, rotation)
+    assert (turned.read_image() == np.rot90(frame, -rotation // 90)).all()
+    height, width = turned.read_image().shape[:2]
+    assert (turned.region(height, width) == np.rot90(usual.region(32, 64), -rotation // 90)).all()
+    with pytest.raises(VocabularyError):  # It is in the turned image, and not in the camera's.
+        pointed(Teach.Request(box=[0, 30, 10, 40]), frame, rotation)
+
+
 def test_teaching_adds_a_category_or_an_example_and_a_reset_forgets_them():
     words = Words(START, color_segmenter())
     example = pointed(Teach.Request(box=[32, 0, 64, 32]), FRAME)
