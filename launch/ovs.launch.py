@@ -1,10 +1,11 @@
-"""Open-vocabulary segmentation of one camera.
+"""Open-vocabulary segmentation of one camera, or of several.
 
 ros2 launch ovs_ros ovs.launch.py image:=/camera/color/image_raw camera_info:=/camera/color/camera_info \
     depth:=/camera/aligned_depth_to_color/image_raw vocabulary:=office
 """
 
 from pathlib import Path
+from typing import Any
 
 from ament_index_python.packages import PackageNotFoundError, get_package_prefix, get_package_share_directory
 from launch.actions import DeclareLaunchArgument, EmitEvent, LogInfo, OpaqueFunction
@@ -23,7 +24,17 @@ SWITCH = ["", "true", "false"]
 PARAMETERS = ("vocabulary", "model", "views", "image_transport", "autostart", "exit_on_failure")
 """The node's parameters that have a launch argument."""
 
+CAMERA = "{camera}"
+TOPICS = ("image", "depth", "camera_info", "pose", "cloud")
+"""The node's inputs that have a launch argument."""
+
 ARGUMENTS = [
+    DeclareLaunchArgument(
+        "cameras",
+        default_value="",
+        description="Names of several cameras, with commas between them; the topics' arguments then have "
+        "{camera} in the place of the name. Empty: as params_file says.",
+    ),
     DeclareLaunchArgument("image", default_value="image", description="Topic of the camera's images."),
     DeclareLaunchArgument(
         "depth",
@@ -103,7 +114,12 @@ def start(context: LaunchContext) -> list[Action]:
         return LaunchConfiguration(name).perform(context)
 
     given = {name: value(name) for name in (*PARAMETERS, "use_sim_time") if value(name)}
-    parameters = {name: text == "true" if text in SWITCH else text for name, text in given.items()}
+    parameters: dict[str, Any] = {
+        name: text == "true" if text in SWITCH else text for name, text in given.items()
+    }
+    names = [name.strip() for name in value("cameras").split(",") if name.strip()]
+    if names:
+        parameters["cameras"] = names
     namespace = prefix_namespace(context.launch_configurations.get("ros_namespace"), value("namespace")) or ""
     logger = ".".join([*namespace.strip("/").split("/"), value("node_name")]).lstrip(".")
     respawn = value("respawn") == "true"
@@ -114,14 +130,7 @@ def start(context: LaunchContext) -> list[Action]:
             name=value("node_name"),
             namespace=value("namespace"),
             parameters=[value("params_file"), parameters],
-            remappings=[
-                ("image", value("image")),
-                ("depth", value("depth")),
-                ("depth/compressedDepth", value("depth") + "/compressedDepth"),
-                ("camera_info", value("camera_info")),
-                ("pose", value("pose")),
-                ("cloud", value("cloud")),
-            ],
+            remappings=remappings(names, {topic: value(topic) for topic in TOPICS}),
             arguments=["--ros-args", "--log-level", f"{logger}:={value('log_level')}"],
             output="screen",
             emulate_tty=True,
@@ -131,8 +140,32 @@ def start(context: LaunchContext) -> list[Action]:
         )
     ]
     if value("rviz") == "true":
-        actions.append(rviz(value("namespace"), value("fixed_frame"), value("use_sim_time") == "true"))
+        first = f"{value('namespace')}/{names[0]}".lstrip("/") if names else value("namespace")
+        actions.append(rviz(first, value("fixed_frame"), value("use_sim_time") == "true"))
     return actions
+
+
+def remappings(cameras: list[str], topics: dict[str, str]) -> list[tuple[str, str]]:
+    """The remappings of the inputs: of one camera, or with cameras, of each.
+
+    Args:
+        cameras: their names; empty: one camera without a name.
+        topics: input -> topic, with {camera} in the place of the name.
+
+    Raises:
+        RuntimeError: the topic of an input other than the lidar is the same for all cameras.
+    """
+    given = {name: topic for name, topic in topics.items() if topic != name}
+    if not cameras:
+        return list(given.items())
+    for name, topic in given.items():
+        if CAMERA not in topic and name != "cloud" and len(cameras) > 1:
+            raise RuntimeError(f"expected {CAMERA} in {name}, as in /{CAMERA}/{name}, got {topic}")
+    return [
+        (f"{camera}/{name}", topic.replace(CAMERA, camera))
+        for camera in cameras
+        for name, topic in given.items()
+    ]
 
 
 def end(event: ProcessExited, context: LaunchContext) -> EmitEvent | None:
