@@ -353,12 +353,16 @@ class OvsNode(LifecycleNode):
 def main() -> None:
     """Run the node until it is interrupted, or fails and `exit_on_failure` is set."""
     _find_log_folder()
+    freed = shared_memory.remove_abandoned()
     warning = shared_memory.use_profile()
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     try:
         node = OvsNode()
     except (InvalidParameterValueException, InvalidParameterTypeException) as error:
         sys.exit(f"ovs_node: {error}")
+    if freed:
+        what = f"{freed / 2**20:.0f} MiB that processes left there when they were killed"
+        node.get_logger().info(f"Removed from {shared_memory.FOLDER}: {what}")
     if warning:
         node.get_logger().warning(warning)
     executor = SingleThreadedExecutor()

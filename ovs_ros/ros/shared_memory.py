@@ -1,10 +1,12 @@
 """Large messages between processes of one machine: which Fast DDS profile fits, and why messages are lost."""
 
+import fcntl
 import os
 import pwd
 import shutil
 import sys
 from pathlib import Path
+from time import time
 
 from ament_index_python.packages import get_package_share_directory
 
@@ -16,6 +18,8 @@ SEGMENT_BYTES = {LARGE: 64 * 2**20, SMALL: 12 * 2**20}
 """The shared memory that a profile takes for each process."""
 PROCESSES = 4
 """How many processes need room: a camera's driver, the node and two subscribers."""
+LEAST_AGE_S = 60.0
+"""Younger segments are left alone: their process may not have locked them yet."""
 
 
 def fitting(free: int) -> str:
@@ -53,6 +57,42 @@ def use_profile() -> str | None:
         f"{SEGMENT_BYTES[LARGE] >> 20}. Images above 8 MiB may get lost. In a container, start it with "
         "--shm-size=1g or --ipc=host"
     )
+
+
+def remove_abandoned() -> int:
+    """Remove the Fast DDS segments of this user whose processes were killed: nobody else does.
+
+    Returns:
+        How many bytes that freed.
+    """
+    freed = 0
+    for kind in ("fastrtps", "fastdds"):
+        for lock in FOLDER.glob(f"{kind}_*_el"):
+            segment = lock.with_name(lock.name.removesuffix("_el"))
+            try:
+                status = segment.stat()
+                if (
+                    status.st_uid != os.geteuid()
+                    or time() - status.st_mtime < LEAST_AGE_S
+                    or _is_locked(lock)
+                ):
+                    continue
+                segment.unlink()
+                lock.unlink()
+            except OSError:  # It is gone by now.
+                continue
+            freed += status.st_blocks * 512
+    return freed
+
+
+def _is_locked(path: Path) -> bool:
+    """Whether a process lives that holds the lock of its segment, as each does from its start to its end."""
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False
 
 
 def problem() -> str:

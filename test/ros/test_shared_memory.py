@@ -1,5 +1,6 @@
 """Which Fast DDS profile is set, and what is said about shared memory."""
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -76,3 +77,29 @@ def test_shared_memory_of_another_user_is_named():
     unprivileged = f"setpriv --reuid 54321 --regid 54321 --clear-groups {readable}"
     said = in_own_shm("512m", SAY, unprivileged)
     assert "shared memory of the user root" in said and "user 54321 has no permission" in said
+
+
+@pytest.mark.fault(
+    "processes are killed with SIGKILL", "the next node removes the shared memory that they left"
+)
+def test_segments_of_killed_processes_are_removed(monkeypatch, tmp_path):
+    monkeypatch.setattr(shared_memory, "FOLDER", tmp_path)
+    for name in (
+        "fastdds_dead",
+        "fastrtps_dead",
+        "fastdds_held",
+        "fastdds_young",
+        "fastdds_alone",
+        "other_1",
+    ):
+        (tmp_path / name).write_bytes(bytes(4096))
+        if name != "fastdds_alone":
+            (tmp_path / f"{name}_el").touch()
+        if name != "fastdds_young":
+            os.utime(tmp_path / name, (0, 0))
+    with (tmp_path / "fastdds_held_el").open("rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert shared_memory.remove_abandoned() == 2 * 4096
+    left = {path.name for path in tmp_path.iterdir() if not path.name.endswith("_el")}
+    assert left == {"fastdds_held", "fastdds_young", "fastdds_alone", "other_1"}
+    assert not (tmp_path / "fastdds_dead_el").exists()
