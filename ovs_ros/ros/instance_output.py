@@ -3,31 +3,23 @@
 from collections.abc import Callable
 
 import numpy as np
-from geometry_msgs.msg import Point, Pose, PoseWithCovariance, Vector3
-from numpy.typing import NDArray
 from rclpy.lifecycle import LifecycleNode
 from std_msgs.msg import Header
-from vision_msgs.msg import (
-    BoundingBox2D,
-    BoundingBox3D,
-    Detection2D,
-    Detection2DArray,
-    Detection3D,
-    Detection3DArray,
-    ObjectHypothesis,
-    ObjectHypothesisWithPose,
-    Point2D,
-    Pose2D,
-)
+from vision_msgs.msg import Detection2DArray, Detection3DArray
 
 from ovs_ros.geometry.boxes import region_boxes
+from ovs_ros.render import display_colors
+from ovs_ros.ros import annotations
 from ovs_ros.ros.conversions import ConversionError
+from ovs_ros.ros.detections import flat_detection, solid_detection
 from ovs_ros.ros.image_publisher import ImagePublisher
 from ovs_ros.ros.measurements import Measurements
 from ovs_ros.ros.qos import STREAM
 from ovs_ros.ros.throttle import Throttle
-from ovs_ros.steps.components import Component, components
+from ovs_ros.steps.components import components
 from ovs_ros.steps.segmentation import Segmentation
+
+_FLAT, _SOLID, _ANNOTATIONS = "detections", "detections_3d", "annotations"
 
 
 class InstanceOutput:
@@ -47,72 +39,56 @@ class InstanceOutput:
         self._least_share = least_share
         self._throttle = throttle
         self._mask = ImagePublisher(node, f"{prefix}semantic/instances")
-        self._flat, self._solid = (
-            node.create_lifecycle_publisher(kind, f"{prefix}semantic/{name}", STREAM)
-            for kind, name in ((Detection2DArray, "detections"), (Detection3DArray, "detections_3d"))
-        )
+        kinds = {_FLAT: Detection2DArray, _SOLID: Detection3DArray}
+        if annotations.AVAILABLE:
+            kinds[_ANNOTATIONS] = annotations.KIND
+        self._publishers = {
+            name: node.create_lifecycle_publisher(kind, f"{prefix}semantic/{name}", STREAM)
+            for name, kind in kinds.items()
+        }
 
     def destroy(self) -> None:
         """Destroy the publishers."""
         self._mask.destroy()
-        for publisher in (self._flat, self._solid):
+        for publisher in self._publishers.values():
             self._node.destroy_lifecycle_publisher(publisher)
 
     def needs(self) -> set[str]:
         """The inputs that it needs now; none while nobody subscribes."""
-        if self._solid.get_subscription_count() > 0:
+        wanted = self._wanted()
+        if _SOLID in wanted:
             return {"image", "camera_info", "depth"}
-        return {"image"} if self._mask.wanted() or self._flat.get_subscription_count() > 0 else set()
+        return {"image"} if wanted or self._mask.wanted() else set()
 
     def announce(self) -> None:
         """Nothing holds for all frames."""
 
     def publish(self, header: Header, result: Segmentation, measurements: Measurements) -> None:
         """Publish a frame's instances, in the forms that somebody subscribes to."""
-        flat, solid = (publisher.get_subscription_count() > 0 for publisher in (self._flat, self._solid))
-        if not (flat or solid or self._mask.wanted()):
+        wanted = self._wanted()
+        if not (wanted or self._mask.wanted()):
             return
         mask, found = components(result, self._least_share())
         if self._mask.wanted():
             self._mask.publish(header, mask, "32SC1")
-        if flat:
-            detections = [_flat(header, number, one) for number, one in enumerate(found, 1)]
-            self._flat.publish(Detection2DArray(header=header, detections=detections))
-        if solid and measurements.has_depth():
+        if _FLAT in wanted:
+            detections = [flat_detection(header, number, one) for number, one in enumerate(found, 1)]
+            self._publishers[_FLAT].publish(Detection2DArray(header=header, detections=detections))
+        if _ANNOTATIONS in wanted:
+            colors = display_colors(result.vocabulary.names, {one.name for one in found})
+            self._publishers[_ANNOTATIONS].publish(annotations.annotated(header, found, colors))
+        if _SOLID in wanted and measurements.has_depth():
             try:
                 boxes = region_boxes(mask, len(found), measurements.metres, measurements.intrinsics)
             except ConversionError as error:
-                self._throttle.warn("detections_3d", f"No 3D detections for a frame: {error}")
+                self._throttle.warn(_SOLID, f"No 3D detections for a frame: {error}")
                 return
-            numbered = enumerate(zip(found, boxes, strict=True), 1)
-            solids = [_solid(header, n, one, box) for n, (one, box) in numbered if np.isfinite(box).all()]
-            self._solid.publish(Detection3DArray(header=header, detections=solids))
+            solids = [
+                solid_detection(header, number, one, box)
+                for number, (one, box) in enumerate(zip(found, boxes, strict=True), 1)
+                if np.isfinite(box).all()
+            ]
+            self._publishers[_SOLID].publish(Detection3DArray(header=header, detections=solids))
 
-
-def _flat(header: Header, number: int, component: Component) -> Detection2D:
-    x, y, width, height = component.box
-    center = Pose2D(position=Point2D(x=x + width / 2, y=y + height / 2))
-    return Detection2D(
-        header=header,
-        results=[ObjectHypothesisWithPose(hypothesis=_hypothesis(component))],
-        bbox=BoundingBox2D(center=center, size_x=float(width), size_y=float(height)),
-        id=str(number),
-    )
-
-
-def _solid(header: Header, number: int, component: Component, box: NDArray[np.float64]) -> Detection3D:
-    (x, y, z), (width, height, depth) = box.tolist()
-    pose = Pose(position=Point(x=x, y=y, z=z))
-    hypothesis = ObjectHypothesisWithPose(
-        hypothesis=_hypothesis(component), pose=PoseWithCovariance(pose=pose)
-    )
-    return Detection3D(
-        header=header,
-        results=[hypothesis],
-        bbox=BoundingBox3D(center=pose, size=Vector3(x=width, y=height, z=depth)),
-        id=str(number),
-    )
-
-
-def _hypothesis(component: Component) -> ObjectHypothesis:
-    return ObjectHypothesis(class_id=component.name, score=component.score)
+    def _wanted(self) -> set[str]:
+        return {name for name, one in self._publishers.items() if one.get_subscription_count() > 0}

@@ -2,10 +2,15 @@
 
 import numpy as np
 import pytest
-from rig import FRAME, depth_message, info_message, running
+from foxglove_msgs.msg import ImageAnnotations
+from rig import FRAME, OUTPUTS, RELIABLE, depth_message, info_message, running
+
+from ovs_ros.render import display_colors
 
 NAMES = ("semantic/instances", "semantic/detections", "semantic/detections_3d")
 MASK, FLAT, SOLID = NAMES
+ANNOTATIONS = "semantic/annotations"
+OUTPUTS[ANNOTATIONS] = (ImageAnnotations, RELIABLE)
 PICTURE = [["red", "black", "red"], ["black", "black", "blue"]]  # 96x64 pixels
 
 
@@ -47,6 +52,32 @@ def test_two_red_squares_are_two_instances(robot):
     assert [one.bbox.center.position.z for one in solid.detections] == [2.0, 4.0, 2.0]
     assert solid.detections[1].bbox.center.position.x == pytest.approx((80 - 48) / 100 * 4, abs=0.05)
     assert solid.detections[1].results[0].pose.pose == solid.detections[1].bbox.center
+
+
+def test_foxglove_gets_boxes_with_names(robot):
+    robot.listen(ANNOTATIONS)
+    robot.connected()
+    for ms in range(1, 1000):
+        robot.segment(ms, PICTURE)
+        robot.of_stamp("semantic/categories", ms)
+        if robot.got[ANNOTATIONS]:
+            break
+    drawn = robot.got[ANNOTATIONS][-1]
+    assert [text.text.rpartition(" ")[0] for text in drawn.texts] == ["red", "red", "blue"]
+    box, color = drawn.points[1], display_colors(["red", "green", "blue"], [])["red"]
+    assert box.type == box.LINE_LOOP
+    assert [(point.x, point.y) for point in box.points] == [(64, 0), (96, 0), (96, 32), (64, 32)]
+    outline = box.outline_color
+    assert tuple(round(part * 255) for part in (outline.r, outline.g, outline.b)) == color
+    assert {stamp.nanosec % 1_000_000 for stamp in (box.timestamp, drawn.texts[0].timestamp)} == {0}
+    assert drawn.texts[1].position.x == 64 and box.timestamp.nanosec > 0
+
+
+def test_without_foxgloves_messages_all_else_is_there(vocabulary, monkeypatch):
+    monkeypatch.setattr("ovs_ros.ros.annotations.AVAILABLE", False)
+    with running(vocabulary, instances=True) as robot:
+        topics = dict(robot.helper.get_publisher_names_and_types_by_node("ovs", "/"))
+        assert f"/{FLAT}" in topics and f"/{ANNOTATIONS}" not in topics
 
 
 def test_a_frame_without_instances_has_an_empty_list(robot):
