@@ -164,6 +164,27 @@ def test_a_newer_frame_ends_the_waiting_where_depth_never_comes(inputs):
     assert monotonic() - start < 5
 
 
+def test_a_frame_of_another_camera_ends_the_waiting_too():
+    queue = FrameQueue(2)
+    front, rear = (Inputs(0.02, queue, camera) for camera in range(2))
+    front.put_image(image(5))
+    camera, frame = queue.take()
+    later(lambda: rear.put_image(image(6)))
+    start = monotonic()
+    assert camera == 0 and front.wait_for(frame, "depth", timeout=10) is None
+    assert monotonic() - start < 5
+
+
+def test_messages_go_to_the_frames_of_their_own_camera():
+    queue = FrameQueue(2)
+    front, rear = (Inputs(0.02, queue, camera) for camera in range(2))
+    for inputs in (front, rear):
+        inputs.put_image(image(5))
+    front.put("depth", message("depth", 5))
+    depths = {camera: frame.depth for camera, frame in (queue.take(), queue.take())}
+    assert ms(depths[0]) == 5 and depths[1] is None
+
+
 def test_a_newer_frame_does_not_end_the_waiting_where_depth_comes_a_little_later(inputs, monkeypatch):
     """A model that is faster than depth: without this, no frame would ever get its depth."""
     for name in ("WAIT_S", "PAIRED_LATELY_S"):  # A busy machine is slower than a robot may be.

@@ -1,12 +1,15 @@
 """Several cameras in one node over DDS."""
 
 import threading
+from array import array
 from collections import Counter
 
+import numpy as np
 import pytest
 from fakes import color_image
 from rcl_interfaces.srv import ListParameters
-from rig import DEADLINE_S, pixels, rgb_message, running, stamp_ms
+from rig import DEADLINE_S, header, pixels, rgb_message, running, stamp_ms
+from sensor_msgs.msg import Image
 from test_node_parameters import set_parameter
 
 from ovs_ros.srv import SetVocabulary, Teach
@@ -119,6 +122,28 @@ def test_a_camera_that_stops_and_returns(robot):
         for camera in CAMERAS:
             robot.of_stamp(f"{camera}/semantic/image_raw", ms)
     assert [stamp_ms(m) for m in robot.got["left/rear/semantic/image_raw"]] == [4, 5]
+
+
+def test_what_one_camera_changes_does_not_touch_the_other(vocabulary):
+    """Size and encoding change from frame to frame; the filter and the bits in use are each camera's own."""
+    with running(vocabulary, cameras=CAMERAS, temporal_filter="flow") as robot:
+        for ms in range(1, 13):
+            if ms % 3 == 0:
+                message = rgb_message(ms, color_image(LARGE)[:, :, ::-1])
+                message.encoding = "bgr8"
+            elif ms % 3 == 1:
+                message = rgb_message(ms, color_image(SMALL))
+            else:
+                dark = np.full((48, 80), 1023 if ms == 2 else 60_000, "<u2")
+                message = Image(header=header(ms), width=80, height=48, encoding="mono16", step=160)
+                message.data = array("B", dark.tobytes())
+            robot.send("left/rear/image", message)
+            robot.image(ms, SMALL, "front")
+            rear = robot.of_stamp("left/rear/semantic/image_raw", ms)
+            assert (rear.height, rear.width) == (message.height, message.width)
+            front = pixels(robot.of_stamp("front/semantic/image_raw", ms))
+            assert front.shape == (32, 64) and front[16, [16, 48]].tolist() == [0, 1]
+        assert not robot.warnings
 
 
 @pytest.mark.parametrize(("camera", "success"), [("front", True), ("left/rear", True), ("rear", False)])

@@ -120,6 +120,8 @@ def test_parameters_change_between_frames_and_bad_values_are_refused(vocabulary)
         ("select:=3", "expected select to be true or false, got 3"),
         ("autostart:=1", "expected autostart to be true or false, got 1"),
         ("threads:=-1", "threads"),
+        ("image_transport:=h264", "run 'ros2 run image_transport republish"),
+        ("cameras:=[front, 2nd]", "got '2nd'"),
         ("model:=7", "expected model to be text"),
     ],
 )
