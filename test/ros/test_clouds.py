@@ -113,6 +113,7 @@ def test_clouds_of_no_use_say_why(cloud, text):
         cloud_from(cloud)
 
 
+@pytest.mark.fault("arbitrary clouds (fuzzed)", "read, or refused with what was expected and what came")
 @fuzz
 @given(
     st.lists(

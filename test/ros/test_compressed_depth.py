@@ -134,6 +134,7 @@ def test_what_cannot_be_decoded_says_why(cloud, text):
         compressed_depth_to_metres(cloud, (2, 3))
 
 
+@pytest.mark.fault("arbitrary RVL (fuzzed)", "read, or refused with what was expected and what came")
 @fuzz
 @given(st.binary(max_size=200))
 def test_no_data_whatever_raises_anything_else(data):

@@ -462,6 +462,7 @@ def test_a_fisheye_lens_distorts_without_coefficients_too():
 ANY = st.one_of(st.floats(), st.floats(-10, 1000))
 
 
+@pytest.mark.fault("arbitrary calibrations (fuzzed)", "read, or refused with what was expected and what came")
 @fuzz
 @given(
     st.sampled_from(["plumb_bob", "rational_polynomial", "equidistant", "", "fov"]),

@@ -1,5 +1,6 @@
 """The node labels the clouds of a lidar over DDS."""
 
+import sys
 from array import array
 from itertools import count
 
@@ -152,6 +153,10 @@ def test_nobody_who_listens_costs_nothing(robot):
     robot.until(lambda: robot.node.count_subscribers("cloud") == 0, "the end of the subscription")
 
 
+@pytest.mark.fault(
+    "transforms that are missing, and bad clouds of a lidar",
+    "one warning with both frames and the remedy; images go on, and so do later clouds",
+)
 def test_a_missing_transform_and_a_bad_cloud_are_told_and_nothing_else_stops(robot):
     ready(robot)
     points = at_pixels((16, 16, 1.0)).astype(np.float32)
@@ -170,9 +175,24 @@ def test_a_missing_transform_and_a_bad_cloud_are_told_and_nothing_else_stops(rob
     assert {stamp_ms(m) for m in robot.got["semantic/cloud"]} == {2002}
 
 
+@pytest.mark.fault(
+    "clouds and images of different clocks",
+    "the cloud is not labelled; a warning says how far they are apart",
+)
 def test_a_cloud_of_another_time_is_not_labelled(robot):
     ready(robot)
     robot.tf.send(transform(FRAME, "lidar"), static=True)
     robot.send("cloud", cloud_message(9000, at_pixels((16, 16, 1.0)).astype(np.float32)))
     (text,) = robot.until(lambda: robot.warnings, "a warning")
     assert "stamp is within 0.5 s of the cloud's, got one 8.000 s before it" in text
+
+
+@pytest.mark.fault("tf2_ros is not installed", "a warning names the package; labels go on")
+def test_without_tf2_ros_images_go_on(vocabulary, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tf2_ros", None)
+    monkeypatch.delitem(sys.modules, "ovs_ros.ros.transforms", raising=False)
+    with running(vocabulary) as robot:
+        robot.listen("semantic/cloud")
+        (text,) = robot.until(lambda: robot.warnings, "a warning")
+        assert "tf is not used" in text and "tf2-ros-py" in text
+        robot.segment(1000)

@@ -94,6 +94,9 @@ def test_without_a_calibration_images_are_dropped_with_a_reason(vocabulary):
         robot.labels(2)
 
 
+@pytest.mark.fault(
+    "raw, distorted images where points are wanted", "a warning says by how many pixels points are off"
+)
 @pytest.mark.parametrize(("topic", "warned"), [("camera/image_raw", True), ("camera/image_rect", False)])
 def test_points_of_a_raw_image_come_with_a_warning(vocabulary, topic, warned):
     with running(vocabulary, remap={"image": topic}) as robot:
