@@ -21,7 +21,7 @@ from ovs_ros.ros import shared_memory
 
 CONFIG = Path(get_package_share_directory("ovs_ros")) / "config"
 SWITCH = ["", "true", "false"]
-PARAMETERS = ("vocabulary", "model", "views", "image_transport", "autostart", "exit_on_failure")
+PARAMETERS = ("vocabulary", "model", "views", "image_transport", "lazy", "autostart", "exit_on_failure")
 """The node's parameters that have a launch argument."""
 
 CAMERA = "{camera}"
