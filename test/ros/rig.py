@@ -167,7 +167,7 @@ class Robot:
             or (points == "auto" and f"{prefix}semantic/points"[1:] in self._listeners)
         ):
             needed |= {f"{prefix}depth", f"{prefix}depth/compressedDepth"}
-        if filters:
+        if filters and self.node.get_parameter("pose_source").value == "topic":
             needed.add(f"{prefix}pose")
         return bool(camera.topics) and all(
             self._senders[topic[1:]].get_subscription_count() > 0
