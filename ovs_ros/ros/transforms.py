@@ -40,6 +40,7 @@ class Transforms:
             # The process's arguments would give this node the other one's name.
             use_global_arguments=False,
             cli_args=["--ros-args", *renamed],
+            enable_rosout=False,
             start_parameter_services=False,
             parameter_overrides=[Parameter("use_sim_time", value=node.get_parameter("use_sim_time").value)],
         )
