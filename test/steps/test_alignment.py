@@ -18,6 +18,8 @@ from ovs_ros.vocabulary.vocabulary import CategorySpec, Vocabulary
 class FirstPrompts:
     """Decodes with the first prompt of each word, and keeps what it was asked for."""
 
+    separable = False
+
     def __init__(self, pixels: Array) -> None:
         self.plain = CosineHead(pixels, 20.0)
         self.asked: Array | None = None
