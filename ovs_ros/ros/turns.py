@@ -37,6 +37,10 @@ class Turns:
         return camera
 
 
+EARLY = 0.25
+"""By what share of a period a frame may come too early: a camera at the rate passes, though it jitters."""
+
+
 class RateLimit:
     """Lets frames pass up to a rate. Frames at uneven times, or just above the rate, pass at that rate."""
 
@@ -50,9 +54,9 @@ class RateLimit:
             now: seconds; never less than before.
             rate: frames a second, above 0.
         """
-        if now < self._due:
-            return False
         period = 1 / rate
+        if now < self._due - EARLY * period:
+            return False
         # Counted from when it was due, so that the time until a frame came is not lost to the rate.
         self._due = (self._due if now - self._due < period else now) + period
         return True

@@ -78,5 +78,5 @@ def test_the_run_time_selects_by_the_trained_head(tmp_path: Path) -> None:
 
 def test_another_file_is_no_head(tmp_path: Path) -> None:
     np.savez(tmp_path / "selection.npz", scale=np.float32(3))
-    with pytest.raises(ValueError, match="expected a selection head .* got another file"):
+    with pytest.raises(ValueError, match="expected a selection head .* cannot be read as one"):
         SelectionHead(tmp_path / "selection.npz")
