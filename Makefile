@@ -10,7 +10,7 @@ PY     := $(VENV)/bin/python
 PIP    := $(PY) -m pip install --quiet --disable-pip-version-check
 
 # What colcon builds or links into install/; Python sources are taken from the checkout.
-INTERFACE_SOURCES := CMakeLists.txt package.xml scripts/ovs_node $(wildcard msg/*.msg srv/*.srv action/*.action) \
+INTERFACE_SOURCES := CMakeLists.txt package.xml scripts/ovs_node $(wildcard cmake/*.cmake msg/*.msg srv/*.srv action/*.action) \
     $(shell find pip_ros launch config -type f -not -name '*.pyc')
 
 # The checkout goes first, so that edits count at once; the generated messages come from install/.
