@@ -1,12 +1,8 @@
 """`ovs bench`: how long a frame takes, and what the size of the vocabulary has to do with it."""
 
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from importlib.util import find_spec
 from itertools import product
-from pathlib import Path
 from typing import Annotated, Any
 
 import cv2
@@ -21,6 +17,7 @@ from ovs_ros.cli.common import (
     embed_words,
     load_segmenter,
     print_table,
+    run_ros_module,
     say,
     time_in_turn,
     write_json,
@@ -68,8 +65,9 @@ def bench(
     All are timed in turn, frame by frame, so that a machine that slows down slows all of them alike.
     """
     if cameras:
-        run_node(cameras, load, json_file)
-        return
+        parameters = [f"{name}:={getattr(load, name)}" for name in ("model", "device", "threads")]
+        output = ["--json", str(json_file)] if json_file else []
+        run_ros_module("bench_cameras", ["--cameras", str(cameras), *output, *parameters])
     segmenter = load_segmenter(load, replace(options, select=not exhaustive), models=models)
     if batch:
         _timed(segmenter.model.image_encoder)  # An error must come before minutes of timing.
@@ -87,21 +85,6 @@ def bench(
         "text encoder. Longer lists add adjectives: a noun's embedding with an adjective's and some noise."
     )
     write_json(json_file, results)
-
-
-def run_node(cameras: int, load: LoadOptions, json_file: Path | None) -> None:
-    """Measure the node with several cameras, in processes of their own.
-
-    Raises:
-        ModuleNotFoundError: ROS 2 is not there.
-    """
-    if find_spec("rclpy") is None:
-        raise ModuleNotFoundError("expected ROS 2 for --cameras, got no rclpy; source ROS and the workspace")
-    parameters = [f"{name}:={getattr(load, name)}" for name in ("model", "device", "threads")]
-    output = ["--json", str(json_file)] if json_file else []
-    command = [sys.executable, "-m", "ovs_ros.ros.bench_cameras", "--cameras", str(cameras)]
-    if code := subprocess.run([*command, *output, *parameters]).returncode:
-        raise typer.Exit(code)
 
 
 def compose_vocabularies(segmenter: Segmenter, sizes: tuple[int, ...]) -> dict[int, WordEmbeddings]:

@@ -2,13 +2,16 @@
 
 import json
 import math
+import os
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from time import perf_counter
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, NoReturn, TypeVar
 
 import typer
 from rich.console import Console
@@ -115,6 +118,17 @@ def progress_bar() -> Progress:
         console=console,
         transient=True,
     )
+
+
+def run_ros_module(name: str, arguments: Sequence[str]) -> NoReturn:
+    """Go on as a module of `ovs_ros.ros`, which this package may not import, in this process.
+
+    Raises:
+        ModuleNotFoundError: ROS 2 is not there.
+    """
+    if find_spec("rclpy") is None:
+        raise ModuleNotFoundError("expected ROS 2, got no rclpy; source ROS and the workspace")
+    os.execv(sys.executable, [sys.executable, "-m", f"ovs_ros.ros.{name}", *arguments])
 
 
 class Skipped:

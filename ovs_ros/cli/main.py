@@ -15,6 +15,7 @@ from ovs_ros.cli.export import export
 from ovs_ros.cli.flicker import flicker
 from ovs_ros.cli.models import models
 from ovs_ros.cli.segment import segment
+from ovs_ros.cli.soak import soak
 from ovs_ros.cli.temperature import temperature
 
 # A pipe without UTF-8 (cron, containers without a locale) gets escapes instead of an error.
@@ -55,5 +56,6 @@ app.command()(flicker)
 app.command()(adapt)
 app.command()(temperature)
 app.command()(models)
+app.command()(soak)
 app.add_typer(vocabulary.app, name="vocabulary")
 app.add_typer(train.app, name="train")

@@ -29,6 +29,7 @@ from rich.table import Table
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
+from ovs_ros.ros import shared_memory
 from ovs_ros.ros.demo.run import NODE, isolated_environment, start
 from ovs_ros.runtime.files import write_atomically
 from ovs_ros.runtime.processor import device_name
@@ -118,6 +119,7 @@ def run(cameras: int, seconds: float, rate: float, parameters: Sequence[str]) ->
     arguments = ["--ros-args", "-r", f"__node:={NODE}", *(part for one in given for part in ("-p", one))]
     environment = isolated_environment()
     os.environ.update(environment)
+    shared_memory.use_profile()
     with TemporaryDirectory() as folder:
         node = start("node", arguments, environment, Path(folder) / "node.log")
         rclpy.init(args=[])

@@ -1,33 +1,43 @@
-"""A long run of the real node, with its memory, handles, threads and latency over time.
-
-python -m ovs_ros.ros.soak --minutes 30 --output soak_output
-
-Writes soak.csv and soak.png, and prints how much each figure rises in an hour. Exits with 1 if the node ended
-or if one rises that should not.
-"""
+"""A long run of the real node, with its memory, open files, threads and latency over time: `ovs soak`."""
 
 import argparse
 import csv
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple
+from io import StringIO
 from itertools import cycle
 from pathlib import Path
 from time import monotonic
 
-import cv2
 import numpy as np
 import rclpy
-from numpy.typing import NDArray
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.qos import qos_profile_sensor_data
 from rich.console import Console
 from rich.table import Table
 from sensor_msgs.msg import Image, PointCloud2
 
+from ovs_ros.ros import shared_memory
+from ovs_ros.ros.bench_cameras import START_S, private_mb
 from ovs_ros.ros.demo.run import NODE, Process, isolated_environment, start
 from ovs_ros.ros.frames import nanoseconds
+from ovs_ros.ros.soak_report import (
+    LEAST_JUDGED_S,
+    NAMES,
+    TITLES,
+    Sample,
+    lines,
+    plot,
+    problems,
+    signed,
+    table,
+)
+from ovs_ros.runtime.files import write_atomically
+from ovs_ros.runtime.images import write_image
 from ovs_ros.srv import SetVocabulary
 
 WORD_LISTS = (
@@ -36,70 +46,59 @@ WORD_LISTS = (
     "wheel, floor, tool, bench, lamp",
 )
 SAMPLE_S = 1.0
-WARM_UP = 0.2
-"""Share of the samples, at the start, that slopes leave out: caches and buffers fill."""
-MOST_RISE = {"memory_mb": 20.0, "handles": 2.0, "threads": 2.0}
-"""By how much these may rise in an hour."""
-_PANEL = (150, 900)
-_MARGIN = 12
-
-
-@dataclass(frozen=True)
-class Sample:
-    """The node at one time.
-
-    Attributes:
-        seconds: since the first sample.
-        memory_mb: private to the process, in MB of 10^6 bytes.
-        handles: open file descriptors.
-        threads: of the process.
-        latency_ms: the median from an image's stamp to its label image, of the last second; NaN without one.
-        frames: label images of the last second.
-    """
-
-    seconds: float
-    memory_mb: float
-    handles: int
-    threads: int
-    latency_ms: float
-    frames: int
+ANSWER_S = 30.0
+"""How long a change of the words may take until it is answered."""
 
 
 class Listener(Node):
     """Subscribes to the node as rviz would, and changes its words again and again.
 
     Args:
-        every: seconds between two changes of the words.
+        every: seconds between two changes of the words; the next one waits for the answer.
 
     Attributes:
         latencies_ms: of the label images since they were last taken.
-        changes, refused: how many changes were asked for, and how many of them were refused.
+        changes, refused: how many changes were answered, and how many of them were refused.
+        errors: what /diagnostics told with the level ERROR.
     """
 
     def __init__(self, every: float) -> None:
         super().__init__("soak")
         self.latencies_ms: list[float] = []
         self.changes = self.refused = 0
+        self._asked: float | None = None
+        self.errors: set[str] = set()
         self._lists = cycle(WORD_LISTS)
         self.create_subscription(Image, "semantic/image_raw", self._on_labels, qos_profile_sensor_data)
         for kind, topic in ((Image, "semantic/overlay"), (PointCloud2, "semantic/points")):
             self.create_subscription(kind, topic, lambda message: None, qos_profile_sensor_data)
+        self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
         self._client = self.create_client(SetVocabulary, f"{NODE}/set_vocabulary")
         self.create_timer(every, self._change)
 
     def _on_labels(self, message: Image) -> None:
         self.latencies_ms.append((self.get_clock().now().nanoseconds - nanoseconds(message.header)) / 1e6)
 
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        self.errors |= {one.message for one in message.status if one.level == DiagnosticStatus.ERROR}
+
     def _change(self) -> None:
-        if not self._client.service_is_ready():
+        if self._asked is not None or not self._client.service_is_ready():
             return
-        self.changes += 1
+        self._asked = monotonic()
         names = [name.strip() for name in next(self._lists).split(",")]
         request = SetVocabulary.Request(mode=SetVocabulary.Request.REPLACE, names=names)
         self._client.call_async(request).add_done_callback(self._on_reply)
 
     def _on_reply(self, future: rclpy.task.Future) -> None:
+        self._asked = None
+        self.changes += 1
         self.refused += not future.result().success
+
+    @property
+    def waits_s(self) -> float:
+        """For how many seconds a change has been waiting for its answer; 0: none does."""
+        return 0.0 if self._asked is None else monotonic() - self._asked
 
     def take(self) -> list[float]:
         """The latencies since the last call."""
@@ -111,14 +110,12 @@ def sample(process: Process, seconds: float, latencies_ms: Sequence[float]) -> S
     """What /proc says of a process, and the latencies.
 
     Raises:
-        FileNotFoundError: the process has ended.
+        FileNotFoundError, ProcessLookupError: the process has ended.
     """
     folder = Path("/proc", str(process.popen.pid))
-    lines = (folder / "smaps_rollup").read_text().splitlines()
-    private = sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
     return Sample(
         seconds,
-        private * 1024 / 1e6,
+        private_mb(process.popen.pid),
         len(os.listdir(folder / "fd")),
         len(os.listdir(folder / "task")),
         float(np.median(latencies_ms)) if latencies_ms else float("nan"),
@@ -126,142 +123,111 @@ def sample(process: Process, seconds: float, latencies_ms: Sequence[float]) -> S
     )
 
 
-def slopes(samples: Sequence[Sample]) -> dict[str, float]:
-    """By how much each figure rises in an hour: the least squares line after the warm-up."""
-    table = np.array([astuple(one) for one in samples[int(len(samples) * WARM_UP) :]])  # (n, fields)
-    hours = table[:, 0] / 3600
-    names = [field.name for field in fields(Sample)]
-    rises = {}
-    for name, column in zip(names[1:], table.T[1:], strict=True):
-        there = np.isfinite(column)
-        rises[name] = (
-            float(np.polyfit(hours[there], column[there], 1)[0]) if there.sum() > 1 else float("nan")
-        )
-    return rises
-
-
-def excesses(rises: dict[str, float]) -> list[str]:
-    """One line for each figure that rises more than it may."""
-    return [
-        f"{name} rises by {rises[name]:.1f} an hour, expected at most {most:g}"
-        for name, most in MOST_RISE.items()
-        if not rises[name] <= most
-    ]
-
-
-def plot(samples: Sequence[Sample]) -> NDArray[np.uint8]:
-    """A panel for each figure over time, (H, W, 3) uint8 BGR."""
-    height, width = _PANEL
-    table = np.array([astuple(one) for one in samples])  # (n, fields)
-    panels = []
-    for name, column in zip([field.name for field in fields(Sample)][1:], table.T[1:], strict=True):
-        panel = np.full((height, width, 3), 255, np.uint8)
-        there = np.isfinite(column)
-        seconds, values = table[there, 0], column[there]
-        low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 0.0)
-        top, floor = 3 * _MARGIN, height - _MARGIN
-        x = _MARGIN + seconds / max(table[-1, 0], 1e-9) * (width - 2 * _MARGIN)
-        y = floor - (values - low) / max(high - low, 1e-9) * (floor - top)
-        line = np.stack((x, y), axis=1).astype(np.int32)
-        cv2.rectangle(panel, (0, 0), (width - 1, height - 1), (200, 200, 200))
-        cv2.polylines(panel, [line], False, (160, 80, 0), 1, cv2.LINE_AA)
-        text = f"{name}: {low:.1f} to {high:.1f} in {table[-1, 0] / 60:.1f} min"
-        cv2.putText(
-            panel, text, (_MARGIN, 2 * _MARGIN), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA
-        )
-        panels.append(panel)
-    return np.vstack(panels)
-
-
 def soak(output: Path, minutes: float, rate: float, every: float, console: Console) -> int:
     """Run camera and node, and listen.
 
+    Args:
+        output: a folder that is there.
+        minutes: how long, from the first label image on.
+        rate: the camera's frames a second.
+        every: seconds between two changes of the words.
+        console: is told what was measured.
+
     Returns:
-        0, or 1 if the node ended, gave no frame, or a figure rises more than it may.
+        0, or 1 if something is wrong, which is told too.
     """
-    output.mkdir(parents=True, exist_ok=True)
     environment = isolated_environment()
     os.environ.update(environment)
+    shared_memory.use_profile()
     words = output / "words.yaml"
-    words.write_text(f"categories: [{WORD_LISTS[0]}]\n", encoding="utf-8")
+    write_atomically(words, f"categories: [{WORD_LISTS[0]}]\n".encode())
     node = start(
         "node",
-        ["--ros-args", "-r", f"__node:={NODE}", "-p", f"vocabulary:={words}"],
+        [
+            *("--ros-args", "-r", f"__node:={NODE}", "-p", f"vocabulary:={words}"),
+            *("-p", "exit_on_failure:=true"),
+        ],
         environment,
         output / "node.log",
     )
     camera = start("demo.camera", ["--rate", str(rate)], environment, output / "camera.log")
-    rclpy.init()
+    rclpy.init(args=[])
     listener = Listener(every)
     samples: list[Sample] = []
     started: float | None = None
-    due = monotonic()
+    due, end = monotonic(), monotonic() + START_S
     try:
-        while (started is None or monotonic() - started < minutes * 60) and node.popen.poll() is None:
+        while monotonic() < end and node.popen.poll() is None:
             rclpy.spin_once(listener, timeout_sec=0.1)
             now = monotonic()
             if started is None and listener.latencies_ms:
-                started, due = now, now + SAMPLE_S  # The model has loaded.
+                # The model has loaded.
+                started, due, end = now, now + SAMPLE_S, now + minutes * 60
                 listener.take()
+                console.print(f"The node runs, for {minutes:g} minutes. Ctrl-C ends it earlier.")
             elif started is not None and now >= due:
                 samples.append(sample(node, now - started, listener.take()))
                 due += SAMPLE_S
-    except (KeyboardInterrupt, FileNotFoundError):
-        pass
+    except (FileNotFoundError, ProcessLookupError):  # The node has ended meanwhile.
+        node.popen.wait()
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass  # What was measured until then is told.
     finally:
-        ended = node.popen.poll()
+        ended, waits = node.popen.poll(), listener.waits_s
         for process in (camera, node):
             process.stop()
         listener.destroy_node()
         rclpy.try_shutdown()
-    problems = [] if ended is None else [f"the node ended with exit status {ended}"]
+    wrong = [] if ended is None else [f"the node ended with exit status {ended}"]
+    wrong += [f"/diagnostics told an error: {error}" for error in sorted(listener.errors)]
+    if listener.refused:
+        wrong.append(f"{listener.refused} of {listener.changes} changes of the words were refused")
+    if waits > ANSWER_S:
+        wrong.append(f"a change of the words had no answer for {waits:.0f} s")
     if len(samples) < 2:
-        problems.append("the node gave no label images for two seconds")
+        wrong.append("the node gave no label images for two seconds")
     else:
-        problems += report(samples, listener, output, console)
-    for problem in problems:
-        console.print(f"soak: {problem}", style="red", soft_wrap=True)
-    if ended is not None:
-        console.print(node.last_words(), soft_wrap=True)
-    return int(bool(problems))
+        wrong += problems(samples)
+        report(samples, output, console)
+        console.print(f"{listener.changes} changes of the words. Files: {output}", soft_wrap=True)
+    for problem in wrong:
+        console.print(f"Error: {problem}", style="red", soft_wrap=True, markup=False)
+    if wrong:
+        console.print(node.last_words(), soft_wrap=True, markup=False)
+    return int(bool(wrong))
 
 
-def report(samples: Sequence[Sample], listener: Listener, output: Path, console: Console) -> list[str]:
-    """Write and print what was measured. Returns what is wrong."""
-    names = [field.name for field in fields(Sample)]
-    with (output / "soak.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(names)
-        writer.writerows(astuple(one) for one in samples)
-    cv2.imwrite(str(output / "soak.png"), plot(samples))
-    rises = slopes(samples)
-    table = Table(
-        "", "median", "95th percentile", "rise an hour", title=f"{samples[-1].seconds / 60:.1f} minutes"
-    )
-    for index, name in enumerate(names[1:], 1):
-        values = np.array([astuple(one)[index] for one in samples])
-        median, high = np.nanpercentile(values, (50, 95))
-        table.add_row(name, f"{median:.1f}", f"{high:.1f}", f"{rises[name]:+.2f}")
-    console.print(table)
-    console.print(f"{listener.changes} changes of the words, {listener.refused} refused. Files: {output}")
-    refused = [f"{listener.refused} changes of the words were refused"] if listener.refused else []
-    return refused + excesses(rises)
+def report(samples: Sequence[Sample], output: Path, console: Console) -> None:
+    """Write and print what was measured."""
+    text = StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(NAMES)
+    writer.writerows(astuple(one) for one in samples)
+    write_atomically(output / "soak.csv", text.getvalue().encode())
+    write_image(output / "soak.png", plot(samples))
+    found, rows = lines(samples), table(samples)  # rows: (n, fields)
+    minutes = samples[-1].seconds / 60
+    shown = Table("", "median", "95th percentile", "rise an hour", title=f"{minutes:.1f} minutes")
+    for name, column in zip(NAMES[1:], rows.T[1:], strict=True):
+        values = column[np.isfinite(column)]
+        figures = [f"{value:.1f}" for value in np.percentile(values, (50, 95))] if len(values) else ["", ""]
+        shown.add_row(TITLES[name], *figures, signed(found[name][0]))
+    console.print(shown)
+    if samples[-1].seconds < LEAST_JUDGED_S:
+        console.print(f"Rises are judged from {LEAST_JUDGED_S / 60:.0f} minutes on: buffers fill at first.")
 
 
 def main() -> None:
-    """Run from the command line."""
+    """Run as `ovs soak` asks for it."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--minutes", type=float, default=30.0, help="how long, from the first label image on")
-    parser.add_argument("--output", type=Path, default=Path("soak_output"), help="folder for what is saved")
-    parser.add_argument("--rate", type=float, default=15.0, help="the camera's frames a second")
-    parser.add_argument(
-        "--change-every", type=float, default=10.0, help="seconds between changes of the words"
-    )
-    arguments = parser.parse_args()
+    parser.add_argument("output", type=Path)
     for name in ("minutes", "rate", "change_every"):
-        if not getattr(arguments, name) > 0:
-            parser.error(f"--{name.replace('_', '-')} must be above 0, not {getattr(arguments, name)}")
-    sys.exit(soak(arguments.output, arguments.minutes, arguments.rate, arguments.change_every, Console()))
+        parser.add_argument(name, type=float)
+    given = parser.parse_args()
+    try:
+        sys.exit(soak(given.output, given.minutes, given.rate, given.change_every, Console()))
+    except OSError as error:
+        parser.exit(2, f"Error: {error}\n")
 
 
 if __name__ == "__main__":
