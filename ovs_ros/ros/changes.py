@@ -129,6 +129,11 @@ class Changes:
             _refuse(stuck, STUCK)
 
     @property
+    def waiting(self) -> int:
+        """How many requests wait."""
+        return len(self._waiting)
+
+    @property
     def hangs(self) -> str:
         """Where the request at work hangs; empty if it does not."""
         with self._changed:

@@ -44,6 +44,7 @@ class Condition:
         clock_missing: it does, and nothing has come.
         failure: why the last transition failed, or empty.
         busy: for how many seconds the frame at work lasts, and where in the code it is.
+        changes_waiting: how many changes of words wait in the queue.
         change_hangs: where a change of words hangs; empty if it does not.
         deaths, died: how often the worker's thread died, and when it last did, monotonic seconds.
         fallbacks: the memory fallbacks of the model, one line for each step.
@@ -61,6 +62,7 @@ class Condition:
     clock_missing: bool = False
     failure: str = ""
     busy: tuple[float, str] = (0.0, "")
+    changes_waiting: int = 0
     change_hangs: str = ""
     deaths: int = 0
     died: float | None = None
@@ -70,6 +72,23 @@ class Condition:
     device: str = ""
     fallbacks: tuple[str, ...] = ()
     cache_problem: str = ""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What /diagnostics tells of a camera at one time.
+
+    Attributes:
+        camera: its name.
+        at: when, monotonic seconds.
+        level: of DiagnosticStatus, as a number.
+    """
+
+    camera: str
+    at: float
+    level: int
+    condition: Condition
+    summary: Summary
 
 
 def judge(condition: Condition, summary: Summary, now: float) -> tuple[bytes, str, str | None]:
@@ -211,6 +230,7 @@ def values(condition: Condition, summary: Summary) -> dict[str, str]:
         "lost on the way [%]": f"{summary.lost_share * 100:.0f}",
         "vocabulary version": str(condition.vocabulary_version),
         "vocabulary size": str(condition.vocabulary_size),
+        "changes waiting": str(condition.changes_waiting),
         "model": condition.model,
         "device": condition.device,
         "memory fallback": "; ".join(condition.fallbacks),

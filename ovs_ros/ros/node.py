@@ -47,6 +47,7 @@ from ovs_ros.vocabulary.vocabulary import Vocabulary
 from ovs_ros.vocabulary.yaml_io import load_vocabulary
 
 if TYPE_CHECKING:
+    from ovs_ros.ros.metrics import MetricsServer
     from ovs_ros.ros.transforms import Transforms
 
 WATCH_S = 1.0
@@ -112,6 +113,7 @@ class OvsNode(LifecycleNode):
         self._worker: Worker | None = None
         self._hanging: list[Worker] = []
         self._transforms: Transforms | None = None
+        self._metrics: MetricsServer | None = None
         self._since = monotonic()
         self.failure = ""
         self.has_given_up = False
@@ -184,6 +186,7 @@ class OvsNode(LifecycleNode):
             for index, camera in enumerate(self.cameras):
                 camera.configure(index)
             self._since = monotonic()
+            self._serve_metrics(settings.node.metrics_port)
         except Exception:
             self._release()
             raise
@@ -196,6 +199,23 @@ class OvsNode(LifecycleNode):
                 f"~/reset_vocabulary goes back to those of '{settings.node.vocabulary}'"
             )
         return super().on_configure(state)
+
+    def _serve_metrics(self, port: int) -> None:
+        if not port:
+            return
+        self._diagnostics.publish()  # The last figures are of a node that was not configured.
+        name = self.get_fully_qualified_name()
+        try:
+            # The library is an extra.
+            from ovs_ros.ros.metrics import MetricsServer
+
+            self._metrics = MetricsServer(port, name, lambda: self._diagnostics.reports)
+            return
+        except ImportError as error:
+            problem = f"{error}; install it: sudo apt install python3-prometheus-client"
+        except OSError as error:
+            problem = f"{error}; free the port, or start the node with another one"
+        self.warn(f"Expected to serve metrics at port {port} (metrics_port), got {problem}. The node goes on")
 
     @_logged
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -297,6 +317,9 @@ class OvsNode(LifecycleNode):
         return self._transforms
 
     def _release(self) -> None:
+        if self._metrics is not None:
+            self._metrics.close()
+            self._metrics = None
         if self._words is not None:
             self._last_vocabulary = self._words.close()
         hangs = self._vocabulary_services.cancel() or any(not worker.ended for worker in self._hanging)
@@ -335,6 +358,7 @@ class OvsNode(LifecycleNode):
             state="active" if self._worker else "inactive" if self._words else "unconfigured",
             since=self._since,
             busy=self._worker.busy() if self._worker else (0.0, ""),
+            changes_waiting=self._vocabulary_services.waiting,
             change_hangs=self._vocabulary_services.hangs,
             deaths=self._worker.deaths if self._worker else 0,
             died=self._worker.died if self._worker else None,

@@ -93,6 +93,11 @@ class VocabularyServices:
         )
 
     @property
+    def waiting(self) -> int:
+        """How many changes wait."""
+        return self._changes.waiting
+
+    @property
     def hangs(self) -> str:
         """Where the change at work hangs; empty if it does not."""
         return self._changes.hangs

@@ -18,6 +18,7 @@ class Summary:
 
     Attributes:
         last_arrival: when the last image came, monotonic seconds; None before the first one.
+        images, frames: how many came and were published since the start.
         arrived_hz, published_hz: frames a second.
         lost_share: the share of the images that was lost on the way here, in [0, 1].
         age_ms: (median, 95th percentile) of how old the images were when they were published, by their stamps
@@ -29,6 +30,8 @@ class Summary:
     """
 
     last_arrival: float | None
+    images: int
+    frames: int
     arrived_hz: float
     published_hz: float
     lost_share: float
@@ -43,12 +46,12 @@ class Statistics:
     """Counts frames. Any thread may call it.
 
     Attributes:
-        images: how many have come since the start.
+        images, frames: how many have come and were published since the start.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self.images = 0
+        self.images = self.frames = 0
         self._since = monotonic()
         self._arrivals: deque[float] = deque(maxlen=RECENT)
         self._lost: deque[float] = deque(maxlen=RECENT)
@@ -76,12 +79,14 @@ class Statistics:
     def published(self, age_ms: float, stages_ms: Mapping[str, float]) -> None:
         """A frame was published: how old its image was then, and the milliseconds of each step."""
         with self._lock:
+            self.frames += 1
             self._published.append((monotonic(), age_ms, stages_ms))
 
     def summary(self) -> Summary:
         """The last seconds in figures."""
         now = monotonic()
         with self._lock:
+            images, published = self.images, self.frames
             last_arrival = self._arrivals[-1] if self._arrivals else None
             arrived = sum(now - at < WINDOW_S for at in self._arrivals)
             lost = sum(now - at < WINDOW_S for at in self._lost)
@@ -92,6 +97,8 @@ class Statistics:
         seconds = min(WINDOW_S, max(now - self._since, 1.0))
         return Summary(
             last_arrival=last_arrival,
+            images=images,
+            frames=published,
             arrived_hz=arrived / seconds,
             published_hz=len(frames) / seconds,
             lost_share=lost / max(lost + arrived, 1),

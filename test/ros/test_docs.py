@@ -100,7 +100,8 @@ def test_launch_arguments():
     assert parameters is not None
     declared |= set(re.findall(r'"(\w+)"', parameters[1]))
     robot = (GUIDE / "robot.md").read_text(encoding="utf-8")
-    listed = set(re.findall(r"^\| `(\w+)` \|", robot[robot.index("## Launch arguments") :], re.MULTILINE))
+    arguments = robot.partition("## Launch arguments")[2].partition("\n## ")[0]
+    listed = set(re.findall(r"^\| `(\w+)` \|", arguments, re.MULTILINE))
     assert listed == declared
     pages = [ROOT / "README.md", *GUIDE.glob("*.md")]
     for page in pages:
