@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from ovs_ros.encoders.features import Features
 from ovs_ros.steps.decoder import (
     Axis,
+    Contests,
     bilinear,
     corners_of,
-    grouped,
+    find_contests,
     index_type,
     lay_axis,
     meeting_cells,
@@ -59,7 +60,7 @@ def decode_in_chunks(
     probability = np.exp(highest - partition).reshape(rows, cols)
     grid = best.astype(index_type(count)).reshape(rows, cols)
     indices = grid.take(across.low[across.cell], axis=1).take(down.low[down.cell], axis=0)
-    confidence = upsample(probability * np.float32(255), down, across)
+    confidence = upsample(probability, down, across)
     row, col = meeting_cells(grid, down, across)  # (g,) each
     if len(row):
         cells = _Cells(row, col, best, partition, down, across, size)
@@ -141,31 +142,34 @@ class _Cells:
         step = max(1, _CORNERS_AT_ONCE // (4 * len(words)))
         for start in range(0, len(self._row), step):
             cells = slice(start, start + step)
-            corners = nodes[self._around[:, cells]]  # (4, g, m)
-            beaten = np.zeros(corners.shape[1:], bool)
-            winners = zip(self.winners[:, cells], self._of_winners[:, :, cells], strict=True)
-            for winner, of_winner in winners:
-                beaten |= (of_winner[:, :, None] >= corners).all(axis=0) & (words != winner[:, None])
-            for group, ranked in grouped(np.where(beaten, -np.inf, corners.max(axis=0)), beaten):
-                self._interpolate(start + group, words, ranked, nodes, indices)
+            corners = nodes.take(self._around[:, cells], axis=0)  # (4, g, m)
+            contests = find_contests(corners, self.winners[:, cells], self._of_winners[:, :, cells], words)
+            if contests.counts:
+                self._interpolate(start, contests, words, nodes, indices)
 
     def _interpolate(
-        self, cells: Indices, words: Indices, ranked: Indices, nodes: Array, indices: NDArray[np.integer]
+        self, start: int, contests: Contests, words: Indices, nodes: Array, indices: NDArray[np.integer]
     ) -> None:
-        """Compare the logits of T words in each of g cells, (T, g) places in `words`, with what has won."""
-        row, col = self._row[cells], self._col[cells]
-        ys, xs = self._down.span.take(row, axis=1), self._across.span.take(col, axis=1)  # (h, g), (w, g)
+        """Compare what these words have in their cells, which count from `start`, with what has won."""
+        cells = start + contests.cells  # (P,)
+        first = cells[: contests.counts[0]]  # (g,)
+        ys = self._down.span.take(self._row[first], axis=1)  # (h, g)
+        xs = self._across.span.take(self._col[first], axis=1)  # (w, g)
         wy, wx = self._down.weight[ys], self._across.weight[xs]
-        corners = self._around[:, cells]
-        logits = nodes[corners, ranked[:, None]]  # (T, 4, g)
+        corners = self._around.take(cells, axis=1)  # (4, P)
+        logits = nodes[corners, contests.places]
         shares = np.exp(logits - self._partition[corners]) * np.float32(255)
+        names = words[contests.places].astype(indices.dtype)
         pixels = (ys * indices.shape[1])[:, None] + xs  # (h, w, g)
         top, share, index = self.top.reshape(-1), self.share.reshape(-1), indices.reshape(-1)
         highest, probability, winner = top[pixels], share[pixels], index[pixels]
-        for place, word in enumerate(words[ranked].astype(indices.dtype)):
-            value = bilinear(logits[place], wy, wx)
-            better = value > highest
-            np.maximum(highest, value, out=highest)
-            np.copyto(probability, bilinear(shares[place], wy, wx), where=better)
-            np.copyto(winner, np.broadcast_to(word, winner.shape), where=better)
+        end = 0
+        for count in contests.counts:
+            part = slice(end, end := end + count)
+            value = bilinear(logits[:, part], wy[:, :count], wx[:, :count])  # (h, w, count)
+            better = value > highest[..., :count]
+            np.maximum(highest[..., :count], value, out=highest[..., :count])
+            own = bilinear(shares[:, part], wy[:, :count], wx[:, :count])
+            np.copyto(probability[..., :count], own, where=better)
+            np.copyto(winner[..., :count], np.broadcast_to(names[part], better.shape), where=better)
         top[pixels], share[pixels], index[pixels] = highest, probability, winner

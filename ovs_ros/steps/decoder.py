@@ -10,15 +10,19 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from ovs_ros.encoders.features import Features
 
-_GROUPS = (2, 4, 8)
-"""Cells are interpolated together by how many words can win in them: up to 2, 4, 8, and more."""
 _CHUNK = 1 << 22
 """How many corner logits are gathered at a time, to bound the memory that huge vocabularies take."""
+_PIXELS = 1 << 16
+"""How many pixels are interpolated at a time, so that their values stay in the processor's cache."""
+
+
+Indices = NDArray[np.intp]
 
 
 def decode(
@@ -40,14 +44,16 @@ def decode(
     across = lay_axis(cols, features.grid[1] * features.valid[1], size[1])
     nodes = logits.reshape(-1, words)
     best = nodes.argmax(axis=1)  # (rows * cols,)
-    highest = np.take_along_axis(nodes, best[:, None], axis=1)  # (rows * cols, 1)
+    highest = nodes.reshape(-1).take(best + np.arange(len(best)) * words)  # (rows * cols,)
     partition = _log_partition(nodes, highest)  # (rows * cols,)
     best = best.astype(index_type(words)).reshape(rows, cols)
-    probability = np.exp(highest[:, 0] - partition).reshape(rows, cols)
     indices = best.take(across.low[across.cell], axis=1).take(down.low[down.cell], axis=0)
-    confidence = upsample(probability * np.float32(255), down, across)
-    for cells in _mixed_cells(best, nodes, down, across):
-        _decode_cells(*cells, nodes, partition, down, across, indices, confidence)
+    confidence = upsample(np.exp(highest - partition).reshape(rows, cols), down, across)
+    for row, col, around, contests in _mixed_cells(best, nodes, down, across):
+        corners = around.take(contests.cells, axis=1)  # (4, P)
+        values = nodes.reshape(-1).take(corners * words + contests.places)  # (4, P)
+        shares = np.exp(values - partition.take(corners)) * np.float32(255)
+        _decode_cells(row, col, contests, values, shares, down, across, indices, confidence)
     return indices, confidence
 
 
@@ -67,6 +73,7 @@ class Axis(NamedTuple):
         weight: (S,) float32, how far each pixel lies from `low` towards `high`, 0 to 1.
         span: (longest, n + 1) the pixels of each cell; short spans repeat their last pixel.
         empty: (n + 1,) bool, no pixel lies in it.
+        scale: pixels from one node to the next.
     """
 
     low: NDArray[np.intp]
@@ -75,6 +82,7 @@ class Axis(NamedTuple):
     weight: NDArray[np.float32]
     span: NDArray[np.intp]
     empty: NDArray[np.bool_]
+    scale: float
 
 
 @lru_cache(maxsize=32)
@@ -92,58 +100,111 @@ def lay_axis(nodes: int, covered: float, size: int) -> Axis:
         weight=np.minimum(position - cell, 1).astype(np.float32),
         span=np.clip(np.arange(longest)[:, None] + starts, 0, np.maximum(ends - 1, 0)),
         empty=starts == ends,
+        scale=size / covered,
     )
-    for array in axis:
+    for array in axis[:-1]:
         array.setflags(write=False)
     return axis
 
 
 def _log_partition(nodes: NDArray[np.float32], highest: NDArray[np.float32]) -> NDArray[np.float32]:
-    """log sum exp of every row of (n, C), given its maximum (n, 1)."""
+    """log sum exp of every row of (n, C), given its maximum (n,)."""
     step = max(1, _CHUNK // nodes.shape[1])
     sums = np.empty(len(nodes), np.float32)
+    ones = np.ones(nodes.shape[1], np.float32)
     for start in range(0, len(nodes), step):
         part = slice(start, start + step)
-        differences = nodes[part] - highest[part]
-        np.exp(differences, out=differences).sum(axis=1, out=sums[part])
+        differences = nodes[part] - highest[part, None]
+        # A product: NumPy is slow in adding up many short rows.
+        np.matmul(np.exp(differences, out=differences), ones, out=sums[part])
     log_sums: NDArray[np.float32] = np.log(sums, out=sums)
-    return log_sums + highest[:, 0]
+    return log_sums + highest
 
 
-def upsample(grid: NDArray[np.float32], down: Axis, across: Axis) -> NDArray[np.uint8]:
-    """Bilinear values (H, W), rounded, of a grid (rows, cols)."""
-    wide = _interpolate(grid.T, across).T + np.float32(0.5)  # (rows, W)
-    return _interpolate(wide, down).astype(np.uint8)
+def upsample(probability: NDArray[np.float32], down: Axis, across: Axis) -> NDArray[np.uint8]:
+    """Bilinear probabilities (H, W) in 1/255, rounded, of probabilities at the nodes (rows, cols)."""
+    # OpenCV lays pixels over nodes as `lay_axis` does, up to the end of the last node: past the image's end.
+    wide = cv2.resize(probability, None, fx=across.scale, fy=down.scale, interpolation=cv2.INTER_LINEAR)
+    return cv2.convertScaleAbs(wide[: len(down.cell), : len(across.cell)], alpha=255)
 
 
-def _interpolate(grid: NDArray[np.float32], axis: Axis) -> NDArray[np.float32]:
-    """(n, k) along its first axis: (S, k)."""
-    low = grid.take(axis.low, axis=0)  # (n + 1, k)
-    rise = grid.take(axis.high, axis=0) - low
-    out = rise.take(axis.cell, axis=0)  # (S, k)
-    out *= axis.weight[:, None]
-    out += low.take(axis.cell, axis=0)
-    return out
+class Contests(NamedTuple):
+    """Which words can win pixels in which of g cells: P pairs.
+
+    Cells stand in the order of how many words can win there, most first. First come the first words of all
+    cells, then the second words of all cells that have one, and so on: so the n-th words of those cells that
+    have so many are one piece, and belong to the first cells.
+
+    Attributes:
+        cells: (P,) the cell of each pair.
+        places: (P,) where its word stands among the C words that were compared.
+        counts: how many cells have a first word, a second word, and so on.
+    """
+
+    cells: NDArray[np.intp]
+    places: NDArray[np.intp]
+    counts: list[int]
+
+
+def find_contests(
+    corners: NDArray[np.float32],
+    winners: NDArray[np.integer],
+    of_winners: NDArray[np.float32],
+    words: Indices,
+) -> Contests:
+    """The words that can win in cells: those that no winner equals or exceeds at all four corners.
+
+    Args:
+        corners: (4, g, C) logits of C words at the corners of g cells.
+        winners: (4, g) the index of the best of all words at each corner.
+        of_winners: (4, 4, g) of each winner the logits at each corner.
+        words: (C,) the indices of the C words.
+    """
+    count, all_cells = len(words), np.arange(corners.shape[1])
+    # The winner whose lowest logit is highest beats nearly all: the others see only what it leaves.
+    strongest = of_winners.min(axis=1).argmax(axis=0)  # (g,)
+    strong = of_winners[strongest, :, all_cells]  # (g, 4)
+    able = corners[0] > strong[:, :1]  # (g, C)
+    for corner in range(1, 4):
+        able |= corners[corner] > strong[:, corner, None]
+    able |= winners[strongest, all_cells][:, None] == words
+    pairs = np.flatnonzero(able)
+    cell = pairs // count
+    place = pairs - cell * count
+    beaten = of_winners.take(cell, axis=2) >= corners.reshape(4, -1).take(pairs, axis=1)  # (4, 4, P)
+    beaten = beaten[:, 0] & beaten[:, 1] & beaten[:, 2] & beaten[:, 3]
+    beaten &= winners.take(cell, axis=1) != words.take(place)
+    left = np.flatnonzero(~(beaten[0] | beaten[1] | beaten[2] | beaten[3]))
+    cell, place = cell[left], place[left]  # (P,), cells ascend
+    numbers = np.bincount(cell, minlength=len(all_cells))  # (g,)
+    rank = np.arange(len(cell)) - (np.cumsum(numbers) - numbers)[cell]  # the n-th word of its cell, from 0
+    counts = np.bincount(rank)
+    position = np.empty_like(all_cells)
+    position[np.argsort(-numbers, kind="stable")] = all_cells
+    order = np.empty_like(cell)
+    order[(np.cumsum(counts) - counts)[rank] + position[cell]] = np.arange(len(cell))
+    return Contests(cell[order], place[order], counts.tolist())
 
 
 def _mixed_cells(
     best: NDArray[np.integer], nodes: NDArray[np.float32], down: Axis, across: Axis
-) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]]:
-    """The cells whose corners disagree, in groups with about equally many words that can win.
+) -> Iterator[tuple[Indices, Indices, Indices, Contests]]:
+    """The cells whose corners disagree, some at a time, and which words can win there.
 
-    Of g cells: (g,) their rows, (g,) their columns, and (T, g) the indices of words that can win there. Cells
-    are the last axis, for a cell has few pixels, and NumPy is slow in short rows.
+    Of g cells: (g,) their rows, (g,) their columns, (4, g) the nodes at their corners, and the contests.
     """
     rows, cols = meeting_cells(best, down, across)  # (g,) each
-    words = nodes.shape[1]
-    step = max(1, _CHUNK // (4 * words))
+    count = nodes.shape[1]
+    words = np.arange(count)
+    pixels = len(down.span) * len(across.span)
+    step = max(1, min(_CHUNK // (4 * count), _PIXELS // pixels))
     for start in range(0, len(rows), step):
         row, col = rows[start : start + step], cols[start : start + step]
         around = corners_of(row, col, down, across)  # (4, g)
-        corners = nodes[around]  # (4, g, C)
-        beaten = _beaten(corners, best.reshape(-1)[around])  # (g, C)
-        for group, ranked in grouped(np.where(beaten, -np.inf, corners.max(axis=0)), beaten):
-            yield row[group], col[group], ranked
+        corners = nodes.take(around, axis=0)  # (4, g, C)
+        winners = best.reshape(-1).take(around)  # (4, g)
+        of_winners = nodes.reshape(-1).take(around * count + winners[:, None])  # (4, 4, g)
+        yield row, col, around, find_contests(corners, winners, of_winners, words)
 
 
 def meeting_cells(
@@ -161,44 +222,6 @@ def meeting_cells(
     return rows, cols
 
 
-def grouped(
-    highest: NDArray[np.float32], beaten: NDArray[np.bool_]
-) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
-    """Cells in groups with about equally many words that can win: (g',) cells, and (T, g') words of each.
-
-    Args:
-        highest: (g, C) of each word the highest logit at a cell's corners, -inf where it cannot win.
-        beaten: (g, C) where it cannot win.
-    """
-    words = highest.shape[1]
-    rivals = words - beaten.sum(axis=1)  # (g,)
-    fewer = 0
-    for most in (*(size for size in _GROUPS if size < words), words):
-        group = np.flatnonzero((rivals > fewer) & (rivals <= most))
-        fewer = most
-        if len(group):
-            count = int(rivals[group].max())
-            ranked = np.argpartition(-highest[group], count - 1, axis=1)[:, :count]
-            yield group, np.ascontiguousarray(ranked.T)
-
-
-def _beaten(corners: NDArray[np.float32], winners: NDArray[np.integer]) -> NDArray[np.bool_]:
-    """(g, C): words that another one, the best at some corner, equals or exceeds at all four corners.
-
-    Of (4, g, C) logits at the corners and (4, g) the best word at each corner.
-    """
-    cells = np.arange(corners.shape[1])
-    beaten = np.zeros(corners.shape[1:], bool)
-    for winner in winners:  # (g,) for each of four corners
-        of_winner = corners[:, cells, winner][:, :, None]  # (4, g, 1)
-        at_no_corner_above = of_winner[0] >= corners[0]  # (g, C)
-        for corner in range(1, 4):
-            at_no_corner_above &= of_winner[corner] >= corners[corner]
-        at_no_corner_above[cells, winner] = False
-        beaten |= at_no_corner_above
-    return beaten
-
-
 def corners_of(row: NDArray[np.intp], col: NDArray[np.intp], down: Axis, across: Axis) -> NDArray[np.intp]:
     """(4, g) flat indices of the nodes around cells: upper left, upper right, lower left, lower right."""
     width = len(across.low) - 1
@@ -208,34 +231,42 @@ def corners_of(row: NDArray[np.intp], col: NDArray[np.intp], down: Axis, across:
 
 
 def _decode_cells(
-    row: NDArray[np.intp],
-    col: NDArray[np.intp],
-    words: NDArray[np.intp],
-    nodes: NDArray[np.float32],
-    partition: NDArray[np.float32],
+    row: Indices,
+    col: Indices,
+    contests: Contests,
+    values: NDArray[np.float32],
+    shares: NDArray[np.float32],
     down: Axis,
     across: Axis,
     indices: NDArray[np.integer],
     confidence: NDArray[np.uint8],
 ) -> None:
-    """Interpolate the logits of the words that can win in each cell, and write the winners."""
+    """Interpolate logits and probabilities in 1/255, (4, P) at the corners, and write the winners.
+
+    Cells are the last axis, for a cell has few pixels, and NumPy is slow in short rows.
+    """
+    cells = contests.cells[: contests.counts[0]]
     # `take` lays its result out row by row; indexing would lay it out column by column.
-    ys, xs = down.span.take(row, axis=1), across.span.take(col, axis=1)  # (h, g), (w, g)
+    ys = down.span.take(row[cells], axis=1)  # (h, g)
+    xs = across.span.take(col[cells], axis=1)  # (w, g)
     wy, wx = down.weight[ys], across.weight[xs]
-    corners = corners_of(row, col, down, across)  # (4, g)
-    logits = nodes[corners, words[:, None]]  # (T, 4, g)
-    shares = np.exp(logits - partition[corners]) * np.float32(255)  # (T, 4, g)
-    highest = bilinear(logits[0], wy, wx)  # (h, w, g)
-    probability = bilinear(shares[0], wy, wx)
-    names = words.astype(indices.dtype)
-    winner = np.broadcast_to(names[0], highest.shape).copy()
-    for place in range(1, len(logits)):
-        value = bilinear(logits[place], wy, wx)
-        better = value > highest
-        np.maximum(highest, value, out=highest)
+    names = contests.places.astype(indices.dtype)
+    end = 0
+    for count in contests.counts:
+        part = slice(end, end := end + count)
+        value = bilinear(values[:, part], wy[:, :count], wx[:, :count])  # (h, w, count)
+        share = bilinear(shares[:, part], wy[:, :count], wx[:, :count])
+        if part.start == 0:
+            highest, probability = value, share
+            winner = np.broadcast_to(names[part], value.shape).copy()
+            continue
+        top, better = highest[..., :count], value > highest[..., :count]
+        np.maximum(top, value, out=top)
         # As copying where `better` holds, in a quarter of the time; unsigned differences wrap there and back.
-        probability += (bilinear(shares[place], wy, wx) - probability) * better
-        winner += (names[place] - winner) * better
+        share -= probability[..., :count]
+        share *= better
+        probability[..., :count] += share
+        winner[..., :count] += (names[part] - winner[..., :count]) * better
     pixels = (ys * indices.shape[1])[:, None] + xs  # (h, w, g)
     indices.reshape(-1)[pixels] = winner
     probability += np.float32(0.5)
