@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from math import isqrt
 from typing import Protocol
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from ovs_ros.geometry.resample import mirror, resample_bilinear
@@ -127,9 +127,7 @@ class ConvexHead:
         coarse = (self.patch_tokens.reshape(-1, dim) @ scaled.T).reshape(h, w, m)
         if added is not None:
             coarse += spread(added, (h, w))  # An image's patch tokens may be means of these.
-        bordered = np.pad(coarse, ((1, 1), (1, 1), (0, 0)), mode="edge")
-        around = sliding_window_view(bordered, (3, 3, 1))[..., 0]  # (h, w, M, 3, 3)
-        around = around.transpose(0, 1, 3, 4, 2).reshape(h * w, 9, m)
+        around = coarse.reshape(h * w, m).take(_around(h, w), axis=0)  # (h*w, 9, M)
         asked = scaled @ self.detail_words  # (M, F)
         fine = self.details.reshape(-1, self.details.shape[2]) @ asked.T  # (h*w*s*s, M)
         fine = fine.reshape(h * w, s * s, m)
@@ -139,6 +137,16 @@ class ConvexHead:
     def changed(self, change: Change, valid: Valid) -> "ConvexHead":
         """See `Head`."""
         return replace(self, patch_tokens=change(self.patch_tokens, valid))
+
+
+@lru_cache(maxsize=16)
+def _around(h: int, w: int) -> NDArray[np.intp]:
+    """(h * w, 9) the 3x3 nodes around each node of a grid; beyond the border the nearest one."""
+    rows, columns = (np.clip(np.arange(n)[:, None] + (-1, 0, 1), 0, n - 1) for n in (h, w))
+    nodes = rows[:, None, :, None] * w + columns[None, :, None, :]  # (h, w, 3, 3)
+    nodes = nodes.reshape(h * w, 9)
+    nodes.setflags(write=False)
+    return nodes
 
 
 @dataclass(frozen=True, eq=False)
