@@ -26,7 +26,7 @@ from ovs_ros.options import SegmenterOptions
 from ovs_ros.steps.evidence import Evidence, fuse
 from ovs_ros.steps.grid import crop
 from ovs_ros.steps.selection_head import SelectionHead
-from ovs_ros.vocabulary.word_embeddings import WordEmbeddings
+from ovs_ros.vocabulary.word_embeddings import Sketch, WordEmbeddings
 
 SCREEN_CELLS = (6, 8)
 """Into how many cells (down, across) patches are pooled to screen a vocabulary beyond the shortlist."""
@@ -34,6 +34,8 @@ SKETCH_CELLS = (3, 4)
 """The same where a sketch of the vocabulary is screened."""
 SKETCH_LISTS = 6
 """How many times as long as the shortlist the list is that a vocabulary's sketch leaves for screening."""
+PROBED_LISTS = 32
+"""How many times as long as the shortlist the clusters of a sketch are, together, that are looked into."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,9 +80,10 @@ def select(
     patches = grid.reshape(-1, grid.shape[2])  # (n, D)
     negatives = np.arange(count, total)
     if count > options.shortlist:
-        parts = _parts(grid, features.class_token, SCREEN_CELLS)
-        fewer = _parts(grid, features.class_token, SKETCH_CELLS)
-        listed = nearest(parts, words, options.shortlist, fewer)
+        cells, sums = _pooled(grid, SCREEN_CELLS)
+        parts = _parts(sums, features.class_token)
+        _, sums = _pooled(sums.reshape(*cells, -1), SKETCH_CELLS)
+        listed = nearest(parts, words, options.shortlist, _parts(sums, features.class_token))
         if evidence is not None:  # They are few, and their words may say little.
             listed = np.union1d(listed, evidence.places)
         embeddings = words.embeddings[np.concatenate((listed, negatives))]
@@ -135,26 +138,48 @@ def nearest(
     """
     longer = SKETCH_LISTS * count
     if words.sketch is None or len(words.ids) <= longer:
-        return _nearest(parts, words.embeddings[: len(words.ids)], count)
-    listed = _nearest(fewer @ words.sketch.axes, words.sketch.words, longer)
-    return listed[_nearest(parts, words.embeddings[listed], count)]
+        return np.sort(_nearest(parts, words.embeddings[: len(words.ids)], count))
+    listed = _near_by_sketch(fewer, words.sketch, longer)
+    return listed[np.sort(_nearest(parts, words.embeddings.take(listed, axis=0), count))]
 
 
-def _nearest(parts: NDArray[np.float32], embeddings: NDArray[np.float32], count: int) -> NDArray[np.intp]:
-    cosines = parts @ embeddings.T  # (p, K)
-    cosines -= cosines.max(axis=1, keepdims=True)
-    lacks = cosines.max(axis=0)  # (K,) 0 for the best of a part, else negative
-    return np.sort(np.argpartition(-lacks, count)[:count])
+def _near_by_sketch(parts: NDArray[np.float32], sketch: Sketch, count: int) -> NDArray[np.intp]:
+    """The `count` categories (ascending) of a sketch that lack the least, out of the clusters that do."""
+    places = parts @ sketch.axes  # (p, d)
+    order = np.argsort(-_lacks(places, sketch.centres))
+    sizes = np.diff(sketch.ends, prepend=0)
+    probed = order[: np.searchsorted(np.cumsum(sizes[order]), PROBED_LISTS * count // SKETCH_LISTS) + 1]
+    ends = np.cumsum(sizes[probed])
+    rows = np.arange(ends[-1]) + np.repeat(sketch.ends[probed] - ends, sizes[probed])  # of their words
+    nearest = _nearest(places, sketch.words.take(rows, axis=0), count)
+    return np.sort(sketch.rows.take(rows.take(nearest)))
 
 
-def _parts(
-    grid: NDArray[np.float32], image: NDArray[np.float32], cells: tuple[int, int]
-) -> NDArray[np.float32]:
-    """Patches (rows, cols, D) pooled to at most `cells`, and the whole image: (p, D) unit rows."""
+def _nearest(parts: NDArray[np.float32], words: NDArray[np.float32], count: int) -> NDArray[np.intp]:
+    """The `count` words that lack the least to the best of a part, in no order."""
+    return np.argpartition(-_lacks(parts, words), count)[:count]
+
+
+def _lacks(parts: NDArray[np.float32], words: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(n,) how much less than the best of a part (p, d) a word (n, d) has; 0 for the best, else negative."""
+    products = parts @ words.T  # (p, n)
+    products -= products.max(axis=1, keepdims=True)
+    lacks: NDArray[np.float32] = products.max(axis=0)
+    return lacks
+
+
+def _pooled(grid: NDArray[np.float32], cells: tuple[int, int]) -> tuple[tuple[int, int], NDArray[np.float32]]:
+    """Patches (rows, cols, D) added up in at most `cells`: how many these are, and (p, D) sums."""
     rows, cols, dim = grid.shape
-    pooled = pooling(rows, cols, cells) @ grid.reshape(-1, dim)
-    pooled /= np.maximum(np.linalg.norm(pooled, axis=1, keepdims=True), 1e-12)
-    return np.concatenate((pooled, image[None]))
+    size = min(cells[0], rows), min(cells[1], cols)
+    return size, pooling(rows, cols, cells) @ grid.reshape(-1, dim)
+
+
+def _parts(sums: NDArray[np.float32], image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The cells of pooled patches (p, D), and the whole image: (p + 1, D) unit rows."""
+    parts = np.concatenate((sums, image[None]))
+    parts /= np.maximum(np.linalg.norm(parts, axis=1, keepdims=True), 1e-12)
+    return parts
 
 
 @lru_cache(maxsize=16)
@@ -196,7 +221,8 @@ def held_back(whole: Any, xp: Any) -> Any:
 
 def _best_probability(logits: NDArray[np.float32], places: NDArray[np.intp]) -> NDArray[np.float32]:
     """The highest S_p of some categories: (n, C) logits -> (len(places),) float32."""
-    highest = logits.max(axis=1, keepdims=True)  # (n, 1)
-    sums = np.exp(logits - highest).sum(axis=1, keepdims=True)  # (n, 1)
-    best: NDArray[np.float32] = np.exp((logits[:, places] - highest - np.log(sums)).max(axis=0))
+    differences = logits - logits.max(axis=1, keepdims=True)  # (n, C)
+    sums = np.exp(differences).sum(axis=1, keepdims=True)  # (n, 1)
+    differences -= np.log(sums)
+    best: NDArray[np.float32] = np.exp(differences.max(axis=0)[places])
     return best

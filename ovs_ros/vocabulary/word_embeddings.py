@@ -1,5 +1,6 @@
 """A vocabulary together with the embeddings of its words: what the segmenter works with."""
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,33 +13,78 @@ DIMENSIONS = 64
 """Of a sketch, at most."""
 SKETCHED_FROM = 2048
 """How many categories a vocabulary needs for a sketch; selection compares fewer ones as they are."""
+_CLUSTERS = 4
+"""How many clusters a sketch has, times the square root of the number of words."""
+_WORDS_A_CLUSTER, _ROUNDS = 8, 5
+"""How many words a cluster, and how often, are looked at to find the clusters' centres."""
+_AT_ONCE = 4096
+"""How many words are compared with all centres at a time, to bound the memory."""
 
 
 @dataclass(frozen=True, eq=False)
 class Sketch:
-    """Words on their principal axes. Arrays are read-only.
+    """Words on their principal axes, in clusters of words that are near each other. Arrays are read-only.
 
     The dot product of an embedding on the axes with a word's row is close to their cosine, but for a summand
     that is the same for all words.
 
     Attributes:
         axes: (D, d) float32 with orthonormal columns, the axes of the largest variance first.
-        words: (K, d) float32, the words less their mean, on these axes.
+        words: (K, d) float32, the words less their mean, on these axes, cluster by cluster.
+        rows: (K,) which category each of them is.
+        centres: (c, d) float32, the mean of each cluster.
+        ends: (c,) where each cluster ends in `words`; it begins where the one before ends.
     """
 
     axes: NDArray[np.float32]
     words: NDArray[np.float32]
+    rows: NDArray[np.intp]
+    centres: NDArray[np.float32]
+    ends: NDArray[np.intp]
 
 
 def draw_sketch(embeddings: NDArray[np.float32], dimensions: int = DIMENSIONS) -> Sketch:
-    """The sketch of (K, D) float32 words in at most `dimensions` dimensions: principal component analysis."""
+    """The sketch of (K, D) float32 words: at most `dimensions` principal axes, and about 4 sqrt(K) clusters.
+
+    It is searched as the inverted file of Sivic and Zisserman ("Video Google", ICCV 2003): only the clusters
+    are read whose centres are near.
+    """
     centred = embeddings - embeddings.mean(axis=0)
     _, vectors = np.linalg.eigh(centred.T @ centred)  # ascending
     axes = np.ascontiguousarray(vectors[:, ::-1][:, :dimensions], np.float32)
     words = centred @ axes
-    for array in (axes, words):
+    centres = _centres(words, int(_CLUSTERS * math.sqrt(len(words))))
+    cluster = _nearest(words, centres)
+    rows = np.argsort(cluster, kind="stable")
+    ends = np.cumsum(np.bincount(cluster, minlength=len(centres)))
+    sketch = Sketch(axes, words[rows], rows, centres, ends)
+    for array in (sketch.axes, sketch.words, sketch.rows, sketch.centres, sketch.ends):
         array.setflags(write=False)
-    return Sketch(axes, words)
+    return sketch
+
+
+def _centres(words: NDArray[np.float32], count: int) -> NDArray[np.float32]:
+    """`count` centres of clusters (count, d): Lloyd's k-means over a part of the words."""
+    random = np.random.default_rng(0)
+    part = random.permutation(len(words))[: _WORDS_A_CLUSTER * count]
+    sample = words[part]
+    centres = sample[:count].copy()
+    for _ in range(_ROUNDS):
+        cluster = _nearest(sample, centres)
+        order = np.argsort(cluster, kind="stable")
+        found, starts, sizes = np.unique(cluster[order], return_index=True, return_counts=True)
+        centres[found] = np.add.reduceat(sample[order], starts, axis=0) / sizes[:, None]
+    return centres.astype(np.float32)
+
+
+def _nearest(words: NDArray[np.float32], centres: NDArray[np.float32]) -> NDArray[np.intp]:
+    """(n,) the centre (c, d) that is nearest to each word (n, d)."""
+    half = np.einsum("cd,cd->c", centres, centres) / np.float32(2)
+    parts = [
+        (words[start : start + _AT_ONCE] @ centres.T - half).argmax(axis=1)
+        for start in range(0, len(words), _AT_ONCE)
+    ]
+    return np.concatenate(parts)
 
 
 @dataclass(frozen=True, eq=False)
