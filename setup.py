@@ -77,6 +77,7 @@ setup(
             "onnx>=1.17",
             "safetensors>=0.4",
             "prometheus_client>=0.9",
+            "py_trees>=2.2",
         ],
     },
     entry_points={"console_scripts": ["ovs = ovs_ros.cli.main:app"]},
