@@ -35,8 +35,10 @@ def test_limits_of_files() -> None:
     assert NodeOptions().max_megapixels == image_size.MAX_MEGAPIXELS
     (mebibytes,) = limits("a picture's file, an npz file (unpacked too), the state file")
     assert mebibytes << 20 == files.MOST_BYTES == state_file.MOST_BYTES
-    assert limits("a vocabulary, attributes or classes")[0] << 20 == yaml_file.MOST_BYTES
-    assert limits("a model file (YAML)")[0] << 10 == model_file._MOST_BYTES
+    mebibytes, levels = limits("a vocabulary, attributes or classes")
+    assert (mebibytes << 20, levels) == (yaml_file.MOST_BYTES, yaml_file.MOST_LEVELS)
+    kibibytes, levels = limits("a model file (YAML)")
+    assert (kibibytes << 10, levels) == (model_file._MOST_BYTES, yaml_file.MOST_LEVELS)
 
 
 @pytest.mark.parametrize(("lock", "packages"), [("lock.txt", None), ("run-lock.txt", "run.txt")])

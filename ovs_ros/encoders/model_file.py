@@ -153,7 +153,7 @@ def read_model_file(path: Path) -> ModelFile:
     """
     try:
         loaded: Any = yaml.load(read_text(path, _MOST_BYTES), Loader=PlainLoader)  # noqa: S506  # a safe one
-    except (yaml.YAMLError, RecursionError, ValueError, OverflowError, AttributeError, TypeError) as error:
+    except (yaml.YAMLError, ValueError, OverflowError, AttributeError, TypeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ValueError(f"expected YAML in {path}, got something else: {reason}") from error
     known = {field.name for field in fields(ModelFile)}

@@ -238,7 +238,7 @@ class Form:
                 "mend it there"
             ) from error
         # The last two: PyYAML lets out what Python says of an escape such as "\UFFFFFFFF".
-        except (yaml.YAMLError, RecursionError, ValueError, OverflowError) as error:
+        except (yaml.YAMLError, ValueError, OverflowError) as error:
             raise VocabularyError(
                 f"{self.path}: expected YAML, got text that is none ({str(error).splitlines()[0]}); see "
                 f"{self._examples}"

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import signal
+import sys
 import zipfile
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from ovs_ros.cli.main import app
 from ovs_ros.encoders.manifest import FILE as MANIFEST
 from ovs_ros.encoders.model_file import read_model_file
 from ovs_ros.runtime.images import read_image, write_image
+from ovs_ros.runtime.yaml_file import MOST_LEVELS
+from ovs_ros.vocabulary.yaml_io import load_vocabulary
 
 pytestmark = pytest.mark.fault(
     "hostile files at the command line", "one line that names the file, soon and in little memory"
@@ -120,6 +123,21 @@ def test_yaml(tmp_path, fake_model, name):
     with pytest.raises(ValueError, match="hostile.yaml") as error:
         read_model_file(path)
     assert len(str(error.value)) < 1000 and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("level", ["[", "{a: "])
+def test_levels_have_a_limit_of_their_own(tmp_path, monkeypatch, level):
+    """The time for them grows with their square."""
+    path = tmp_path / "hostile.yaml"
+    path.write_text(level * 10_000)
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(100_000)  # mypy and torch raise it too.
+    try:
+        for read in (load_vocabulary, read_model_file):
+            with pytest.raises(ValueError, match=f"more than {MOST_LEVELS} levels"):
+                read(path)
+    finally:
+        sys.setrecursionlimit(before)
 
 
 @pytest.mark.parametrize(

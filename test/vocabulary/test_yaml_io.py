@@ -77,7 +77,7 @@ def test_short_forms(tmp_path: Path, text: str | bytes) -> None:
         ("---\n- a\n---\n- b\n", 3, "expected YAML"),
         (b"- caf\xe9\n", None, "expected UTF-8 text, got the byte 0xe9 at 5"),
         ("- a\x00b\n", None, "expected YAML"),
-        ("[" * 5000, None, "expected YAML"),
+        ("[" * 5000, 1, "more than 20 levels of lists and mappings"),
         ('- "\\UFFFFFFFF"\n', None, "expected YAML, got text that is none"),
         ('- "\\U00110000"\n', None, "expected YAML, got text that is none"),
         ("just words", 1, "a list of names, or 'categories' and 'negatives', got 'just words'"),
