@@ -1,7 +1,7 @@
 """The whole way of a frame, from an RGB image to a name for every pixel."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -163,17 +163,52 @@ class Segmenter:
             ValueError: the image has another shape, or the words come from another encoder's space.
             NotFiniteError: the model gives NaN or infinity.
         """
+        return self.segment_batch([image], words, options)[0]
+
+    def segment_batch(
+        self,
+        images: Sequence[NDArray[np.uint8]],
+        words: WordEmbeddings,
+        options: SegmenterOptions | None = None,
+    ) -> list[Segmentation]:
+        """Name every pixel of several images.
+
+        A torch model on a GPU encodes up to 8 images at once that it brings to the same grid of patches. With
+        other models it is the same as `segment` for one image after the other.
+
+        Args:
+            images: as in `segment`; their sizes may differ.
+            words: as in `segment`.
+            options: in place of the segmenter's own.
+
+        Returns:
+            one result for each image. Stages of images that ran together took that long for all of them.
+
+        Raises:
+            TypeError, ValueError, NotFiniteError: as in `segment`, for any of the images; then none of them
+                has a result.
+        """
         options = self.options if options is None else options
-        self._check(image, words)
+        for image in images:
+            self._check(image, words)
+        done: dict[int, Segmentation] = {}
         if self.frame_path is not None:
             temperature = options.temperature * self.model.temperature
             network = options.network and self.model.network is not None
-            result = self.frame_path.segment(image, words, options, temperature=temperature, network=network)
-            if result is not None:
-                return result
+            done = self.frame_path.segment(images, words, options, temperature=temperature, network=network)
+        left = [index for index in range(len(images)) if index not in done]
+        for place, features in self.model.encode_batch([images[index] for index in left]):
+            done[left[place]] = self._decide(images[left[place]], features, words, options)
+        return [done[index] for index in range(len(images))]
+
+    def _decide(
+        self, image: NDArray[np.uint8], features: Features, words: WordEmbeddings, options: SegmenterOptions
+    ) -> Segmentation:
+        """From the features of an image, as the model gives them, to a word for every pixel."""
         clock = StageClock()
+        clock.add(features.stages_ms)
+        features = with_fine_grid(features, options.postprocess)
         size = image.shape[0], image.shape[1]
-        features = self._encode(image, options, clock)
         if self._is_huge(features, words, options):
             selection = everything(words)
             indices, confidence = self._decode_huge(features, words, options, size)
@@ -203,8 +238,9 @@ class Segmenter:
             TypeError, ValueError, NotFiniteError: as in `segment`.
         """
         self._check(image, words)
-        options, clock = self.options if options is None else options, StageClock()
-        return self._score(image, self._encode(image, options, clock), words, options, clock)
+        options = self.options if options is None else options
+        features = with_fine_grid(self.model.encode(image), options.postprocess)
+        return self._score(image, features, words, options, StageClock())
 
     def _check(self, image: NDArray[np.uint8], words: WordEmbeddings) -> None:
         check_image(image)
@@ -214,11 +250,6 @@ class Segmenter:
                 f"expected words of {encoder.dim} dimensions for {encoder.name}, got "
                 f"{words.embeddings.shape[1]}; embed them with this segmenter"
             )
-
-    def _encode(self, image: NDArray[np.uint8], options: SegmenterOptions, clock: StageClock) -> Features:
-        features = self.model.encode(image)
-        clock.add(features.stages_ms)
-        return with_fine_grid(features, options.postprocess)
 
     def _is_huge(self, features: Features, words: WordEmbeddings, options: SegmenterOptions) -> bool:
         """Whether there are so many logits that words are decoded in chunks, and whether they can be."""

@@ -4,7 +4,7 @@ With them a plainly coloured picture has a label image that a test can write dow
 multiples of `ColorImageEncoder.STRIDE` pixels come back exact along straight borders.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, replace
 from functools import cache
 from typing import Any
@@ -128,6 +128,25 @@ class ColorImageEncoder:
 def _mean_colors(image: NDArray[np.float32], size: int) -> NDArray[np.float32]:
     height, width = image.shape[:2]
     return image.reshape(height // size, size, width // size, size, 3).mean(axis=(1, 3))
+
+
+class TogetherImageEncoder(ColorImageEncoder):
+    """Encodes images together, as a torch model on a GPU does.
+
+    Attributes:
+        batches: how many images each batch had.
+    """
+
+    most_at_once = 8
+
+    def __init__(self, on_backbone: Callable[[], object] | None = None) -> None:
+        super().__init__(on_backbone)
+        self.batches: list[int] = []
+
+    def encode_batch(self, images: Sequence[NDArray[np.uint8]]) -> Iterator[tuple[int, Features]]:
+        """Each image as `encode` has it."""
+        self.batches.append(len(images))
+        yield from ((index, self.encode(image)) for index, image in enumerate(images))
 
 
 def color_segmenter(on_backbone: Callable[[], object] | None = None, **options: Any) -> Segmenter:

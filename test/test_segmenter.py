@@ -2,13 +2,19 @@ from dataclasses import FrozenInstanceError, replace
 
 import numpy as np
 import pytest
-from fakes import ColorImageEncoder, ColorTextEncoder, color_image, color_segmenter
+from fakes import (
+    ColorImageEncoder,
+    ColorTextEncoder,
+    TogetherImageEncoder,
+    color_image,
+    color_segmenter,
+)
 from threadpoolctl import threadpool_info
 
 import ovs_ros
 from ovs_ros.encoders.embedded import MODELS
 from ovs_ros.model import Model
-from ovs_ros.segmenter import SegmenterOptions
+from ovs_ros.segmenter import Segmenter, SegmenterOptions
 from ovs_ros.vocabulary.vocabulary import CategorySpec, Vocabulary
 
 STRIPES = [["red", "green", "blue"]]
@@ -32,6 +38,23 @@ def test_plain_areas_get_their_names(select):
     assert result.selected_ids.dtype == np.uint16
     assert list(result.stages_ms) == ["prepare", "encode", "project", "select", "align", "decode", "validate"]
     assert result.version == 1 and result.unknown_id == 255
+
+
+@pytest.mark.parametrize("encoder", [ColorImageEncoder, TogetherImageEncoder])
+def test_several_images_give_what_each_gives(encoder):
+    model = Model(encoder(), ColorTextEncoder())
+    segmenter = Segmenter(model)
+    words = segmenter.embed(Vocabulary.from_names(["green", "chair", "red", "blue"]))
+    images = [color_image(rows) for rows in (STRIPES, [["blue"], ["red"]], STRIPES)]
+    results = segmenter.segment_batch(images, words, SegmenterOptions(threshold=0.1))
+    for image, result in zip(images, results, strict=True):
+        alone = segmenter.segment(image, words, SegmenterOptions(threshold=0.1))
+        np.testing.assert_array_equal(result.labels, alone.labels)
+        np.testing.assert_array_equal(result.confidence, alone.confidence)
+        assert list(result.stages_ms) == list(alone.stages_ms)
+    assert segmenter.segment_batch([], words) == []
+    with pytest.raises(ValueError, match="height, width, 3"):
+        segmenter.segment_batch([images[0], images[1][..., 0]], words)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (5, 200), (33, 47), (480, 640)])

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from time import time
 from typing import Annotated
@@ -31,10 +32,12 @@ from ovs_ros.geometry.flow import DownscaledFrame
 from ovs_ros.options import LoadOptions, NodeOptions, SegmenterOptions, declared
 from ovs_ros.render import display_colors, picture
 from ovs_ros.runtime.images import IMAGE_SUFFIXES, list_images, output_names, read_image, write_image
+from ovs_ros.segmenter import Segmenter
 from ovs_ros.steps.segmentation import Segmentation
 from ovs_ros.steps.temporal_filter import flow_filter
 from ovs_ros.vocabulary.linter import lint, note_knowledge
 from ovs_ros.vocabulary.vocabulary import Vocabulary
+from ovs_ros.vocabulary.word_embeddings import WordEmbeddings
 
 _JSON_EVERY_S = 10.0
 """How often the JSON is written while images are done."""
@@ -97,8 +100,7 @@ def segment(
     reports: list[dict[str, object]] = []
     written = time()
     pixels = np.zeros(65536)
-    for name, image in images:
-        result = segmenter.segment(image, embedded)
+    for name, image, result in _segmented(images, segmenter, embedded):
         if stream is not None:
             result = stream.apply(result, len(reports) / (own_rate or rate), DownscaledFrame.of(image))
         write_image(output / f"{name}_labels.png", result.labels)
@@ -113,6 +115,17 @@ def segment(
     say(f"{len(reports)} image(s) in {output}")
     write_json(json_file, {"model": segmenter.model.name, "images": reports})
     skipped.end()
+
+
+def _segmented(
+    images: Iterable[tuple[str, NDArray[np.uint8]]], segmenter: Segmenter, words: WordEmbeddings
+) -> Iterator[tuple[str, NDArray[np.uint8], Segmentation]]:
+    """Names and images with their results, as many at once as the model gains from."""
+    left = iter(images)
+    while batch := list(islice(left, segmenter.model.most_at_once)):
+        results = segmenter.segment_batch([image for _, image in batch], words)
+        for (name, image), result in zip(batch, results, strict=True):
+            yield name, image, result
 
 
 def _open_source(

@@ -26,7 +26,6 @@ from ovs_ros.ros.statistics import Statistics
 from ovs_ros.ros.subscriptions import INPUTS, Subscriptions
 from ovs_ros.ros.throttle import Throttle
 from ovs_ros.ros.words import Words
-from ovs_ros.segmenter import Segmenter
 
 if TYPE_CHECKING:
     from ovs_ros.ros.transforms import Transforms
@@ -101,14 +100,12 @@ class Camera:
         self._outputs = Outputs(self._node, self._prefix)
         self._labelled_clouds = PointsPublisher(self._node, f"{self._prefix}semantic/cloud")
 
-    def prepare(
-        self, queue: FrameQueue, index: int, segmenter: Segmenter, words: Words, recent: RecentFrames
-    ) -> Pipeline:
+    def prepare(self, queue: FrameQueue, index: int, words: Words, recent: RecentFrames) -> Pipeline:
         """Make what a frame passes through.
 
         Args:
             queue, index: where its frames wait.
-            segmenter, words: what names the pixels.
+            words: what names the pixels.
             recent: keeps the images that were segmented.
         """
         assert self._outputs
@@ -120,7 +117,6 @@ class Camera:
         self._pipeline = Pipeline(
             self._node,
             self.name,
-            segmenter,
             words,
             self._outputs,
             self._optional_outputs,

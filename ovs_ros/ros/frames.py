@@ -57,7 +57,7 @@ class FrameQueue:
         self._priorities = priorities or (lambda: (1.0,) * cameras)
         self._turns = Turns(cameras)
         self._waiting: list[Frame | None] = [None] * cameras
-        self._at_work: tuple[int, Frame] | None = None
+        self._at_work: list[tuple[int, Frame]] = []
         self._woken = False
         self._closed = False
 
@@ -71,9 +71,7 @@ class FrameQueue:
         """The frames of a camera that wait or are at work."""
         with self.changed:
             found = [] if (waiting := self._waiting[camera]) is None else [waiting]
-            if self._at_work is not None and self._at_work[0] == camera:
-                found.append(self._at_work[1])
-            return found
+            return found + [frame for other, frame in self._at_work if other == camera]
 
     def waits(self, camera: int) -> bool:
         """Whether a frame of a camera waits."""
@@ -102,15 +100,19 @@ class FrameQueue:
             self._waiting = [None] * len(self._waiting)
             self.changed.notify_all()
 
-    def take(self) -> tuple[int, Frame] | None:
-        """Wait for a frame and take it out, with its camera; None if it was woken or closed instead."""
+    def take(self, most: int = 1) -> list[tuple[int, Frame]]:
+        """Wait for a frame and take it out, with its camera; nothing if it was woken or closed instead.
+
+        Args:
+            most: how many frames to take at most, each of another camera, if they wait already.
+        """
         with self.changed:
-            self._at_work = None
+            self._at_work = []
             self.changed.wait_for(lambda: self.anything_waits or self._woken or self._closed)
             self._woken = False
             frames = {camera: frame for camera, frame in enumerate(self._waiting) if frame is not None}
             if frames:
-                camera = self._turns.next(frames, self._priorities())
-                self._waiting[camera] = None
-                self._at_work = camera, frames[camera]
+                for camera in self._turns.next(frames, self._priorities(), most):
+                    self._waiting[camera] = None
+                    self._at_work.append((camera, frames[camera]))
             return self._at_work

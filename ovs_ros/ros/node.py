@@ -242,10 +242,10 @@ class OvsNode(LifecycleNode):
             )
         self._queue = queue = FrameQueue(len(self.cameras), self._priorities)
         pipelines = [
-            camera.prepare(queue, index, self._segmenter, self._words, self._recent)
+            camera.prepare(queue, index, self._words, self._recent)
             for index, camera in enumerate(self.cameras)
         ]
-        self._worker = Worker(queue, pipelines)
+        self._worker = Worker(queue, pipelines, self._segmenter, self._throttle)
         self._worker.start()
         queue.wake()
         self._since = monotonic()

@@ -1,9 +1,9 @@
 """The way of a frame through the node, on the worker's thread."""
 
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +30,6 @@ from ovs_ros.ros.temporal import TemporalFiltering
 from ovs_ros.ros.throttle import Throttle
 from ovs_ros.ros.words import Words
 from ovs_ros.runtime.finite import NotFiniteError
-from ovs_ros.segmenter import Segmenter
 from ovs_ros.steps.relabel import hide, turn_back
 from ovs_ros.steps.segmentation import Segmentation
 from ovs_ros.vocabulary.vocabulary import Vocabulary
@@ -40,13 +39,26 @@ if TYPE_CHECKING:
     from ovs_ros.ros.transforms import Transforms
 
 
+class Asked(NamedTuple):
+    """What a pipeline wants to have segmented.
+
+    Attributes:
+        image: (H, W, 3) uint8 RGB, upright.
+        words, options: as for `Segmenter.segment`.
+    """
+
+    image: NDArray[np.uint8]
+    words: WordEmbeddings
+    options: SegmenterOptions
+
+
 class Pipeline:
-    """Segments the frames of one camera and publishes everything that belongs to them.
+    """Converts the frames of one camera, has them segmented, and publishes everything that belongs to them.
 
     Args:
         node: for its clock and log.
         camera: its name.
-        segmenter, words: what names the pixels.
+        words: what names the pixels.
         outputs, optional_outputs: where results go.
         inputs: where depth and poses come from.
         settings: called for the parameters' values at each frame.
@@ -62,7 +74,6 @@ class Pipeline:
         self,
         node: Node,
         camera: str,
-        segmenter: Segmenter,
         words: Words,
         outputs: Outputs,
         optional_outputs: Sequence[OptionalOutput],
@@ -77,7 +88,6 @@ class Pipeline:
     ) -> None:
         self._node = node
         self._camera = camera
-        self._segmenter = segmenter
         self._words = words
         self._outputs = outputs
         self._optional_outputs = optional_outputs
@@ -112,8 +122,11 @@ class Pipeline:
         """Publish what the ids mean, if that has changed."""
         self._announce(self._words.current.vocabulary, self._settings().segmenter.threshold)
 
-    def process(self, frame: Frame) -> None:
-        """Segment and publish a frame."""
+    def process(self, frame: Frame) -> Generator[Asked, Segmentation, None]:
+        """Convert a frame, ask for what it shows, and publish it. A frame that is dropped asks for nothing.
+
+        The worker answers, so that it can put frames of several cameras together.
+        """
         settings = self._settings()
         words = self._words.current
         self._announce(words.vocabulary, settings.segmenter.threshold)
@@ -145,7 +158,12 @@ class Pipeline:
         if rectification is not None:
             image = rectification.image(image)
         converted = perf_counter()
-        result = self._segment(image, words, settings.segmenter)
+        rotation = self._optics.rotation
+        # The model sees it upright; positive turns of numpy go to the left.
+        upright = np.ascontiguousarray(np.rot90(image, -rotation // 90)) if rotation else image
+        result = yield Asked(upright, words, settings.segmenter)
+        if rotation:
+            result = turn_back(result, rotation)
         result = self._temporal_filter.apply(message.header, image, measurements, result, settings.node)
         if measurements.hidden is not None:
             result = hide(result, measurements.hidden)
@@ -188,16 +206,6 @@ class Pipeline:
         if state != self._announced:
             self._outputs.label_info(vocabulary, threshold)
             self._announced = state
-
-    def _segment(
-        self, image: NDArray[np.uint8], words: WordEmbeddings, options: SegmenterOptions
-    ) -> Segmentation:
-        """Segment an image upright; the result has the image's own rows and columns."""
-        rotation = self._optics.rotation
-        if not rotation:
-            return self._segmenter.segment(image, words, options)
-        upright = np.ascontiguousarray(np.rot90(image, -rotation // 90))  # Its positive turns go to the left.
-        return turn_back(self._segmenter.segment(upright, words, options), rotation)
 
     def _show(
         self,

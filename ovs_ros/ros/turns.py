@@ -18,23 +18,32 @@ class Turns:
         self._last = [0] * cameras
         self._given = 0
 
-    def next(self, waiting: Collection[int], priorities: Sequence[float]) -> int:
-        """Choose one of the cameras that wait, by their indices.
+    def next(self, waiting: Collection[int], priorities: Sequence[float], most: int = 1) -> list[int]:
+        """Choose among the cameras that wait, by their indices: who is next, and who comes after it.
+
+        Turns are given until a camera would have its second one, so that cameras which are chosen together
+        keep the ratio of their priorities.
 
         Args:
             waiting: at least one index.
             priorities: one for each camera, above 0.
+            most: how many to choose at most; at least 1.
         """
 
         def start(camera: int) -> float:
             return max(self._due[camera], self._now - 1 / priorities[camera])
 
-        camera = min(waiting, key=lambda one: (start(one), self._last[one]))
-        self._due[camera] = start(camera) + 1 / priorities[camera]
-        self._now = max(self._now, self._due[camera] - 1 / priorities[camera])
-        self._given += 1
-        self._last[camera] = self._given
-        return camera
+        chosen: list[int] = []
+        while len(chosen) < min(most, len(waiting)):
+            camera = min(waiting, key=lambda one: (start(one), self._last[one]))
+            if camera in chosen:
+                break
+            self._due[camera] = start(camera) + 1 / priorities[camera]
+            self._now = max(self._now, self._due[camera] - 1 / priorities[camera])
+            self._given += 1
+            self._last[camera] = self._given
+            chosen.append(camera)
+        return chosen
 
 
 EARLY = 0.25

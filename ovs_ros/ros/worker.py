@@ -3,16 +3,20 @@
 import threading
 import traceback
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import suppress
 from functools import partial
 from time import monotonic
 from typing import Any, TypeVar
 
-from ovs_ros.ros.frames import FrameQueue
-from ovs_ros.ros.pipeline import Pipeline
+from ovs_ros.ros.frames import Frame, FrameQueue
+from ovs_ros.ros.pipeline import Asked, Pipeline
+from ovs_ros.ros.throttle import Throttle
 from ovs_ros.ros.whereabouts import whereabouts
+from ovs_ros.segmenter import Segmenter
+from ovs_ros.steps.segmentation import Segmentation
 from ovs_ros.vocabulary.errors import VocabularyError
 
 Result = TypeVar("Result")
@@ -24,20 +28,29 @@ NOT_ACTIVE = "expected an active node, which encodes images, got one that is not
 
 
 class Worker:
-    """Takes frames out of the queue, one by one, until it is stopped; between two frames, one job of others.
+    """Takes frames out of the queue until it is stopped; in between, one job of others.
+
+    It takes one frame at a time; where the model gains from it, one of each camera whose turn has come and
+    whose frame waits already.
 
     Args:
         queue: closed by `stop`.
         pipelines: one for each camera. What one of them raises is handed to it; the worker goes on.
+        segmenter: segments what the pipelines ask for.
+        throttle: takes warnings.
 
     Attributes:
         deaths: how often the thread died and was started again.
         died: when it last did, monotonic seconds; None: never.
     """
 
-    def __init__(self, queue: FrameQueue, pipelines: Sequence[Pipeline]) -> None:
+    def __init__(
+        self, queue: FrameQueue, pipelines: Sequence[Pipeline], segmenter: Segmenter, throttle: Throttle
+    ) -> None:
         self._queue = queue
         self._pipelines = pipelines
+        self._segmenter = segmenter
+        self._throttle = throttle
         self._jobs: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
         self._busy_since: float | None = None
         self._last_words = ""
@@ -119,28 +132,63 @@ class Worker:
     def _run(self) -> None:
         while not self._queue.closed:
             self._busy_since = None
-            taken = self._queue.take()
+            taken = self._queue.take(self._segmenter.model.most_at_once)
             self._busy_since = monotonic()
             if self._queue.closed:
                 return
             for pipeline in self._pipelines:
                 self._guard(pipeline, pipeline.announce)
-            if taken is not None:
-                camera, frame = taken
-                pipeline = self._pipelines[camera]
-                self._guard(pipeline, partial(pipeline.process, frame))
+            self._process(taken)
             if not self._queue.closed:
                 self._do_job()
             if self._jobs:
                 self._queue.wake()
 
-    def _guard(self, pipeline: Pipeline, step: Callable[[], None]) -> None:
+    def _process(self, taken: Sequence[tuple[int, Frame]]) -> None:
+        """Segment and publish frames of different cameras."""
+        begun = []
+        for camera, frame in taken:
+            steps = self._pipelines[camera].process(frame)
+            asked: Asked | None = self._guard(self._pipelines[camera], partial(next, steps, None))
+            if asked is not None:
+                begun.append((self._pipelines[camera], steps, asked))
+        results = self._together([asked for *_, asked in begun])
+        for (pipeline, steps, asked), result in zip(begun, results, strict=True):
+            self._guard(pipeline, partial(self._finish, steps, asked, result))
+
+    def _together(self, asked: Sequence[Asked]) -> Sequence[Segmentation | None]:
+        """The results of frames as one batch; None for those that have to be segmented alone."""
+        alone = [None] * len(asked)
+        if len(asked) < 2:
+            return alone
+        _, words, options = asked[0]
+        if any(one.words is not words or one.options != options for one in asked):
+            return alone  # They changed between two of the frames.
+        self._busy_since = monotonic()
         try:
-            step()
+            return self._segmenter.segment_batch([one.image for one in asked], words, options)
+        except Exception as error:  # Alone, the frame that caused it fails for its own camera.
+            text = f"{len(asked)} frames fail together and are segmented one by one: {error}"
+            self._throttle.warn("batch", text)
+            return alone
+
+    def _finish(
+        self, steps: Generator[Asked, Segmentation, None], asked: Asked, result: Segmentation | None
+    ) -> None:
+        if result is None:
+            result = self._segmenter.segment(*asked)
+        with suppress(StopIteration):
+            steps.send(result)
+
+    def _guard(self, pipeline: Pipeline, step: Callable[[], Result]) -> Result | None:
+        self._busy_since = monotonic()
+        try:
+            return step()
         except Exception as error:  # Go on with the next frame.
             # One that was given up meanwhile finds its publishers destroyed.
             if not self._queue.closed:
                 pipeline.failed(error)
+            return None
 
     def _do_job(self) -> None:
         try:

@@ -1,4 +1,4 @@
-"""The whole frame on the device: one upload, one CUDA graph, one download.
+"""Whole frames on the device: one upload, one CUDA graph, one download, for one frame or for several at once.
 
 The same steps as segmenter.py takes, to the same answer, for models whose cosines are all there is. A graph
 replays fixed shapes, so nothing here depends on how many categories a frame selects: there are as many slots
@@ -7,6 +7,7 @@ as the selection may fill, and the logits of empty ones are so low that they cha
 
 import logging
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import pad
 
 from ovs_ros.encoders.clip.image_encoder import ShapeBuffers, TorchImageEncoder
 from ovs_ros.encoders.patches import place
@@ -40,6 +42,8 @@ _COUNTABLE = 1 << 24
 """Beyond this number a float32 does not change when 1 is added."""
 _CHECK = 8
 """Bytes behind the answer: the least and the highest value of all embeddings, as float32."""
+_ALIGNED = 8
+"""Answers of several frames begin at multiples of so many bytes, as what reads their floats wants it."""
 _NOWHERE = -1e30
 """The logit of an empty slot: finite, for 0 times infinity would spoil the interpolation beside it."""
 
@@ -77,10 +81,10 @@ class _Plan(NamedTuple):
 
     shape: ShapeBuffers  # The encoder's buffers for such images.
     shrinks: bool  # Whether the device resizes the image; else it comes in its grid already.
-    canvas: Tensor  # The image as it came, (H, W, 3) uint8 RGB, or in its grid; pinned beside a GPU.
-    image: Tensor  # The same on the device; the canvas itself on a CPU.
+    canvas: Tensor  # Images as they came, (B, H, W, 3) uint8 RGB, or in their grid; pinned beside a GPU.
+    images: Tensor  # The same on the device; the canvas itself on a CPU.
     slots: int  # How many categories can be selected.
-    run: StaticCall[Tensor]  # From `image` to the packed answer, see `_unpack`, and `_CHECK`.
+    run: StaticCall[Tensor]  # From `images` to (B, bytes), see `_unpack`, `_CHECK` and `_ALIGNED`.
 
 
 class TorchFrame:
@@ -95,31 +99,32 @@ class TorchFrame:
         self._encoder = encoder
         self._on_cpu = on_cpu
         self._footprint = encoder.footprint
-        self._plans: OrderedDict[object, _Plan] = OrderedDict()
+        self._plans: OrderedDict[object, dict[int, _Plan]] = OrderedDict()
         self._words: dict[object, DeviceWords] = {}
         self._refused: set[str] = set()
 
     def segment(
         self,
-        image: NDArray[np.uint8],
+        images: Sequence[NDArray[np.uint8]],
         words: WordEmbeddings,
         options: SegmenterOptions,
         *,
         temperature: float,
         network: bool,
-    ) -> Segmentation | None:
-        """Segment a frame; the stages are 'prepare', 'launch' and 'wait'.
+    ) -> dict[int, Segmentation]:
+        """Segment frames, those of one size together; the stages are 'prepare', 'launch' and 'wait'.
 
         Args:
-            image: (H, W, 3) uint8 RGB.
+            images: (H, W, 3) uint8 RGB each.
             words: the vocabulary.
-            options: how the frame is decided, but for the temperature.
+            options: how frames are decided, but for the temperature.
             temperature: what logits are divided by after the selection.
             network: whether a trained network refines the logits.
 
         Returns:
-            None for frames that this way cannot take; the log says why, once for each reason. None too where
-            memory was full: the encoder needs less from now on.
+            the result of each image by its index. None of them for frames that this way cannot take; the log
+            says why, once for each reason. Some are missing where memory was full: the encoder needs less
+            from now on.
 
         Raises:
             RuntimeError: the device fails, or its memory is too small even for the last fallback.
@@ -127,39 +132,65 @@ class TorchFrame:
         """
         encoder = self._encoder
         if encoder.stream is None and not self._on_cpu:
-            return None
+            return {}
         reason = refusal(encoder, words, options, network)
         if reason is not None:
             if reason not in self._refused:
                 self._refused.add(reason)
                 LOG.warning("Frames leave the fast path on %s and take longer: %s", encoder.device, reason)
-            return None
-        if self._footprint is not encoder.footprint:
-            self._release()  # Memory was full meanwhile, and these graphs hold some of it.
-        size = image.shape[0], image.shape[1]
-        shape = encoder.buffers(*size)
-        clock = StageClock()
-        try:
-            plan = self._plan(shape, size, words, options, temperature)
+            return {}
+        done: dict[int, Segmentation] = {}
+        left = list(range(len(images)))
+        while left:
+            if self._footprint is not encoder.footprint:
+                self._release()  # Memory was full meanwhile, and these graphs hold some of it.
+            size = images[left[0]].shape[0], images[left[0]].shape[1]
+            alike = [i for i in left if images[i].shape[:2] == size]
+            shape = encoder.buffers(*size, encoder.batch_size(len(alike)))
+            chosen = alike[: len(shape.canvas)]
+            try:
+                results = self._run([images[i] for i in chosen], shape, words, options, temperature)
+            except RuntimeError as error:
+                full = is_out_of_memory(error)
+                if not full or not encoder.fall_back(len(shape.windows.corners), len(chosen)):
+                    raise
+                self._release()
+                break
+            done.update(zip(chosen, results, strict=True))
+            left = [i for i in left if i not in done]
+        return done
+
+    def _run(
+        self,
+        images: Sequence[NDArray[np.uint8]],
+        shape: ShapeBuffers,
+        words: WordEmbeddings,
+        options: SegmenterOptions,
+        temperature: float,
+    ) -> list[Segmentation]:
+        """Segment as many images of one size as `shape` holds, in one go."""
+        encoder, clock = self._encoder, StageClock()
+        size = images[0].shape[0], images[0].shape[1]
+        plan = self._plan(shape, size, words, options, temperature)
+        for image, canvas in zip(images, plan.canvas.numpy(), strict=True):
             if plan.shrinks:
-                np.copyto(plan.canvas.numpy(), image)
+                np.copyto(canvas, image)
             else:
-                place(image, shape.grid, plan.canvas.numpy())
-            clock.stage("prepare")
-            if plan.image is not plan.canvas:
-                with torch.cuda.stream(encoder.stream):
-                    plan.image.copy_(plan.canvas, non_blocking=True)
-            packed = plan.run()
-            clock.stage("launch")
-            answer = encoder.fetch(packed)
-            clock.stage("wait")
-            require_finite(answer[-_CHECK:].view(np.float32), "image embeddings", encoder.name)
-        except RuntimeError as error:
-            if not is_out_of_memory(error) or not encoder.fall_back(len(shape.windows.corners)):
-                raise
-            self._release()
-            return None
-        return _unpack(answer[:-_CHECK], size, plan.slots, words, clock.stages_ms)
+                place(image, shape.grid, canvas)
+        clock.stage("prepare")
+        if plan.images is not plan.canvas:
+            with torch.cuda.stream(encoder.stream):
+                plan.images.copy_(plan.canvas, non_blocking=True)
+        packed = plan.run()
+        clock.stage("launch")
+        answers = encoder.fetch(packed)  # (B, bytes)
+        clock.stage("wait")
+        length = 12 * plan.slots + size[0] * size[1] * (3 if words.vocabulary.wide else 2)
+        checks = answers[:, length : length + _CHECK].copy().view(np.float32)
+        require_finite(checks, "image embeddings", encoder.name)
+        return [
+            _unpack(answer[:length], size, plan.slots, words, dict(clock.stages_ms)) for answer in answers
+        ]
 
     def _release(self) -> None:
         """Give up all graphs and buffers."""
@@ -175,7 +206,7 @@ class TorchFrame:
         options: SegmenterOptions,
         temperature: float,
     ) -> _Plan:
-        """The plan for such frames, made anew if need be, with the words in place."""
+        """The plan for as many such frames as `shape` holds, made anew if need be, the words in place."""
         encoder = self._encoder
         device = encoder.footprint.device
         room = device, capacities(words), words.vocabulary.wide
@@ -187,9 +218,13 @@ class TorchFrame:
                 self._words[room] = DeviceWords(words, device)
             held = self._words[room]
             held.hold(words, options.threshold)
-            if key in self._plans and self._plans[key].shape is shape:
-                self._plans.move_to_end(key)
-                return self._plans[key]
+            count = len(shape.canvas)
+            plans = self._plans.setdefault(key, {})
+            self._plans.move_to_end(key)
+            if len(self._plans) > _PLANS:
+                self._plans.popitem(last=False)
+            if count in plans and plans[count].shape is shape:
+                return plans[count]
             sides, valid = (shape.grid.rows, shape.grid.columns), shape.grid.valid
             scale = encoder.logit_scale
             rows, cols = covered(sides[0], valid[0]), covered(sides[1], valid[1])
@@ -199,37 +234,40 @@ class TorchFrame:
 
             scaled = shape.grid.height, shape.grid.width
             shrinks = scaled[0] < size[0] and scaled[1] <= size[1]
-            canvas, image = shape.canvas, shape.pixels
+            canvas, images = shape.canvas, shape.pixels
             if shrinks:
-                canvas = torch.empty((*size, 3), dtype=torch.uint8, pin_memory=encoder.stream is not None)
-                image = canvas if encoder.stream is None else canvas.to(device)
+                pinned = encoder.stream is not None
+                canvas = torch.empty((count, *size, 3), dtype=torch.uint8, pin_memory=pinned)
+                images = canvas if encoder.stream is None else canvas.to(device)
             shrink = Shrink(size, scaled, device) if shrinks else None
-            placed = shape.pixels[: scaled[0], : scaled[1]]
+            placed = shape.pixels[:, : scaled[0], : scaled[1]]
+
+            def decided(embeddings: Tensor) -> Tensor:  # (h*w + 1, D) to (bytes,) uint8
+                grid = embeddings[:-1].unflatten(0, sides)[:rows, :cols]  # (rows, cols, D)
+                patches = grid.flatten(0, 1)
+                slots = (
+                    select(patches, embeddings[-1], held, scale, options, cells)
+                    if options.select
+                    else everything(held)
+                )
+                packed = _decide(grid, slots, held, scale / temperature, down, across)
+                check = torch.stack(embeddings.aminmax()).float()  # Both pass on NaN.
+                answer = torch.cat((packed, check.view(torch.uint8)))
+                return pad(answer, (0, -len(answer) % _ALIGNED))
 
             def run() -> Tensor:
                 if shrink is not None:
-                    placed.copy_(shrink(image))
-                embeddings = encoder.forward(shape.pixels, shape.windows).embeddings  # (h*w + 1, D)
+                    for image, target in zip(images, placed, strict=True):
+                        target.copy_(shrink(image))
+                embeddings = encoder.forward(shape.pixels, shape.windows).embeddings  # (B, h*w + 1, D)
                 with torch.inference_mode():
-                    grid = embeddings[:-1].unflatten(0, sides)[:rows, :cols]  # (rows, cols, D)
-                    patches = grid.flatten(0, 1)
-                    slots = (
-                        select(patches, embeddings[-1], held, scale, options, cells)
-                        if options.select
-                        else everything(held)
-                    )
-                    packed = _decide(grid, slots, held, scale / temperature, down, across)
-                    check = torch.stack(embeddings.aminmax()).float()  # Both pass on NaN.
-                    return torch.cat((packed, check.view(torch.uint8)))
+                    return torch.stack([decided(one) for one in embeddings])
 
             slots = held.categories
             if options.select:
                 slots = min(options.max_categories, options.shortlist if screened else slots)
-            plan = _Plan(shape, shrinks, canvas, image, slots, encoder.static_call(run))
-        if len(self._plans) >= _PLANS:
-            self._plans.popitem(last=False)
-        self._plans[key] = plan
-        return plan
+            plans[count] = _Plan(shape, shrinks, canvas, images, slots, encoder.static_call(run))
+        return plans[count]
 
 
 def _decide(

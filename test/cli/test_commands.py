@@ -58,13 +58,13 @@ def test_segment_writes_labels_overlay_and_json(tmp_path):
 @pytest.mark.parametrize("postprocess", ["none", "propagation", "pamr"])
 def test_segment_and_evaluate_postprocess_as_they_are_told(tmp_path, postprocess, monkeypatch):
     seen = []
-    original = Segmenter.segment
+    original = Segmenter.segment_batch
 
-    def watched(self, image, words, options=None):
+    def watched(self, images, words, options=None):
         seen.append((options or self.options).postprocess)
-        return original(self, image, words, options)
+        return original(self, images, words, options)
 
-    monkeypatch.setattr(Segmenter, "segment", watched)
+    monkeypatch.setattr(Segmenter, "segment_batch", watched)
     write(tmp_path / "image" / "a.png", STRIPES)
     write(tmp_path / "label" / "a.png", np.repeat([0, 1], 32)[None].repeat(32, axis=0).astype(np.uint8))
     (tmp_path / "classes.txt").write_text("red\nblue\n")

@@ -10,12 +10,14 @@ import unicodedata
 import cv2
 import numpy as np
 import pytest
-from fakes import color_image, load_color_segmenter
+from fakes import ColorTextEncoder, TogetherImageEncoder, color_image, load_color_segmenter
 from PIL import Image
 from typer.testing import CliRunner
 
 import ovs_ros
 from ovs_ros.cli.main import app
+from ovs_ros.model import Model
+from ovs_ros.segmenter import Segmenter
 
 STRIPES = color_image([["red", "blue"]])
 
@@ -45,6 +47,20 @@ def test_a_damaged_image_is_skipped_named_and_told_by_the_exit_status(tmp_path):
     result = segment(tmp_path / "in", tmp_path / "out", "--json", tmp_path / "r.json")
     assert result.exit_code == 1 and "1.png" in result.output and "1 skipped" in result.output
     assert [image["name"] for image in json.loads((tmp_path / "r.json").read_text())["images"]] == ["0", "2"]
+
+
+def test_images_are_encoded_together_where_the_model_gains_from_it(tmp_path, monkeypatch):
+    encoder = TogetherImageEncoder()
+    segmenter = Segmenter(Model(encoder, ColorTextEncoder()))
+    monkeypatch.setattr(ovs_ros, "load", lambda name, **options: segmenter)
+    shown = [["red", "blue"][number % 2] for number in range(10)]
+    for number, color in enumerate(shown):
+        write(tmp_path / "in" / f"{number}.png", color_image([[color]]))
+    assert segment(tmp_path / "in", tmp_path / "out", "--json", tmp_path / "r.json").exit_code == 0
+    assert encoder.batches == [8, 2]
+    images = json.loads((tmp_path / "r.json").read_text())["images"]
+    assert [image["name"] for image in images] == [str(number) for number in range(10)]
+    assert [image["categories"][0]["name"] for image in images] == shown
 
 
 def test_hidden_files_are_no_images(tmp_path):

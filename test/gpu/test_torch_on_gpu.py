@@ -127,6 +127,53 @@ def test_a_frame_waits_for_the_device_once(monkeypatch: pytest.MonkeyPatch) -> N
         torch.cuda.set_sync_debug_mode("default")
 
 
+@pytest.mark.parametrize("window", [0, 128])
+def test_images_together_give_what_each_gives_alone_and_every_size_of_batch_is_captured_once(
+    window: int,
+) -> None:
+    model = TinyDense()
+    together, alone = on_gpu(model, window=window), on_gpu(TinyDense(), window=window)
+    for start in (0, 7):  # batches of 4, 2 and 1
+        images = [noise_image(240, 320, start + seed) for seed in range(7)]
+        calls = len(model.batches)
+        for index, features in together.encode_batch(images):
+            expected = encode(alone, images[index])
+            np.testing.assert_allclose(features.patch_tokens, expected.patch_tokens, atol=5e-3)
+            np.testing.assert_allclose(features.class_token, expected.class_token, atol=5e-3)
+    assert len(model.batches) == calls
+    assert together.fallbacks == alone.fallbacks == []
+
+
+def test_whole_frames_together_are_what_each_is_alone() -> None:
+    encoder = on_gpu(TinyDense(), precision="fp32")
+    text = ClipTextEncoder(encoder.model, ("{}",))
+    own = Segmenter(Model(encoder, text))
+    whole = replace(own, frame_path=TorchFrame(encoder))
+    shapes = [(480, 640), (481, 641), (480, 640), (480, 640), (481, 641)]
+    for count in (20, 300):
+        words, images = random_words(count), [noise_image(*shape, seed) for seed, shape in enumerate(shapes)]
+        for image, got in zip(images, whole.segment_batch(images, words), strict=True):
+            expected = own.segment(image, words)
+            assert set(got.stages_ms) == {"prepare", "launch", "wait"}
+            assert got.selected_names == expected.selected_names
+            assert (got.labels == expected.labels).mean() >= 0.999
+    assert encoder.fallbacks == []
+
+
+def test_images_that_do_not_fit_together_run_one_by_one() -> None:
+    class Full(TinyDense):
+        def dense(self, images: Any) -> Any:
+            if images.is_cuda and len(images) > 1:
+                raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+            return super().dense(images)
+
+    encoder = on_gpu(Full())
+    images = [noise_image(480, 640, seed) for seed in range(4)]
+    assert sorted(index for index, _ in encoder.encode_batch(images)) == [0, 1, 2, 3]
+    assert encoder.device == "cuda:0" and encoder.footprint.patches == 300
+    assert encoder.fallbacks == ["runs images one by one, because the memory of cuda:0 was full"]
+
+
 def test_a_model_that_cannot_be_captured_runs_as_it_is_and_says_so() -> None:
     class Waits(TinyDense):
         def dense(self, images: Any) -> Any:

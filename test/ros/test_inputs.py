@@ -42,7 +42,7 @@ class OneCamera(Inputs):
 
     def take(self):
         taken = self.queue.take()
-        return taken and taken[1]
+        return taken[0][1] if taken else None
 
 
 @pytest.fixture
@@ -168,7 +168,7 @@ def test_a_frame_of_another_camera_ends_the_waiting_too():
     queue = FrameQueue(2)
     front, rear = (Inputs(0.02, queue, camera) for camera in range(2))
     front.put_image(image(5))
-    camera, frame = queue.take()
+    ((camera, frame),) = queue.take()
     later(lambda: rear.put_image(image(6)))
     start = monotonic()
     assert camera == 0 and front.wait_for(frame, "depth", timeout=10) is None
@@ -181,7 +181,7 @@ def test_messages_go_to_the_frames_of_their_own_camera():
     for inputs in (front, rear):
         inputs.put_image(image(5))
     front.put("depth", message("depth", 5))
-    depths = {camera: frame.depth for camera, frame in (queue.take(), queue.take())}
+    depths = {camera: frame.depth for camera, frame in queue.take(2)}
     assert ms(depths[0]) == 5 and depths[1] is None
 
 

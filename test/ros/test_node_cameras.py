@@ -6,12 +6,14 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from fakes import color_image
+from fakes import ColorTextEncoder, TogetherImageEncoder, color_image
 from rcl_interfaces.srv import ListParameters
 from rig import DEADLINE_S, header, pixels, rgb_message, running, stamp_ms
 from sensor_msgs.msg import Image
 from test_node_parameters import set_parameter
 
+from ovs_ros.model import Model
+from ovs_ros.segmenter import Segmenter
 from ovs_ros.srv import SetVocabulary, Teach
 
 CAMERAS = ["front", "left/rear"]
@@ -89,6 +91,34 @@ def test_a_slow_model_serves_cameras_by_their_priorities(vocabulary, priorities,
         got = overloaded(robot, turns, {"a": 1, "b": 3, "c": 2}, sum(expected.values()))
         assert all(abs(got[camera] - count) <= 1 for camera, count in expected.items()), got
         assert all(robot.node.cameras[i].statistics.summary().dropped for i in (1, 2))
+
+
+def test_frames_that_wait_are_encoded_together_and_keep_all_that_is_theirs(vocabulary):
+    turns = threading.Semaphore(0)
+    encoder = TogetherImageEncoder(lambda: turns.acquire(timeout=DEADLINE_S))
+    cameras = ["a", "b", "c"]
+    with running(
+        vocabulary,
+        lambda load: Segmenter(Model(encoder, ColorTextEncoder())),
+        cameras=cameras,
+        rotation=[0, 90, 0],
+    ) as robot:
+        robot.image(1, SMALL, "a")
+        robot.until(lambda: encoder.batches, "the model")
+        robot.image(2, SMALL, "a")
+        robot.image(3, SMALL, "b")
+        bad = rgb_message(4, color_image(SMALL))
+        bad.encoding = "rgb7"
+        robot.send("c/image", bad)
+        robot.until(lambda: all(c.statistics.images for c in robot.node.cameras), "the arrivals")
+        robot.until(lambda: robot.node.cameras[0].statistics.images == 2, "the arrival")
+        turns.release(100)
+        for camera, ms in (("a", 1), ("a", 2), ("b", 3)):
+            assert pixels(robot.of_stamp(f"{camera}/semantic/image_raw", ms))[16, [16, 48]].tolist() == [0, 1]
+            categories = robot.of_stamp(f"{camera}/semantic/categories", ms)
+            assert {"convert", "encode", "publish"} <= set(categories.stages)
+        assert encoder.batches == [1, 2]
+        robot.until(lambda: robot.node.cameras[2].statistics.summary().dropped == {"malformed": 1}, "a drop")
 
 
 def test_a_rate_limit_for_each_camera_while_it_runs(vocabulary):

@@ -3,20 +3,36 @@ from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
+from fakes import ColorTextEncoder, TogetherImageEncoder, color_image, color_segmenter
 from sensor_msgs.msg import Image
 
+from ovs_ros.model import Model
+from ovs_ros.options import SegmenterOptions
 from ovs_ros.ros.frames import Frame, FrameQueue
+from ovs_ros.ros.pipeline import Asked
+from ovs_ros.ros.throttle import Throttle
 from ovs_ros.ros.worker import Worker
+from ovs_ros.segmenter import Segmenter
 from ovs_ros.vocabulary.errors import VocabularyError
+from ovs_ros.vocabulary.vocabulary import Vocabulary
 
 PATIENCE_S = 10
 
 
 class Steps:
-    """A pipeline of functions."""
+    """A pipeline of functions; it asks for nothing to be segmented."""
 
     def __init__(self, process, failed, announce=lambda: None):
-        self.process, self.failed, self.announce = process, failed, announce
+        self._process, self.failed, self.announce = process, failed, announce
+
+    def process(self, frame):
+        self._process(frame)
+        return
+        yield
+
+
+def make_worker(queue, pipelines, segmenter=None):
+    return Worker(queue, pipelines, segmenter or color_segmenter(), Throttle(lambda text: None))
 
 
 def put(queue, encoding, camera=0):
@@ -37,7 +53,7 @@ def test_a_frame_that_fails_does_not_end_the_worker():
         put(queue, "good")
 
     queue = FrameQueue()
-    worker = Worker(queue, [Steps(process, failed)])
+    worker = make_worker(queue, [Steps(process, failed)])
     worker.start()
     put(queue, "bad")
     assert done.wait(PATIENCE_S)
@@ -55,7 +71,7 @@ def test_stopping_waits_for_the_frame_at_work_and_takes_no_other():
         finished.append(frame.image.encoding)
 
     queue = FrameQueue()
-    worker = Worker(queue, [Steps(process, finished.append)])
+    worker = make_worker(queue, [Steps(process, finished.append)])
     worker.start()
     put(queue, "first")
     assert started.wait(PATIENCE_S)
@@ -72,7 +88,7 @@ def test_waking_announces_and_processes_nothing():
     seen = threading.Semaphore(0)
     got = []
     queue = FrameQueue(2)
-    worker = Worker(queue, [Steps(got.append, got.append, seen.release) for _ in range(2)])
+    worker = make_worker(queue, [Steps(got.append, got.append, seen.release) for _ in range(2)])
     worker.start()
     queue.wake()
     for _ in range(2):
@@ -89,7 +105,7 @@ def test_what_fails_in_one_camera_is_told_to_it_and_does_not_touch_the_others():
         raise RuntimeError("no")
 
     queue = FrameQueue(3)
-    worker = Worker(
+    worker = make_worker(
         queue,
         [
             Steps(lambda _: done.release(), failures["announce"].append, fail),
@@ -129,7 +145,7 @@ def busy():
         busy.done.append(frame.image.encoding)
 
     busy.queue = WatchedQueue()
-    busy.worker = Worker(busy.queue, [Steps(process, busy.done.append)])
+    busy.worker = make_worker(busy.queue, [Steps(process, busy.done.append)])
     busy.worker.start()
     put(busy.queue, "first")
     assert busy.started.wait(PATIENCE_S)
@@ -194,3 +210,119 @@ def test_stopping_refuses_the_jobs_that_wait_and_those_that_come(busy):
     with pytest.raises(VocabularyError, match="an active node"):
         busy.worker.between_frames(lambda: busy.done.append("job"))
     assert busy.done == ["first"]
+
+
+class Camera:
+    """A pipeline whose frames are plain pictures of one colour."""
+
+    def __init__(self, words, color, again=None):
+        self.words, self.color, self._again = words, color, again
+        self.results, self.errors, self.done = [], [], threading.Semaphore(0)
+
+    def announce(self):
+        pass
+
+    def failed(self, error):
+        self.errors.append(error)
+        self.done.release()
+
+    def process(self, frame):
+        result = yield Asked(color_image([[self.color]]), self.words, SegmenterOptions())
+        self.results.append(result)
+        if self._again is not None:
+            self._again()
+        self.done.release()
+
+
+@pytest.fixture
+def together():
+    """A segmenter that encodes images together, its encoder, and the words of some colours."""
+    encoder = TogetherImageEncoder()
+    segmenter = Segmenter(Model(encoder, ColorTextEncoder()))
+    names = ["red", "green", "blue"]
+    words = segmenter.embed(Vocabulary.from_names(names))
+    return SimpleNamespace(segmenter=segmenter, encoder=encoder, words=words, names=names)
+
+
+def at_once(together, cameras):
+    """Let frames of all cameras wait, and a worker take them."""
+    queue = FrameQueue(len(cameras))
+    worker = make_worker(queue, cameras, together.segmenter)
+    for index in range(len(cameras)):
+        put(queue, "rgb8", index)
+    worker.start()
+    for camera in cameras:
+        assert camera.done.acquire(timeout=PATIENCE_S)
+    worker.stop()
+
+
+def test_frames_that_wait_are_encoded_together_and_each_camera_gets_its_own_result(together):
+    cameras = [Camera(together.words, color) for color in together.names]
+    at_once(together, cameras)
+    assert together.encoder.batches == [3]
+    assert [camera.results[0].selected_names for camera in cameras] == [(name,) for name in together.names]
+
+
+def test_a_frame_that_fails_costs_the_others_nothing(together):
+    cameras = [Camera(together.words, color) for color in together.names]
+    encode = together.encoder.encode
+
+    def fails(image):
+        features = encode(image)
+        if image[0, 0, 1]:  # green
+            features.patch_tokens[:] = float("nan")
+        return features
+
+    together.encoder.encode = fails
+    at_once(together, cameras)
+    assert [len(camera.results) for camera in cameras] == [1, 0, 1]
+    assert [type(camera.errors[0]).__name__ for camera in cameras if camera.errors] == ["NotFiniteError"]
+
+
+def test_frames_with_other_words_go_alone(together):
+    other = together.segmenter.embed(Vocabulary.from_names(["black", "cyan"]))
+    cameras = [Camera(together.words, "red"), Camera(other, "cyan")]
+    at_once(together, cameras)
+    assert together.encoder.batches == [1, 1]
+    assert [camera.results[0].selected_names for camera in cameras] == [("red",), ("cyan",)]
+
+
+def test_cameras_keep_the_ratio_of_their_priorities(together):
+    queue = FrameQueue(3, lambda: (2.0, 1.0, 1.0))
+    cameras = [
+        Camera(together.words, color, again=lambda index=index: put(queue, "rgb8", index))
+        for index, color in enumerate(together.names)
+    ]
+    worker = make_worker(queue, cameras, together.segmenter)
+    for index in range(3):
+        put(queue, "rgb8", index)
+    worker.start()
+    for _ in range(40):
+        assert cameras[0].done.acquire(timeout=PATIENCE_S)
+    worker.stop()
+    first, *others = (len(camera.results) for camera in cameras)
+    assert all(abs(first / 2 - count) <= 2 for count in others), (first, others)
+    assert 3 in together.encoder.batches
+
+
+def test_where_frames_hang_together_is_told(together):
+    hangs, go_on = threading.Event(), threading.Event()
+
+    def hang():
+        hangs.set()
+        assert go_on.wait(PATIENCE_S)
+
+    together.encoder.on_backbone = hang
+    queue = FrameQueue(2)
+    cameras = [Camera(together.words, "red"), Camera(together.words, "blue")]
+    worker = make_worker(queue, cameras, together.segmenter)
+    for index in range(2):
+        put(queue, "rgb8", index)
+    worker.start()
+    try:
+        assert hangs.wait(PATIENCE_S)
+        seconds, where = worker.busy()
+        assert seconds > 0 and where.startswith("encode_batch() in model.py")
+    finally:
+        go_on.set()
+        worker.stop()

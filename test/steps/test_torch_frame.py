@@ -32,7 +32,8 @@ from ovs_ros.vocabulary.word_embeddings import WordEmbeddings  # noqa: E402
 def pair(model: TinyDense | None = None, patches: int = 150, **options: Any) -> tuple[Segmenter, Segmenter]:
     """The steps one by one, and whole frames on the device, over the same model."""
     model = model or TinyDense()
-    encoder = TorchImageEncoder(model, patches=patches, device="cpu", precision="fp32")
+    settings: dict[str, Any] = {"device": "cpu", "precision": "fp32", "batches_on_cpu": True}
+    encoder = TorchImageEncoder(model, patches=patches, **settings)
     own = Segmenter(Model(encoder, ClipTextEncoder(model, ("{}",))), SegmenterOptions(**options))
     return own, replace(own, frame_path=TorchFrame(encoder, on_cpu=True))
 
@@ -160,10 +161,10 @@ def test_frames_do_not_share_memory() -> None:
 )
 def test_nothing_in_a_frame_depends_on_values_so_that_it_can_be_a_graph(options: dict[str, Any]) -> None:
     device = pair(**options)[1]
-    words, image = embedded(30, negatives=3), noise_image(240, 320)
-    device.segment(image, words)
-    with NoWaiting():
-        assert "launch" in device.segment(image, words).stages_ms
+    words, images = embedded(30, negatives=3), [noise_image(240, 320, seed) for seed in range(3)]
+    device.segment_batch(images, words)
+    with NoWaiting():  # two frames together, and one
+        assert all("launch" in result.stages_ms for result in device.segment_batch(images, words))
 
 
 @pytest.mark.parametrize(
@@ -258,6 +259,48 @@ def test_the_benchmark_times_frames_of_both_ways_side_by_side() -> None:
     assert "encode" in results["stages_ms"]["150"]
     bench.print_times(results, "cpu")
     assert bench.measure_batch(device.model.image_encoder, 2, 2) > 0
+
+
+@pytest.mark.parametrize("count", [45, 300], ids=["narrow", "wide"])
+def test_frames_together_give_what_each_gives_alone(count: int) -> None:
+    model = TinyDense()
+    own, device = pair(model)
+    words = embedded(count, negatives=5)
+    # The first size is shrunk and has an odd number of pixels; the second is enlarged; the last is alone.
+    shapes = [(241, 321), (67, 131), (241, 321), (241, 321), (67, 131), (48, 48)]
+    images = [noise_image(*shape, seed) for seed, shape in enumerate(shapes)]
+    for _ in range(2):
+        del model.batches[:]
+        results = device.segment_batch(images, words)
+        assert sorted(batch[0] for batch in model.batches) == [1, 1, 2, 2]
+        for image, result in zip(images, results, strict=True):
+            assert set(result.stages_ms) == {"prepare", "launch", "wait"}
+            assert_same(own.segment(image, words), result)
+
+
+def test_frames_that_do_not_fit_together_are_segmented_one_by_one_from_then_on() -> None:
+    own, device = pair(TinyDense(most_pixels=2 * 160 * 224), patches=140)
+    words, images = embedded(30), [noise_image(120, 160, seed) for seed in range(4)]
+    for stage in ("encode", "launch"):
+        results = device.segment_batch(images, words)
+        assert all(stage in result.stages_ms for result in results)
+        for image, result in zip(images, results, strict=True):
+            assert_same(own.segment(image, words), result)
+    assert device.model.fallbacks == ("runs images one by one, because the memory of cpu was full",)
+
+
+def test_one_frame_of_nan_is_told_of_frames_together() -> None:
+    class Dark(TinyDense):
+        def dense(self, images: Any) -> Any:
+            features = super().dense(images)
+            features.patches[images.amax((1, 2, 3)) < 0] = torch.nan
+            return features
+
+    _, device = pair(Dark())
+    images = [noise_image(64, 64), np.zeros((64, 64, 3), np.uint8)]
+    with pytest.raises(NotFiniteError, match="image embeddings from tiny"):
+        device.segment_batch(images, embedded(5))
+    assert device.segment(images[0], embedded(5)).labels.shape == (64, 64)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])

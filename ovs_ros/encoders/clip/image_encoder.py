@@ -3,7 +3,7 @@
 import logging
 import math
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -34,8 +34,10 @@ T = TypeVar("T")
 LOG = logging.getLogger(__name__)
 FEWEST_PATCHES = 64
 """With fewer patches an image is too coarse; the CPU takes over instead."""
-_SHAPES = 4
-"""For how many shapes of images buffers and CUDA graphs are kept."""
+BATCHES = (8, 4, 2, 1)
+"""How many images go through the network at once: few numbers, as each costs buffers and a CUDA graph."""
+_GRIDS = 4
+"""For how many grids of images buffers and CUDA graphs are kept."""
 _PROBE = 8
 """Rows and columns of patches in the image that shows which weights the image's side uses."""
 
@@ -47,23 +49,28 @@ class Footprint:
     Attributes:
         device: where the model runs.
         patches: how many patches an image is cut into at most.
+        batches: whether several images run as one batch; else one by one.
         together: whether all windows of an image run as one batch; else one by one.
     """
 
     device: torch.device
     patches: int
+    batches: bool = True
     together: bool = True
 
-    def smaller(self, windows: int, configured: int) -> "Footprint | None":
+    def smaller(self, windows: int, configured: int, images: int = 1) -> "Footprint | None":
         """The next one to try when memory is full; None where there is none.
 
-        First windows run one by one, then patches are halved, and below `FEWEST_PATCHES` the CPU takes over,
-        with as many patches as configured.
+        First images run one by one, then windows, then patches are halved, and below `FEWEST_PATCHES` the
+        CPU takes over, with as many patches as configured.
 
         Args:
-            windows: how many windows the image has now.
+            windows: how many windows an image has now.
             configured: how many patches the user asked for.
+            images: how many images ran at once.
         """
+        if self.batches and images > 1:
+            return replace(self, batches=False)
         if self.together and windows > 1:
             return replace(self, together=False)
         if self.patches // 2 >= FEWEST_PATCHES:
@@ -75,11 +82,11 @@ class Footprint:
 
 @dataclass(frozen=True, eq=False)
 class EncodedBuffers:
-    """What the device computes of one image, in buffers that the next image of its shape overwrites.
+    """What the device computes of B images, in buffers that the next B images of their grid overwrite.
 
     Attributes:
-        embeddings: (h*w + 1, D) float32 unit rows: the patches row by row, then the whole image.
-        windows: the features of each window, as the model gave them.
+        embeddings: (B, h*w + 1, D) float32 unit rows: the patches row by row, then the whole image.
+        windows: the features of each window, as the model gave them, the images of each window together.
     """
 
     embeddings: Tensor
@@ -88,11 +95,11 @@ class EncodedBuffers:
 
 @dataclass(frozen=True, eq=False)
 class ShapeBuffers:
-    """What is kept for one shape of images.
+    """What is kept for B images of one grid.
 
     Attributes:
         grid, windows: how an image and its windows lie.
-        canvas: (rows*stride, columns*stride, 3) uint8 RGB, pinned beside a GPU; padding is filled.
+        canvas: (B, rows*stride, columns*stride, 3) uint8 RGB, pinned beside a GPU; padding is filled.
         pixels: the same on the device, padding too; the canvas itself on a CPU.
         encode: from `pixels` to the embeddings.
     """
@@ -107,8 +114,9 @@ class ShapeBuffers:
 class TorchImageEncoder:
     """Dense features of a torch model; see `ImageEncoder` for the contract.
 
-    On a GPU the network is one CUDA graph for each shape of images, and frames travel from and to pinned
-    memory. When memory is full the encoder falls back to less (see `Footprint`) and lists it in `fallbacks`.
+    On a GPU the network is one CUDA graph for each grid and number of images, and frames travel from and to
+    pinned memory. When memory is full the encoder falls back to less (see `Footprint`) and lists it in
+    `fallbacks`.
 
     Not safe to be used by two threads at once. Features of models that decode are good until the next frame.
 
@@ -127,6 +135,7 @@ class TorchImageEncoder:
         precision: 'auto', 'fp32', 'fp16' or 'bf16' (see `resolve_precision`).
         window: side of sliding windows in pixels, rounded up to whole patches; 0: one pass over the image.
         stride: from one window to the next in pixels, rounded down to whole patches; 0: half a window.
+        batches_on_cpu: put images together on a CPU too, which saves nothing there; to compare the two.
 
     Raises:
         ValueError: a setting is out of its range, or the device is missing.
@@ -141,6 +150,7 @@ class TorchImageEncoder:
         precision: str = "auto",
         window: int = 0,
         stride: int = 0,
+        batches_on_cpu: bool = False,
     ) -> None:
         if patches < 1 or window < 0 or stride < 0:
             raise ValueError(
@@ -156,7 +166,8 @@ class TorchImageEncoder:
         self._precision = precision
         self._window = math.ceil(window / model.stride)
         self._stride = max(1, (stride // model.stride) if stride else self._window // 2)
-        self._shapes: OrderedDict[tuple[int, int], ShapeBuffers] = OrderedDict()
+        self._batches_on_cpu = batches_on_cpu
+        self._kept: OrderedDict[PatchGrid, dict[int, ShapeBuffers]] = OrderedDict()
         self.footprint = Footprint(resolve_device(device), patches)
         self._settle()
 
@@ -179,21 +190,62 @@ class TorchImageEncoder:
         Raises:
             RuntimeError: the device fails, or its memory is too small even for the last fallback.
         """
-        clock = StageClock()
-        while True:
-            shape = self.buffers(image.shape[0], image.shape[1])
+        return next(self.encode_batch([image]))[1]
+
+    def encode_batch(self, images: Sequence[NDArray[np.uint8]]) -> Iterator[tuple[int, Features]]:
+        """Encode images; on a GPU those of one grid together. See `encode` for arguments and errors.
+
+        Yields:
+            (index, features) of each image, in any order. The stages of images that ran together are those of
+            all of them. Features of models that decode are good until the next are asked for.
+        """
+        left, clock = list(range(len(images))), StageClock()
+        while left:
+            first, *others = left
+            size, grid = images[first].shape[:2], self._grid(*images[first].shape[:2])
+            alike = [first, *(i for i in others if self._grid(*images[i].shape[:2]) == grid)]
+            shape = self.buffers(size[0], size[1], self.batch_size(len(alike)))
+            chosen = alike[: len(shape.canvas)]
             self.wait()  # A frame that nobody fetched may still read the canvas.
-            place(image, shape.grid, shape.canvas.numpy())
+            for i, canvas in zip(chosen, shape.canvas.numpy(), strict=True):
+                place(images[i], shape.grid, canvas)
             clock.stage("prepare")
             try:
                 self.upload(shape)
                 buffers = shape.encode()
-                embeddings = self.fetch(buffers.embeddings)  # (h*w + 1, D)
-                break
+                embeddings = self.fetch(buffers.embeddings)  # (B, h*w + 1, D)
             except RuntimeError as error:
-                if not is_out_of_memory(error) or not self.fall_back(len(shape.windows.corners)):
+                full = is_out_of_memory(error)
+                if not full or not self.fall_back(len(shape.windows.corners), len(chosen)):
                     raise
-        clock.stage("encode")
+                continue
+            clock.stage("encode")
+            for number, i in enumerate(chosen):
+                windows = _of_image(buffers.windows, number, len(chosen))
+                yield i, self._features(embeddings[number], shape, windows, clock.stages_ms)
+            left, clock = [i for i in left if i not in chosen], StageClock()
+
+    @property
+    def most_at_once(self) -> int:
+        """How many images run as one batch at most; 1 where that saves no time, or memory was full."""
+        gains = self.stream is not None or self._batches_on_cpu
+        return BATCHES[0] if gains and self.footprint.batches else 1
+
+    def batch_size(self, count: int) -> int:
+        """How many of `count` images, at least one, run as the next batch."""
+        return next(size for size in BATCHES if size <= min(count, self.most_at_once))
+
+    def _features(
+        self, embeddings: Array, shape: ShapeBuffers, windows: TorchFeatures, stages_ms: dict[str, float]
+    ) -> Features:
+        """The features of one image.
+
+        Args:
+            embeddings: (h*w + 1, D).
+            shape: how it lies.
+            windows: of its windows.
+            stages_ms: copied.
+        """
         patch_tokens = embeddings[:-1].reshape(shape.grid.rows, shape.grid.columns, -1)
         head: Head = CosineHead(patch_tokens, self.logit_scale)
         if self.model.decodes:
@@ -201,7 +253,7 @@ class TorchImageEncoder:
             head = DecoderHead(
                 self.model.name,
                 (shape.grid.rows * scale, shape.grid.columns * scale),
-                lambda words: self._decode(words, buffers.windows, shape.windows, patch_tokens),
+                lambda words: self._decode(words, windows, shape.windows, patch_tokens),
             )
         return Features(
             class_token=embeddings[-1],
@@ -209,7 +261,7 @@ class TorchImageEncoder:
             head=head,
             valid=shape.grid.valid,
             logit_scale=self.logit_scale,
-            stages_ms=clock.stages_ms,
+            stages_ms=dict(stages_ms),
         )
 
     def _decode(self, prompts: Words, features: TorchFeatures, windows: Windows, patches: Array) -> Array:
@@ -265,25 +317,28 @@ class TorchImageEncoder:
         self.wait()
         return pinned.numpy()
 
-    def fall_back(self, windows: int) -> bool:
+    def fall_back(self, windows: int, images: int = 1) -> bool:
         """Memory fallback: take the next smaller footprint and say so. False: there is none.
 
         Args:
-            windows: how many windows the image has that it was full with.
+            windows: how many windows an image has that it was full with.
+            images: how many images ran at once.
         """
-        before, smaller = self.footprint, self.footprint.smaller(windows, self._configured)
+        before, smaller = self.footprint, self.footprint.smaller(windows, self._configured, images)
         if smaller is None:
             return False
         self.footprint = smaller
-        self._shapes.clear()
+        self._kept.clear()
         self._describe()
         if smaller.device != before.device:
             self._settle()
             step = f"runs on {smaller.device} with {smaller.patches} patches"
         elif smaller.patches != before.patches:
             step = f"cuts images into {smaller.patches} patches in place of {before.patches}"
-        else:
+        elif smaller.together != before.together:
             step = "runs windows one by one"
+        else:
+            step = "runs images one by one"
         if before.device.type == "cuda":
             torch.cuda.empty_cache()
         self.report_fallback(f"{step}, because the memory of {before.device} was full")
@@ -310,7 +365,7 @@ class TorchImageEncoder:
             runs: how many runs.
         """
         shape = self.buffers(image.shape[0], image.shape[1])
-        place(image, shape.grid, shape.canvas.numpy())
+        place(image, shape.grid, shape.canvas.numpy()[0])
         pixels = shape.canvas.expand(batch, -1, -1, -1).to(self.footprint.device)
 
         def dense() -> TorchFeatures:
@@ -360,29 +415,35 @@ class TorchImageEncoder:
         self.name = f"{self.model.name}@{self.footprint.patches}{window}-{precision}"
         self.device = str(self.footprint.device)
 
-    def buffers(self, height: int, width: int) -> ShapeBuffers:
-        """What is kept for images of this height and width, made anew if need be."""
-        key = height, width
-        if key in self._shapes:
-            self._shapes.move_to_end(key)
-            return self._shapes[key]
-        try:
-            shape = self._make_buffers(height, width)
-        except RuntimeError as error:
-            if not is_out_of_memory(error) or not self.fall_back(1):
-                raise
-            return self.buffers(height, width)
-        if len(self._shapes) == _SHAPES:
-            self._shapes.popitem(last=False)
-        self._shapes[key] = shape
-        return shape
+    def buffers(self, height: int, width: int, images: int = 1) -> ShapeBuffers:
+        """What is kept for images of this height and width, made anew if need be.
 
-    def _make_buffers(self, height: int, width: int) -> ShapeBuffers:
+        Args:
+            height, width: of the images.
+            images: how many; the buffers are for one where memory is full.
+        """
+        grid = self._grid(height, width)
+        kept = self._kept.setdefault(grid, {})
+        self._kept.move_to_end(grid)
+        if len(self._kept) > _GRIDS:
+            self._kept.popitem(last=False)
+        if images not in kept:
+            try:
+                kept[images] = self._make_buffers(grid, images)
+            except RuntimeError as error:
+                if not is_out_of_memory(error) or not self.fall_back(1, images):
+                    raise
+                return self.buffers(height, width)
+        return kept[images]
+
+    def _grid(self, height: int, width: int) -> PatchGrid:
+        return fit_grid(height, width, patches=self.footprint.patches, patch=self.model.stride)
+
+    def _make_buffers(self, grid: PatchGrid, images: int) -> ShapeBuffers:
         model = self.model
-        grid = fit_grid(height, width, patches=self.footprint.patches, patch=model.stride)
         windows = lay_windows(grid.rows, grid.columns, self._window, self._stride)
         canvas = torch.empty(
-            (grid.rows * grid.patch, grid.columns * grid.patch, 3),
+            (images, grid.rows * grid.patch, grid.columns * grid.patch, 3),
             dtype=torch.uint8,
             pin_memory=self.stream is not None,
         )
@@ -397,21 +458,30 @@ class TorchImageEncoder:
         return torch.addcmul(self._shift, images, self._scale).to(self.dtype)
 
     def forward(self, pixels: Tensor, windows: Windows) -> EncodedBuffers:
-        """The device's part of a frame, without waiting for it.
+        """The device's part of B frames, without waiting for it.
 
         Args:
-            pixels: (rows*stride, columns*stride, 3) uint8 RGB on the device.
-            windows: how the image is cut into windows.
+            pixels: (B, rows*stride, columns*stride, 3) uint8 RGB on the device.
+            windows: how each image is cut into W windows.
         """
+        images = range(len(pixels))
         with computing(self.footprint.device, self.dtype):
-            batch = crops(self._normalised(pixels[None]), windows, self.model.stride)
+            batch = crops(self._normalised(pixels), windows, self.model.stride)  # (W*B, 3, H, W)
             features = _joined(
                 [self.model.dense(part) for part in batch.split(len(batch) if self.footprint.together else 1)]
             )
-            patches = merge(features.patches.float(), windows)  # (h, w, D)
-            image = features.image.float().mean(0, keepdim=True)  # (1, D)
-            embeddings = torch.cat((patches.flatten(0, 1), image))
+            seen = features.patches.float()
+            patches = torch.stack([merge(seen[i :: len(images)], windows) for i in images])  # (B, h, w, D)
+            image = features.image.float().unflatten(0, (-1, len(images))).mean(0)  # (B, D)
+            embeddings = torch.cat((patches.flatten(1, 2), image[:, None]), dim=1)
             return EncodedBuffers(normalize(embeddings, dim=-1), features)
+
+
+def _of_image(features: TorchFeatures, number: int, images: int) -> TorchFeatures:
+    """The windows of one of several images, of whose windows the images lie together."""
+    own = slice(number, None, images)
+    decoding = tuple(tensor[own] for tensor in features.decoding)
+    return TorchFeatures(features.patches[own], features.image[own], decoding)
 
 
 def _joined(parts: list[TorchFeatures]) -> TorchFeatures:

@@ -55,7 +55,16 @@ def _starts(length: int, window: int, stride: int) -> list[int]:
 
 
 def crops(images: Tensor, windows: Windows, patch: int) -> Tensor:
-    """Cut an image into windows: (1, C, rows*patch, columns*patch) to (B, C, height*patch, width*patch)."""
+    """Cut B images into W windows each.
+
+    Args:
+        images: (B, C, rows*patch, columns*patch).
+        windows: where they lie.
+        patch: a patch's side in pixels.
+
+    Returns:
+        (W*B, C, height*patch, width*patch), the images of each window together.
+    """
     if len(windows.corners) == 1:
         return images
     height, width = windows.height * patch, windows.width * patch
@@ -68,10 +77,10 @@ def crops(images: Tensor, windows: Windows, patch: int) -> Tensor:
 
 
 def merge(grids: Tensor, windows: Windows, scale: int = 1) -> Tensor:
-    """The mean of what windows gave at each place.
+    """The mean of what the windows of one image gave at each place.
 
     Args:
-        grids: (B, height*scale, width*scale, C), one for each window.
+        grids: (W, height*scale, width*scale, C), one for each window.
         windows: their positions.
         scale: how many places of the grids' a patch's side has.
 

@@ -8,13 +8,14 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed (pip install '.[clip]')")
 
+from clip_models import open_clip_or_skip, small_clip  # noqa: E402
 from torch.nn.functional import normalize  # noqa: E402
 from torch_models import TinyDecoding, TinyDense, noise_image, one_thread  # noqa: E402, F401
 
 from ovs_ros.encoders.clip.image_encoder import FEWEST_PATCHES, Footprint, TorchImageEncoder  # noqa: E402
 from ovs_ros.encoders.features import Features  # noqa: E402
 from ovs_ros.encoders.heads import CosineHead  # noqa: E402
-from ovs_ros.encoders.patches import fit_grid  # noqa: E402
+from ovs_ros.encoders.patches import PatchGrid, fit_grid  # noqa: E402
 
 
 def encode(encoder: TorchImageEncoder, image: np.ndarray) -> Features:
@@ -166,12 +167,16 @@ def test_errors_that_are_not_about_memory_pass_through(monkeypatch: pytest.Monke
 def test_the_last_resort_of_a_gpu_is_the_cpu_at_full_resolution() -> None:
     gpu = torch.device("cuda", 0)
     steps, footprint = [], Footprint(gpu, 1000)
-    while (footprint := footprint.smaller(6, 1000)) is not None:
-        steps.append((footprint.device.type, footprint.patches, footprint.together))
-    assert steps[:2] == [("cuda", 1000, False), ("cuda", 500, False)]
+    while (footprint := footprint.smaller(6, 1000, images=4)) is not None:
+        steps.append((footprint.device.type, footprint.patches, footprint.batches, footprint.together))
+    assert steps[:3] == [
+        ("cuda", 1000, False, True),
+        ("cuda", 1000, False, False),
+        ("cuda", 500, False, False),
+    ]
     assert [step[1] for step in steps if step[0] == "cuda"][-1] < 2 * FEWEST_PATCHES
     first_on_cpu = [step for step in steps if step[0] == "cpu"][0]
-    assert first_on_cpu == ("cpu", 1000, True)
+    assert first_on_cpu == ("cpu", 1000, True, True)
 
 
 def test_a_model_that_decodes_gives_its_own_logits() -> None:
@@ -250,3 +255,86 @@ def test_a_model_is_timed_alone_and_over_several_images() -> None:
     assert encoder.encode(image).stages_ms["encode"] > 0
     assert len(encoder.time_batch(image, batch=3, runs=2)) == 2
     assert model.batches == [(1, 3, 96, 128), *[(3, 3, 96, 128)] * 3]
+
+
+def features_of(encoder: TorchImageEncoder, images: list[np.ndarray]) -> list[Features]:
+    """Features of images that are encoded together, in the order of the images."""
+    found = dict(encoder.encode_batch(images))
+    return [found[index] for index in range(len(images))]
+
+
+@pytest.mark.parametrize("windows", [{}, {"window": 64, "stride": 32}], ids=str)
+def test_images_together_give_what_each_gives_alone(windows: dict[str, int]) -> None:
+    # Five of one grid, of two sizes and with padding, and one of another grid in between.
+    shapes = [(90, 160), (180, 320), (128, 96), (90, 160), (90, 160), (180, 320)]
+    images = [noise_image(*shape, seed) for seed, shape in enumerate(shapes)]
+    model = TinyDense()
+    together = features_of(on_cpu(model, batches_on_cpu=True, **windows), images)
+    count = len(model.batches)
+    assert count == 3  # four of the five, the fifth, and the other one
+    alone = on_cpu(TinyDense(), **windows)
+    for image, got in zip(images, together, strict=True):
+        expected = encode(alone, image)
+        np.testing.assert_allclose(got.patch_tokens, expected.patch_tokens, atol=1e-5)
+        np.testing.assert_allclose(got.class_token, expected.class_token, atol=1e-5)
+        assert got.valid == expected.valid and set(got.stages_ms) == {"prepare", "encode"}
+
+
+@pytest.mark.parametrize("windows", [{}, {"window": 64, "stride": 64}], ids=str)
+def test_images_together_are_decoded_each_by_its_own_features(windows: dict[str, int]) -> None:
+    images = [noise_image(96, 128, seed) for seed in range(3)]
+    model = TinyDecoding()
+    words = model.embed_texts(["a", "b", "c"]).numpy()
+    alone = on_cpu(TinyDecoding(), 48, **windows)
+    for index, features in on_cpu(model, 48, batches_on_cpu=True, **windows).encode_batch(images):
+        expected = encode(alone, images[index]).logits(words)
+        np.testing.assert_allclose(features.logits(words), expected, atol=1e-4)
+
+
+def test_a_clip_gives_the_same_together() -> None:
+    open_clip_or_skip()
+    from ovs_ros.encoders.clip.vit import OpenClipViT
+
+    settings = {"patches": 12, "device": "cpu", "precision": "fp32"}
+    images = [noise_image(60, 80, seed) for seed in range(4)]
+    together = TorchImageEncoder(OpenClipViT(small_clip()[0], name="a"), batches_on_cpu=True, **settings)
+    alone = TorchImageEncoder(OpenClipViT(small_clip()[0], name="a"), **settings)
+    for image, got in zip(images, features_of(together, images), strict=True):
+        expected = encode(alone, image)
+        np.testing.assert_allclose(got.patch_tokens, expected.patch_tokens, atol=1e-5)
+        np.testing.assert_allclose(got.class_token, expected.class_token, atol=1e-5)
+
+
+def test_on_a_cpu_images_are_encoded_one_by_one() -> None:
+    model = TinyDense()
+    encoder = on_cpu(model)
+    features_of(encoder, [noise_image(96, 128, seed) for seed in range(3)])
+    assert encoder.most_at_once == 1 and [batch[0] for batch in model.batches] == [1, 1, 1]
+
+
+def test_images_that_do_not_fit_together_are_encoded_one_by_one_from_then_on() -> None:
+    images = [noise_image(96, 128, seed) for seed in range(4)]
+    model = TinyDense(most_pixels=3 * 96 * 128)
+    encoder = on_cpu(model, 48, batches_on_cpu=True)
+    got = features_of(encoder, images)
+    assert [batch[0] for batch in model.batches] == [4, 1, 1, 1, 1]
+    assert encoder.fallbacks == ["runs images one by one, because the memory of cpu was full"]
+    assert encoder.most_at_once == 1 and encoder.footprint.patches == 48
+    alone = on_cpu(TinyDense(), 48)
+    for image, features in zip(images, got, strict=True):
+        np.testing.assert_allclose(features.patch_tokens, encode(alone, image).patch_tokens, atol=1e-5)
+
+
+def test_buffers_for_several_images_that_find_no_memory_are_made_for_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    encoder, make = on_cpu(TinyDense(), 48, batches_on_cpu=True), TorchImageEncoder._make_buffers
+
+    def full(encoder: TorchImageEncoder, grid: PatchGrid, images: int) -> object:
+        if images > 1:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+        return make(encoder, grid, images)
+
+    monkeypatch.setattr(TorchImageEncoder, "_make_buffers", full)
+    assert len(features_of(encoder, [noise_image(96, 128, seed) for seed in range(3)])) == 3
+    assert len(encoder.fallbacks) == 1 and encoder.footprint.patches == 48
