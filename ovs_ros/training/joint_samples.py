@@ -68,6 +68,9 @@ class PixelSet:
         space: what its labels mean.
         hold_out: keep the images out that `space.hold_out` names.
 
+    Attributes:
+        frequencies: (classes,), how often each class is among the labelled positions of a step.
+
     Raises:
         FileNotFoundError: images or labels are missing.
         ValueError: the set's classes are others than the label space's, or no image is left.
@@ -88,19 +91,35 @@ class PixelSet:
         rule = space.hold_out if hold_out else None
         kept = [i for i in range(len(files)) if rule is None or not rule.keeps(i)]
         self._files = [(*files[i], fine[i][1]) for i in kept]
-        self._with_class = self._images_of_classes()
+        shares = self._shares()
+        found = [np.flatnonzero(column > LEAST_SHARE) for column in shares.T]
+        self._with_class = {value: images for value, images in enumerate(found) if len(images) >= 2}
+        self.frequencies = self._frequencies(shares)
 
     def __len__(self) -> int:
         return len(self._files)
 
-    def _images_of_classes(self) -> dict[int, NDArray[np.intp]]:
-        """For each class that two images or more show, these."""
-        shares = []
-        for index in range(len(self)):
-            labels = self._labels(index)
-            shares.append(np.bincount(labels.ravel(), minlength=256)[: len(self.space.classes)] / labels.size)
-        found = [np.flatnonzero(column > LEAST_SHARE) for column in np.array(shares).T]
-        return {value: images for value, images in enumerate(found) if len(images) >= 2}
+    def _shares(self) -> NDArray[np.float64]:
+        """(images, classes): the share of an image's pixels that a class labels."""
+        count = len(self.space.classes)
+        labels = (self._labels(index) for index in range(len(self)))
+        return np.array([np.bincount(one.ravel(), minlength=256)[:count] / one.size for one in labels])
+
+    def _frequencies(self, shares: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(classes,): the share of each class in the labelled positions that `JointSamples` draws.
+
+        Of whole images, not of their crops: what `draw` and `_choose` prefer, in one formula.
+        """
+        drawn = np.full(len(self), 1 / len(self))
+        if self._with_class:
+            drawn *= 1 - FOCUSED
+            for images in self._with_class.values():
+                drawn[images] += FOCUSED / (len(self._with_class) * len(images))
+        labelled, shown = shares.sum(1, keepdims=True), shares > 0
+        even = shares / np.maximum(labelled, 1e-9)
+        balanced = shown / np.maximum(shown.sum(1, keepdims=True), 1)
+        frequencies = drawn @ (even + balanced) / 2
+        return np.asarray(frequencies / max(frequencies.sum(), 1e-9))
 
     def _labels(self, index: int) -> Image:
         """An image's classes, (H, W) uint8."""

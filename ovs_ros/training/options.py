@@ -109,6 +109,11 @@ class EmbeddedOptions(Options):
     points: int = _option(384, "Labelled positions a view.", 2)
     pictures: int = _option(8, "Captioned or named pictures in every second step, over all processes.", 1)
     distillation: float = _option(0.5, "Weight of the image encoder's own classifier as a teacher.")
+    adjustment: float = _option(
+        0.0,
+        "How far rare classes of a set are lifted over frequent ones: the share of the log of their "
+        "frequencies that is added to their logits in training (logit adjustment, arXiv 2007.07314).",
+    )
     images: int = _option(24, "Evaluate on at most so many images of each set, evenly spaced.", 1)
     workers: int = _option(1, "Processes that read images, per training process.")
     evaluate_every: int = _option(2000, "Evaluate every so many steps, and at the end.", 1)

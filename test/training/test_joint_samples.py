@@ -116,6 +116,16 @@ def test_positions_have_labels(data: Path) -> None:
     assert batch.places.max() < 16 * 24
 
 
+def test_frequencies_are_those_of_the_positions_that_are_drawn(data: Path) -> None:
+    voc = pixel_set(data, "voc")
+    options = EmbeddedOptions(steps=60, batch=8, height=96, width=128, points=40, workers=0)
+    drawn = JointSamples([voc], [], options, Ranks(0, 1, torch.device("cpu")))
+    classes = np.concatenate([drawn[step].classes.numpy().ravel() for step in range(60)])
+    counts = np.bincount(classes[classes < 20], minlength=20)
+    assert voc.frequencies.sum() == pytest.approx(1) and (voc.frequencies[5:] == 0).all()
+    np.testing.assert_allclose(voc.frequencies, counts / counts.sum(), atol=0.05)
+
+
 def test_words_of_boxes_are_checked(data: Path, tmp_path: Path) -> None:
     write_data(tmp_path)
     (tmp_path / "doordetect" / "boxes.tsv").write_text("file\tword\tx0\ty0\tx1\ty1\n0.jpg\tcat\t1\t1\t2\t2\n")

@@ -4,7 +4,9 @@ All is trained at once: EfficientNet-Lite whole (its batch norms keep ImageNet's
 the words' side over frozen sentence embeddings. Losses, softmax cross entropies over `LOGIT_SCALE` times
 cosines unless said otherwise:
 
-- own: labelled positions against the classes of their set, a union by the maximum over its words;
+- own: labelled positions against the classes of their set, a union by the maximum over its words; the logits
+  of frequent classes are raised by a share of the log of their frequencies (logit adjustment, Menon et al.
+  2021, equation 10), so that a rare class does not lose to a frequent one that looks nearly the same;
 - joint: labelled positions, and unlabelled ones that are known to be none of a set's words, against the words
   of all sets: the right ones against those that are not unsure (see `label_spaces`);
 - fine: positions with finer labels against all finer names of their set;
@@ -72,6 +74,8 @@ MORE_CAPTIONS = 120
 """Captions of other pictures that patches are told apart by, beside those of the batch."""
 LEFT_OUT = -1e4
 """The logit of what does not take part in a softmax."""
+RAREST = 1e-4
+"""The frequency that a class's logit adjustment takes at least."""
 CALIBRATION = 32
 """Images that activations are measured on for int8."""
 MODELS = "models"
@@ -159,7 +163,7 @@ class EmbeddedRecipe(Recipe):
         ends = np.cumsum([len(choices) for choices in self.vocabulary.choices])
         self.first = ends - [len(choices) for choices in self.vocabulary.choices]
         self.synonyms = ends - self.first - 1
-        self.answers, self.columns, self.fine = [], [], {}
+        self.answers, self.columns, self.priors, self.fine = [], [], [], {}
         for number, one in enumerate(self.sets):
             name = one.space.name
             self.answers.append(torch.from_numpy(self.vocabulary.answers[name]).to(self.device))
@@ -167,6 +171,8 @@ class EmbeddedRecipe(Recipe):
             most = max(map(len, groups))
             padded = [[*group, *[group[0]] * (most - len(group))] for group in groups]
             self.columns.append(torch.tensor(padded, device=self.device))  # (classes, most)
+            frequencies = np.log(np.maximum(one.frequencies, RAREST)) * self.options.adjustment
+            self.priors.append(torch.from_numpy(frequencies).float().to(self.device))
             if one.fine_names:
                 names = [name for name in one.fine_names if name != NAMELESS]
                 table = torch.from_numpy(nameless(one.fine_names)).to(self.device)
@@ -259,7 +265,8 @@ class EmbeddedRecipe(Recipe):
             sums["joint"].append(competing - own.masked_fill(answers != 1, LEFT_OUT).logsumexp(1))
             named = target < len(self.columns[number])
             classed = own[named][:, self.columns[number]].amax(2)  # (N', classes)
-            sums["own"].append(F.cross_entropy(classed, target[named], reduction="none"))
+            adjusted = classed + self.priors[number]
+            sums["own"].append(F.cross_entropy(adjusted, target[named], reduction="none"))
             if number in self.fine:
                 table, sentences = self.fine[number]
                 line = torch.where(members[:, None], table[finer], -1)  # (B, P)

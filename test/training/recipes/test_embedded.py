@@ -80,6 +80,18 @@ def test_held_out_images_and_left_out_sets_are_evaluated_on(run: tuple[EmbeddedR
     assert "of a set that was left out of training" in card
 
 
+def test_rare_classes_are_lifted_in_their_own_sets_loss_alone(data: Path) -> None:
+    plain, adjusted = (recipe(data, sets="voc", adjustment=value) for value in (0.0, 1.0))
+    frequencies = adjusted.sets[0].frequencies
+    shown = frequencies > 0
+    np.testing.assert_allclose(adjusted.priors[0].numpy()[shown], np.log(frequencies[shown]), rtol=1e-5)
+    batch = plain.samples[1]
+    losses = [made.pixel_losses(batch, np.random.default_rng(0)) for made in (plain, adjusted)]
+    assert losses[0]["joint"].item() == pytest.approx(losses[1]["joint"].item())
+    # Words that no image shows hardly compete any more, before anything is learned.
+    assert losses[1]["own"] < losses[0]["own"]
+
+
 def test_ovs_evaluate_gives_the_same_figures(data: Path, tmp_path: Path) -> None:
     made = recipe(data, sets="idd", without="", images=100)
     measured = made.evaluate()["idd"]
