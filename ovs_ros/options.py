@@ -413,10 +413,8 @@ class NodeOptions(_Checked):
             raise ValueError(f"expected cameras to have different names, got {', '.join(self.cameras)}")
         for name in ("priorities", "max_rate", "rotation", "body_mask"):
             if len(values := getattr(self, name)) not in (1, len(self.cameras)):
-                raise ValueError(
-                    f"expected {name} to have one value, or one for each of {len(self.cameras)} cameras, "
-                    f"got {len(values)}"
-                )
+                several = f", or one for each of {len(self.cameras)} cameras" if len(self.cameras) > 1 else ""
+                raise ValueError(f"expected {name} to have one value{several}, got {len(values)}")
         for degrees in self.rotation:
             if degrees % 90:
                 raise ValueError(f"expected rotation to be 0, 90, 180 or 270, got {degrees}")

@@ -151,6 +151,8 @@ class LookForServer:
         borrowed = False
         try:
             seconds = self._checked(handle.request)
+            if not self._active():
+                raise VocabularyError(NOT_ACTIVE)
             locked = self._services.locked
             await self._services.make(lambda known, check: known.borrow(words, check, locked=locked))
             borrowed = True
@@ -206,10 +208,10 @@ class LookForServer:
     @staticmethod
     def _result(search: _Search, message: str) -> LookFor.Result:
         handle = search.handle
-        count = f"seen in {search.seen} of {search.frames} frames"
-        result = LookFor.Result(
-            success=search.best is not None, message=f"{message}; {count}" if message else count
-        )
+        count = f"seen in {search.seen} of {search.frames} frames" if search.frames else "no image came"
+        if message and search.frames:
+            message = f"{message}; {count}"
+        result = LookFor.Result(success=search.best is not None, message=message or count)
         if search.best is not None:
             result.best = search.best
         if handle.is_cancel_requested:

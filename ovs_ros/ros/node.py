@@ -265,12 +265,14 @@ class OvsNode(LifecycleNode):
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Unsubscribe, and wait a little for the frame at work."""
         self._stop()
+        self.get_logger().info("Inactive: no images are taken")
         return super().on_deactivate(state)
 
     @_logged
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Release the model. Ids stay taken."""
         self._release()
+        self.get_logger().info("Unconfigured: the model is released")
         return super().on_cleanup(state)
 
     @_logged

@@ -59,6 +59,10 @@ class Parameters:
     def _set(self, parameters: list[Parameter]) -> SetParametersResult:
         """Check values and take them all, or none. rclpy has checked before that the parameters are live."""
         values = {p.name: p.value for p in parameters if p.name in self._options}
+        deleted = [name for name, value in values.items() if value is None]
+        if deleted:
+            reason = f"expected a value for {deleted[0]}, got none; a parameter cannot be deleted"
+            return SetParametersResult(successful=False, reason=reason)
         try:
             load, segmenter, rest = self.settings
             settings = Settings(_changed(load, values), _changed(segmenter, values), _changed(rest, values))

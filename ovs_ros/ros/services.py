@@ -24,6 +24,7 @@ from ovs_ros.ros.session import SESSION
 from ovs_ros.ros.throttle import Throttle
 from ovs_ros.ros.words import LOCKED, NOT_CONFIGURED, PROMPT_SEPARATOR, Words, pointed, remarks
 from ovs_ros.ros.worker import NOT_ACTIVE, Worker
+from ovs_ros.runtime.quoting import quoted
 from ovs_ros.segmenter import Encoding
 from ovs_ros.srv import Embed, GetVocabulary, LoadVocabulary, SetVocabulary, Teach
 from ovs_ros.vocabulary.examples import Arrays
@@ -120,6 +121,10 @@ class VocabularyServices:
 
     async def _teach(self, request: Teach.Request, response: Teach.Response) -> Teach.Response:
         def change(words: Words, check: Check) -> WordEmbeddings:
+            names = [name for name in self._settings().node.cameras if name]
+            if request.camera and request.camera not in names:
+                known = f"a camera, one of {', '.join(names)}" if names else "no camera, for this one has no name"
+                raise VocabularyError(f"expected {known}, got {quoted(request.camera)}")
             stamp = request.stamp.sec * 1_000_000_000 + request.stamp.nanosec
             try:
                 frame = self._recent.find(stamp, request.camera)
@@ -249,7 +254,7 @@ class VocabularyServices:
             made = change(words, check)
             if made is not before:
                 self._changed()
-            return made, remarks(made, words.model)
+            return made, remarks(made, words.model, before.vocabulary)
 
         made, message = await self._off_thread(self._changes.submit(work, reset=reset))
         self._node.get_logger().info(f"The vocabulary is now {message}")

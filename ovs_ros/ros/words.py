@@ -27,7 +27,7 @@ from ovs_ros.vocabulary.word_embeddings import WordEmbeddings
 
 logger = logging.getLogger(__name__)
 PROMPT_SEPARATOR = "|"
-NOT_CONFIGURED = "expected a configured node, got a request before or after; configure the node first"
+NOT_CONFIGURED = "expected a configured node, got one that is not; configure it and ask again"
 LOCKED = (
     "expected unlocked words, got a request to change them; whoever runs the node can set the parameter "
     "lock_vocabulary to false"
@@ -500,18 +500,28 @@ def _turned(box: tuple[int, ...], height: int) -> tuple[int, ...]:
     return height - y1, x0, height - y0, x1
 
 
-def remarks(words: WordEmbeddings, model: Model) -> str:
-    """One line: how many categories there are, and what the linter and the model's training say of them."""
+def remarks(words: WordEmbeddings, model: Model, before: Vocabulary | None = None) -> str:
+    """One line: how many categories there are, what the linter says of them, and the model's training.
+
+    Args:
+        words: that hold now.
+        model: embedded them.
+        before: the vocabulary before, whose words are not noted again; None: all are new.
+    """
     vocabulary = words.vocabulary
     full = len(words.embeddings) <= _LINTED_FULLY
     findings = lint(vocabulary, words if full else None, reads=model.text_encoder.reads)
-    warnings = _listed([finding.message for finding in findings], "; ")
-    notes = [
-        f"{_listed(note.names, ', ')}: {note.message}" for note in note_knowledge(vocabulary, model.knowledge)
-    ]
-    text = f"version {vocabulary.version} with {len(vocabulary)} categories"
+    warnings = _listed([finding.message for finding in findings], ". ")
+    known = set() if before is None else set(before.names)
+    notes = []
+    for note in note_knowledge(vocabulary, model.knowledge):
+        new = [name for name in note.names if name not in known]
+        if new:
+            names = note.names if note.kind == "confused" else new
+            notes.append(f"{_listed(names, ', ')}: {note.message}")
+    text = f"version {vocabulary.version} with {len(vocabulary)} categor{'y' if len(vocabulary) == 1 else 'ies'}"
     text += f". Warnings: {warnings}" if warnings else ""
-    return text + (f". Notes: {_listed(notes, '; ')}" if notes else "")
+    return text + (f". Notes: {_listed(notes, '. ')}" if notes else "")
 
 
 def _listed(items: Sequence[str], between: str) -> str:

@@ -380,6 +380,16 @@ def test_the_linter_has_a_word():
     assert "Notes" not in remarks(words.current, words.model)
 
 
+def test_a_change_notes_new_words_alone():
+    words = Words(Vocabulary.from_names(["red", "green"]), color_segmenter())
+    known = replace(words.model, knowledge=Knowledge(frozenset({"blue"}), frozenset()))
+    before = words.current.vocabulary
+    added = words.change(ADD, ["yellow"], [], [])
+    assert "Notes: yellow: in no training picture" in remarks(added, known, before)
+    assert "Notes" not in remarks(words.change(REMOVE, ["red", "yellow"], [], []), known, added.vocabulary)
+    assert "with 1 category" in remarks(words.current, known)
+
+
 def test_requests_are_limited_before_anything_is_made_of_them():
     vocabulary = Vocabulary.from_names(["a"])
     with pytest.raises(VocabularyError, match="at most 65535 names, got 65536"):
