@@ -152,6 +152,9 @@ class OvsNode(LifecycleNode):
         self._watchdog = self.create_timer(WATCH_S, self._watch, clock=self._steady_clock)
         if self._config.settings.node.autostart:
             self._starter = self.create_timer(0.0, self._autostart, clock=self._steady_clock)
+        else:
+            name = self.get_fully_qualified_name()
+            self.get_logger().info(f"Unconfigured: 'ros2 lifecycle set {name} configure' loads the model")
 
     def _autostart(self) -> None:
         self.destroy_timer(self._starter)
@@ -161,7 +164,11 @@ class OvsNode(LifecycleNode):
     def on_failure(self, transition: str, error: Exception) -> None:
         """Say why a transition failed: in the log and in /diagnostics. Give up if that is wanted."""
         self.failure = f"{transition} failed: {error}"
-        self.get_logger().error(f"{self.failure}\n{traceback.format_exc()}")
+        self.get_logger().error(self.failure)
+        if isinstance(error, (ValueError, OSError)):  # Foreseen, such as a missing file: the message says all.
+            self.get_logger().debug(traceback.format_exc())
+        else:
+            self.get_logger().error(traceback.format_exc())
         if self._config.settings.node.exit_on_failure:
             self._ender = self.create_timer(REPLY_S, self._give_up, clock=self._steady_clock)
 
@@ -386,7 +393,7 @@ def main() -> None:
         node = OvsNode()
     except (InvalidParameterValueException, InvalidParameterTypeException) as error:
         sys.exit(f"ovs_node: {error}")
-    if freed:
+    if freed >= 2**20:
         what = f"{freed / 2**20:.0f} MiB that processes left there when they were killed"
         node.get_logger().info(f"Removed from {shared_memory.FOLDER}: {what}")
     if warning:

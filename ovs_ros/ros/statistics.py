@@ -59,11 +59,11 @@ class Statistics:
         self._dropped: Counter[str] = Counter()
         self._reported: Counter[str] = Counter()
 
-    def arrived(self) -> None:
-        """An image came in."""
+    def arrived(self, count: int = 1) -> None:
+        """Images came in."""
         with self._lock:
-            self.images += 1
-            self._arrivals.append(monotonic())
+            self.images += count
+            self._arrivals.extend([monotonic()] * count)
 
     def lost(self, count: int) -> None:
         """Images were lost on the way, so that the middleware never had them whole."""
@@ -71,10 +71,11 @@ class Statistics:
             # A publisher that starts anew can make a middleware count millions.
             self._lost.extend([monotonic()] * min(count, RECENT))
 
-    def dropped(self, reason: str) -> None:
-        """An image will not be published, and why."""
-        with self._lock:
-            self._dropped[reason] += 1
+    def dropped(self, reason: str, count: int = 1) -> None:
+        """Images will not be published, and why."""
+        if count:
+            with self._lock:
+                self._dropped[reason] += count
 
     def published(self, age_ms: float, stages_ms: Mapping[str, float]) -> None:
         """A frame was published: how old its image was then, and the milliseconds of each step."""

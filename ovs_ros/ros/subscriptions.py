@@ -1,7 +1,7 @@
 """What the node subscribes to for one camera."""
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any
 
@@ -19,7 +19,8 @@ except ImportError:  # Humble
 
 from ovs_ros.options import NodeOptions
 from ovs_ros.ros.frames import nanoseconds
-from ovs_ros.ros.inputs import KEPT, Inputs
+from ovs_ros.ros.inputs import KEPT, REPLACED, Inputs
+from ovs_ros.ros.overtaken import Overtaken
 from ovs_ros.ros.statistics import Statistics
 from ovs_ros.ros.throttle import Throttle
 
@@ -67,6 +68,7 @@ class Subscriptions:
         self._throttle = throttle
         self._open: dict[str, Subscription] = {}
         self._last_stamp = 0
+        self._overtaken = Overtaken()
 
     def keep(self, names: Collection[str]) -> None:
         """Subscribe to these of INPUTS, and to nothing else.
@@ -147,6 +149,7 @@ class Subscriptions:
 
     def _subscribe_to_images(self) -> Subscription:
         kind = CompressedImage if self._options.image_transport == "compressed" else Image
+        self._overtaken = Overtaken()
         # Only the middleware knows which images were lost on the way.
         events = SubscriptionEventCallbacks(message_lost=self._on_lost)
         try:
@@ -156,7 +159,7 @@ class Subscriptions:
             return self._subscribe(kind, "image", self._on_image)
 
     def _subscribe(
-        self, kind: type, name: str, callback: Callable[[Any], None], depth: int = 1, **options: Any
+        self, kind: type, name: str, callback: Callable[..., None], depth: int = 1, **options: Any
     ) -> Subscription:
         qos = QoSProfile(depth=depth, reliability=ReliabilityPolicy.BEST_EFFORT)
         return self._node.create_subscription(
@@ -165,8 +168,9 @@ class Subscriptions:
 
     def _on_lost(self, event: QoSMessageLostInfo) -> None:
         self._statistics.lost(event.total_count_change)
+        self._overtaken.lost(event.total_count_change)
 
-    def _on_image(self, message: Image | CompressedImage) -> None:
+    def _on_image(self, message: Image | CompressedImage, info: Mapping[str, Any]) -> None:
         stamp = nanoseconds(message.header)
         if stamp < self._last_stamp:
             self._throttle.warn(
@@ -176,6 +180,8 @@ class Subscriptions:
             )
         self._last_stamp = stamp
         reason = self._inputs.put_image(message)
-        self._statistics.arrived()
+        overtaken = self._overtaken.before(info)
+        self._statistics.arrived(1 + overtaken)
+        self._statistics.dropped(REPLACED, overtaken)
         if reason:
             self._statistics.dropped(reason)

@@ -55,7 +55,7 @@ def test_ids_stay_taken_over_a_cleanup(vocabulary):
 
 
 def test_a_model_that_does_not_load_leaves_the_node_unconfigured_and_says_why(vocabulary, capfd):
-    segmenters = iter([ValueError("no such model 'fast'")])
+    segmenters = iter([ValueError("no such model 'fast'"), RuntimeError("a fault of the node's own")])
 
     def make(load):
         for error in segmenters:
@@ -74,7 +74,11 @@ def test_a_model_that_does_not_load_leaves_the_node_unconfigured_and_says_why(vo
             "the error in the diagnostics",
         )
         said = capfd.readouterr().err
-        assert "configure failed: no such model 'fast'" in said and "Traceback" in said
+        assert "'ros2 lifecycle set /ovs configure' loads the model" in said
+        assert "configure failed: no such model 'fast'" in said and "Traceback" not in said
+        assert not change(robot, Transition.TRANSITION_CONFIGURE)
+        said = capfd.readouterr().err
+        assert "configure failed: a fault of the node's own" in said and "Traceback" in said
         assert change(robot, Transition.TRANSITION_CONFIGURE)
         robot.until(lambda: robot.got["/diagnostics"][-1].status[0].level == b"\x00", "the end of the error")
 

@@ -254,3 +254,18 @@ def test_a_slow_model_publishes_as_many_clouds_as_label_images(vocabulary):
         )
         stamps = [[stamp_ms(m) for m in robot.got[f"semantic/{name}"]] for name in ("image_raw", "points")]
         assert stamps[0] == stamps[1]
+
+
+def test_images_that_come_while_nobody_looks_are_counted(robot):
+    """The middleware keeps one image, and the executor is busy with something else."""
+    robot.segment(1)
+    go_on = threading.Event()
+    busy = robot.node.executor.create_task(lambda: go_on.wait(DEADLINE_S))
+    for ms in range(2, 7):
+        robot.image(ms)
+    go_on.set()
+    robot.until(busy.done, "the executor")
+    robot.labels(6)
+    robot.segment(7)  # What was lost is known with the next image.
+    robot.until(lambda: robot.camera.statistics.images == 7, "the count")
+    assert robot.camera.statistics.summary().dropped == {"replaced by a newer one": 4}
