@@ -165,7 +165,7 @@ class OvsNode(LifecycleNode):
         """Say why a transition failed: in the log and in /diagnostics. Give up if that is wanted."""
         self.failure = f"{transition} failed: {error}"
         self.get_logger().error(self.failure)
-        if isinstance(error, (ValueError, OSError)):  # Foreseen, such as a missing file: the message says all.
+        if isinstance(error, (ValueError, OSError)):  # Foreseen, as a missing file is: the message says all.
             self.get_logger().debug(traceback.format_exc())
         else:
             self.get_logger().error(traceback.format_exc())

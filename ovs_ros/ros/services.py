@@ -123,7 +123,11 @@ class VocabularyServices:
         def change(words: Words, check: Check) -> WordEmbeddings:
             names = [name for name in self._settings().node.cameras if name]
             if request.camera and request.camera not in names:
-                known = f"a camera, one of {', '.join(names)}" if names else "no camera, for this one has no name"
+                known = (
+                    f"a camera, one of {', '.join(names)}"
+                    if names
+                    else "no name, for the only camera has none"
+                )
                 raise VocabularyError(f"expected {known}, got {quoted(request.camera)}")
             stamp = request.stamp.sec * 1_000_000_000 + request.stamp.nanosec
             try:

@@ -519,7 +519,8 @@ def remarks(words: WordEmbeddings, model: Model, before: Vocabulary | None = Non
         if new:
             names = note.names if note.kind == "confused" else new
             notes.append(f"{_listed(names, ', ')}: {note.message}")
-    text = f"version {vocabulary.version} with {len(vocabulary)} categor{'y' if len(vocabulary) == 1 else 'ies'}"
+    count = f"{len(vocabulary)} {'category' if len(vocabulary) == 1 else 'categories'}"
+    text = f"version {vocabulary.version} with {count}"
     text += f". Warnings: {warnings}" if warnings else ""
     return text + (f". Notes: {_listed(notes, '. ')}" if notes else "")
 

@@ -79,7 +79,7 @@ def test_examples_add_up_and_can_speak_against(robot):
         ({"box": [0, 0, 9, 9], "negative": True}, "an example that shows 'bay 7'"),
         ({"box": [0, 0, 9, 9], "name": " "}, "a letter or a digit"),
         ({"box": [0, 0, 9, 9], "ms": 1}, "the stamp of a recent frame"),
-        ({"box": [0, 0, 9, 9], "camera": "left"}, "no camera, for this one has no name, got 'left'"),
+        ({"box": [0, 0, 9, 9], "camera": "left"}, "no name, for the only camera has none, got 'left'"),
     ],
 )
 def test_an_impossible_request_changes_nothing(robot, where, text):
