@@ -155,6 +155,7 @@ def soak(output: Path, minutes: float, rate: float, every: float, console: Conso
     listener = Listener(every)
     samples: list[Sample] = []
     started: float | None = None
+    interrupted = False
     due, end = monotonic(), monotonic() + START_S
     try:
         while monotonic() < end and node.popen.poll() is None:
@@ -171,9 +172,11 @@ def soak(output: Path, minutes: float, rate: float, every: float, console: Conso
     except (FileNotFoundError, ProcessLookupError):  # The node has ended meanwhile.
         node.popen.wait()
     except (KeyboardInterrupt, ExternalShutdownException):
-        pass  # What was measured until then is told.
+        interrupted = True  # What was measured until then is told.
     finally:
-        ended, waits = node.popen.poll(), listener.waits_s
+        # A terminal's Ctrl-C ends the node too.
+        ended = None if interrupted else node.popen.poll()
+        waits = listener.waits_s
         for process in (camera, node):
             process.stop()
         listener.destroy_node()
