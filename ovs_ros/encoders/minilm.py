@@ -1,6 +1,7 @@
 """all-MiniLM-L6-v2, the embedded model's text encoder."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 from ovs_ros.encoders.text_cleaning import reads
 from ovs_ros.encoders.tokenizer_file import read_tokenizer
 from ovs_ros.runtime.onnx import open_session
+from ovs_ros.runtime.threads import let_others_go_first
 from ovs_ros.vocabulary.text_encoder import is_latin
 
 WIDTH = 384
@@ -28,21 +30,28 @@ class SentenceEncoder:
     """
 
     def __init__(self, models: Path) -> None:
-        self._session = open_session(models / "text_encoder.onnx")
+        path = models / "text_encoder.onnx"
+        # Its threads are those that the session is opened with: they let frames go first too.
+        with ThreadPoolExecutor(1, initializer=let_others_go_first) as thread:
+            self._session = thread.submit(open_session, path, widen=True).result()
         self._tokenizer = read_tokenizer(models / "tokenizer.json")
         self._tokenizer.enable_truncation(LONGEST)
-        self._tokenizer.enable_padding()
+        self._tokenizer.no_padding()
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Embed texts: (len(texts), 384) float32, rows of unit L2 norm; only the first 64 tokens count."""
         out = np.empty((len(texts), WIDTH), np.float32)
+        tokens = self._tokenizer.encode_batch(list(texts))
         # Texts of one length share a batch, so that little of it is padding.
-        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+        order = sorted(range(len(texts)), key=lambda i: len(tokens[i]))
         for start in range(0, len(order), BATCH):
             batch = order[start : start + BATCH]
-            encoded = self._tokenizer.encode_batch([texts[i] for i in batch])
-            ids = np.array([e.ids for e in encoded], np.int64)  # (B, L)
-            mask = np.array([e.attention_mask for e in encoded], np.int32)  # (B, L)
+            longest = len(tokens[batch[-1]])
+            ids = np.zeros((len(batch), longest), np.int64)  # (B, L)
+            mask = np.zeros((len(batch), longest), np.int32)  # (B, L)
+            for row, text in enumerate(batch):
+                own = tokens[text].ids
+                ids[row, : len(own)], mask[row, : len(own)] = own, 1
             out[batch] = self._session.run(None, {"ids": ids, "mask": mask})[0]
         return out
 

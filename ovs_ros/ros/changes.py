@@ -9,6 +9,7 @@ from time import monotonic
 from typing import Any, Generic, TypeVar
 
 from ovs_ros.ros.whereabouts import whereabouts
+from ovs_ros.runtime.threads import let_others_go_first
 from ovs_ros.vocabulary.errors import VocabularyError
 
 Result = TypeVar("Result")
@@ -168,6 +169,7 @@ class Changes:
             self._changed.notify_all()
 
     def _run(self) -> None:
+        let_others_go_first()  # New words may wait; frames may not.
         while True:
             with self._changed:
                 if self._thread is not threading.current_thread():

@@ -77,6 +77,7 @@ def open_session(
     device: str = "cpu",
     precision: str = "fp32",
     reference: Path | None = None,
+    widen: bool = False,
 ) -> ort.InferenceSession:
     """Open a model with the best execution provider that works; one that fails gives way with a warning.
 
@@ -91,6 +92,8 @@ def open_session(
         precision: 'fp16' lets TensorRT compute in it; else the file's own counts.
         reference: the same model in float32, which an engine must agree with, and which runs in place of one
             in fp16 where only the CPU works; None: `path` itself.
+        widen: weights that are stored in 8 bits become float32 when the session opens; else ONNX Runtime may
+            multiply them with activations of 8 bits.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -106,6 +109,8 @@ def open_session(
     options.intra_op_num_threads = threads or thread_count()
     # Threads that spin between two frames take the cores from the camera driver and from DDS.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if widen:
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
     *faster, _ = providers_for(device, ort.get_available_providers())
     number = int(device.partition(":")[2] or 0)
     for provider in faster:

@@ -89,7 +89,8 @@ def store_in_8_bits(model: onnx.ModelProto) -> onnx.ModelProto:
     """Store constant matrices and tables in int8, and widen them before they are used.
 
     For networks whose result must not depend on what else shares a batch. Recent versions of ONNX Runtime
-    fuse the two into MatMulNBits, which quantises activations row by row and saturates on no processor.
+    fuse the two into MatMulNBits, which quantises activations row by row and saturates on no processor;
+    `open_session` with `widen` keeps them from it.
     """
     arrays = _arrays(model.graph)
     nodes: list[onnx.NodeProto] = []

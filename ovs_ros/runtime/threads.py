@@ -7,7 +7,9 @@ Runtime takes one thread for each core of the host, also in a container that may
 
 import os
 import sys
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -15,6 +17,8 @@ from threadpoolctl import ThreadpoolController
 
 PROC, CGROUPS, CPUS = Path("/proc"), Path("/sys/fs/cgroup"), Path("/sys/devices/system/cpu")
 _chosen = 0
+_LATER = 10
+"""The nice value, 0 to 19, of threads that let others go first: 10 has a tenth of the weight of 0."""
 
 
 def use_threads(threads: int) -> None:
@@ -43,6 +47,18 @@ def use_threads(threads: int) -> None:
 def thread_count() -> int:
     """How many threads this process computes with."""
     return _chosen or usable_cores()
+
+
+def let_others_go_first() -> None:
+    """Give this thread, and those that it starts from now on, a tenth of a core where others want all of it.
+
+    For work that may wait, beside frames. It holds as long as the thread lives. Linux alone counts priorities
+    by thread; elsewhere it does nothing.
+    """
+    if sys.platform == "linux":
+        with suppress(OSError):  # Some sandboxes allow no change.
+            thread = threading.get_native_id()
+            os.setpriority(os.PRIO_PROCESS, thread, max(os.getpriority(os.PRIO_PROCESS, thread), _LATER))
 
 
 def limit_torch() -> None:

@@ -3,12 +3,14 @@
 import os
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import pytest
 
 from ovs_ros.encoders.clip.imports import import_open_clip
-from ovs_ros.runtime.threads import thread_count, usable_cores, use_threads
+from ovs_ros.runtime.threads import let_others_go_first, thread_count, usable_cores, use_threads
 
 
 @pytest.fixture(autouse=True)
@@ -135,3 +137,18 @@ def test_one_thread_means_that_a_model_starts_none(tmp_path):
 
     assert started(1) == 0
     assert started(3) >= 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="priorities of threads are Linux's")
+def test_others_go_before_a_thread_that_lets_them_and_before_those_that_it_starts():
+    def nice():
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    def nice_of_a_new_thread():
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(nice).result()
+
+    before = nice()
+    with ThreadPoolExecutor(1, initializer=let_others_go_first) as thread:
+        assert thread.submit(nice).result() == thread.submit(nice_of_a_new_thread).result() == max(before, 10)
+    assert nice() == before
