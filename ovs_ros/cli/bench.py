@@ -44,7 +44,11 @@ def bench(
     ] = False,
     batch: Annotated[
         int,
-        typer.Option(min=0, help="Time the network alone over this many images at once too; torch only."),
+        typer.Option(
+            min=0,
+            help="Also time so many images at once: the network alone, and whole frames together and one by "
+            "one; torch only.",
+        ),
     ] = 0,
     cameras: Annotated[
         int,
@@ -79,6 +83,12 @@ def bench(
     if batch:
         results["batch_ms"] = measure_batch(segmenter.model.image_encoder, batch, frames)
         say(f"Network over {batch} images at once: {results['batch_ms']:.1f} ms")
+        words = vocabularies[SIZES[0]]
+        results["batch_frames_ms"] = both = measure_together(segmenter, words, draw_scene(), batch, frames)
+        say(
+            f"{batch} frames with {SIZES[0]} names: {both['together']:.1f} ms together, "
+            f"{both['alone']:.1f} ms one by one"
+        )
     say(
         f"Model {segmenter.model.name} on {device}; medians of {frames} frames, "
         f"{'all words' if exhaustive else 'selected words'}. The first {len(NOUNS)} names went through the "
@@ -174,6 +184,21 @@ def measure_batch(encoder: ImageEncoder, batch: int, runs: int) -> float:
         ValueError: the encoder takes one image at a time.
     """
     return _median(_timed(encoder).time_batch(draw_scene(), batch, runs))
+
+
+def measure_together(
+    segmenter: Segmenter, words: WordEmbeddings, image: NDArray[np.uint8], batch: int, runs: int
+) -> dict[str, float]:
+    """Median milliseconds of several whole frames, 'together' and 'alone', one by one; both in turn."""
+    images = [image] * batch
+    ways: dict[str, Callable[[], object]] = {
+        "together": lambda: segmenter.segment_batch(images, words),
+        "alone": lambda: [segmenter.segment(one, words) for one in images],
+    }
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for name, taken, _ in time_in_turn(ways, runs):
+        times[name].append(taken)
+    return {name: _median(taken) for name, taken in times.items()}
 
 
 def _timed(encoder: ImageEncoder) -> Any:

@@ -259,6 +259,8 @@ def test_the_benchmark_times_frames_of_both_ways_side_by_side() -> None:
     assert "encode" in results["stages_ms"]["150"]
     bench.print_times(results, "cpu")
     assert bench.measure_batch(device.model.image_encoder, 2, 2) > 0
+    together = bench.measure_together(device, words[20], noise_image(120, 160), 2, 2)
+    assert set(together) == {"together", "alone"} and min(together.values()) > 0
 
 
 @pytest.mark.parametrize("count", [45, 300], ids=["narrow", "wide"])

@@ -12,7 +12,12 @@ from clip_models import open_clip_or_skip, small_clip  # noqa: E402
 from torch.nn.functional import normalize  # noqa: E402
 from torch_models import TinyDecoding, TinyDense, noise_image, one_thread  # noqa: E402, F401
 
-from ovs_ros.encoders.clip.image_encoder import FEWEST_PATCHES, Footprint, TorchImageEncoder  # noqa: E402
+from ovs_ros.encoders.clip.image_encoder import (  # noqa: E402
+    FEWEST_PATCHES,
+    EncodedBuffers,
+    Footprint,
+    TorchImageEncoder,
+)
 from ovs_ros.encoders.features import Features  # noqa: E402
 from ovs_ros.encoders.heads import CosineHead  # noqa: E402
 from ovs_ros.encoders.patches import PatchGrid, fit_grid  # noqa: E402
@@ -289,6 +294,36 @@ def test_images_together_are_decoded_each_by_its_own_features(windows: dict[str,
     for index, features in on_cpu(model, 48, batches_on_cpu=True, **windows).encode_batch(images):
         expected = encode(alone, images[index]).logits(words)
         np.testing.assert_allclose(features.logits(words), expected, atol=1e-4)
+
+
+def test_features_may_be_overwritten_once_the_next_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a CUDA graph does, whose results are the same buffers each time."""
+
+    class Overwriting:
+        def __init__(self, function: Callable[[], EncodedBuffers]) -> None:
+            self._function, self._kept = function, None
+
+        def __call__(self) -> EncodedBuffers:
+            result = self._function()
+            if self._kept is None:
+                self._kept = result
+            kept, new = (
+                (one.embeddings, one.windows.patches, *one.windows.decoding) for one in (self._kept, result)
+            )
+            with torch.inference_mode():
+                for old, values in zip(kept, new, strict=True):
+                    old.copy_(values)
+            return self._kept
+
+    images = [noise_image(96, 128, seed) for seed in range(17)]  # twice 8, and 1
+    alone, encoder = on_cpu(TinyDecoding(), 48), on_cpu(TinyDecoding(), 48, batches_on_cpu=True)
+    monkeypatch.setattr(encoder, "static_call", Overwriting)
+    monkeypatch.setattr(encoder, "fetch", lambda values: values.clone().numpy())
+    words = encoder.model.embed_texts(["a", "b", "c"]).numpy()
+    for index, features in encoder.encode_batch(images):
+        expected = encode(alone, images[index])
+        np.testing.assert_allclose(features.patch_tokens, expected.patch_tokens, atol=1e-5)
+        np.testing.assert_allclose(features.logits(words), expected.logits(words), atol=1e-4)
 
 
 def test_a_clip_gives_the_same_together() -> None:
