@@ -2,7 +2,15 @@ import os
 
 import pytest
 
+from ovs_ros.ros import measurements
+
 os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+
+
+@pytest.fixture
+def patient(monkeypatch):
+    """Frames wait for their depth and pose as long as a busy machine may take."""
+    monkeypatch.setattr(measurements, "WAIT_S", 20.0)
 
 
 @pytest.fixture

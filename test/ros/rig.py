@@ -16,9 +16,11 @@ from fakes import color_image, color_segmenter
 from geometry_msgs.msg import Point, Pose, PoseStamped, Quaternion
 from rclpy.context import Context
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_msgs.msg import Header
 from vision_msgs.msg import Detection2DArray, Detection3DArray, LabelInfo
@@ -30,7 +32,8 @@ from ovs_ros.ros.camera import Camera
 from ovs_ros.ros.node import OvsNode
 from ovs_ros.segmenter import Segmenter
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
+"""Only what fails waits that long; a busy machine takes 20 s to start three processes."""
 FRAME = "camera_optical_frame"
 LATCHED = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 RELIABLE = QoSProfile(depth=50)
@@ -138,6 +141,7 @@ class Robot:
                 all(self._is_connected(camera) for camera in self.node.cameras)
                 and all(self.helper.count_publishers(topic) for topic in self._listeners)
                 and all(self.node.count_subscribers(topic) for topic in self._listeners)
+                and all(_is_matched(listener) for listener in self._listeners.values())
                 and all(
                     publisher.get_subscription_count()
                     for publisher in self.node.publishers
@@ -169,10 +173,10 @@ class Robot:
             needed |= {f"{prefix}depth", f"{prefix}depth/compressedDepth"}
         if filters and self.node.get_parameter("pose_source").value == "topic":
             needed.add(f"{prefix}pose")
-        return bool(camera.topics) and all(
-            self._senders[topic[1:]].get_subscription_count() > 0
-            for topic in needed & camera.topics
-            if topic[1:] in self._senders
+        needed = {topic for topic in needed & camera.topics if topic[1:] in self._senders}
+        return bool(camera.topics) and (
+            all(self._senders[topic[1:]].get_subscription_count() > 0 for topic in needed)
+            and all(_is_matched(one) for one in [*self.node.subscriptions] if one.topic_name in needed)
         )
 
     def send(self, topic: str, message: Any) -> None:
@@ -212,6 +216,15 @@ class Robot:
     def close(self) -> None:
         self._executor.shutdown()
         self.helper.destroy_node()
+
+
+def _is_matched(subscription: Subscription) -> bool:
+    """Whether it has a publisher. What is sent before is lost, though the publisher may know it already."""
+    try:
+        # Older rclpy cannot tell.
+        return getattr(subscription, "get_publisher_count", lambda: 1)() > 0
+    except rclpy_implementation.InvalidHandle:  # The node has ended it meanwhile.
+        return False
 
 
 def stamp_ms(message: Any) -> int:

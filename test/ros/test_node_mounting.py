@@ -6,6 +6,7 @@ import pytest
 from fakes import color_image, color_segmenter
 from rig import depth_message, info_message, pixels, rgb_message, running
 
+pytestmark = pytest.mark.usefixtures("patient")
 PICTURE = [["red", "green", "blue"], ["green", "green", "red"]]  # 64 rows, 96 columns
 LABELS = np.array([[0, 1, 2], [1, 1, 0]])
 
