@@ -1,5 +1,6 @@
 """One node over DDS: what it says of an input that is missing, or that it cannot hear, names the cause."""
 
+import math
 from array import array
 from time import time
 
@@ -13,6 +14,8 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rig import depth_message, header, info_message, running
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+from ovs_ros.ros import diagnostics
 
 DEPTH = np.ones((32, 96), np.float32)
 
@@ -71,7 +74,17 @@ def test_a_calibration_that_was_published_once_before_the_node_started(vocabular
         robot.until(lambda: robot.camera.camera_info, "the calibration")
 
 
-def silent(robot, *texts):
+@pytest.fixture
+def no_silence_yet(monkeypatch):
+    """The node says nothing of missing images until a test calls `silent`."""
+    monkeypatch.setattr(diagnostics, "SILENCE_S", math.inf)
+    return monkeypatch
+
+
+def silent(robot, patch, *texts, publishers=1):
+    """Wait until the node knows the topic's publishers, and then until it tells why no image comes."""
+    robot.until(lambda: robot.node.count_publishers("/camera/raw") == publishers, "the publishers")
+    patch.setattr(diagnostics, "SILENCE_S", 0.0)
     robot.listen("/diagnostics")
     robot.until(
         lambda: any(
@@ -84,12 +97,12 @@ def silent(robot, *texts):
     assert any(all(part in warning for part in texts) for warning in robot.warnings)
 
 
-def test_images_that_nobody_publishes(vocabulary):
+def test_images_that_nobody_publishes(vocabulary, no_silence_yet):
     with running(vocabulary, remap={"image": "/camera/raw"}) as robot:
-        silent(robot, "nobody publishes /camera/raw", "remap 'image'")
+        silent(robot, no_silence_yet, "nobody publishes /camera/raw", "remap 'image'", publishers=0)
 
 
-def test_a_topic_of_another_type(vocabulary):
+def test_a_topic_of_another_type(vocabulary, no_silence_yet):
     with running(vocabulary, remap={"image": "/camera/raw"}) as robot:
         # One participant takes a topic's name for one type only.
         context = Context()
@@ -98,6 +111,7 @@ def test_a_topic_of_another_type(vocabulary):
         camera.create_publisher(CompressedImage, "/camera/raw", 1)
         silent(
             robot,
+            no_silence_yet,
             "/camera/raw is of type sensor_msgs/msg/CompressedImage, not sensor_msgs/msg/Image",
             "set the parameter image_transport",
         )
@@ -105,12 +119,12 @@ def test_a_topic_of_another_type(vocabulary):
         context.try_shutdown()
 
 
-def test_a_publisher_whose_qos_does_not_match(vocabulary):
+def test_a_publisher_whose_qos_does_not_match(vocabulary, no_silence_yet):
     override = "qos_overrides./camera/raw.subscription.reliability"
     with running(vocabulary, remap={"image": "/camera/raw"}, **{override: "reliable"}) as robot:
         qos = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
         robot.helper.create_publisher(Image, "/camera/raw", qos)
-        silent(robot, "the QoS of /camera/raw does not match", override)
+        silent(robot, no_silence_yet, "the QoS of /camera/raw does not match", override)
 
 
 @pytest.mark.fault("images have stamps of another clock", "WARN in /diagnostics with the likely cause")

@@ -1,5 +1,6 @@
 """One node over DDS: which topics it takes, and what it says of transports that it does not take."""
 
+import math
 from array import array
 
 import pytest
@@ -7,6 +8,7 @@ from rig import header, running
 from sensor_msgs.msg import CompressedImage
 
 from ovs_ros.options import NodeOptions
+from ovs_ros.ros import diagnostics
 
 
 def taken(robot):
@@ -79,7 +81,10 @@ def test_video_in_compressed_images_is_told(vocabulary):
         ("/cam/raw", "compressed", "set the parameter image_transport to raw"),
     ],
 )
-def test_images_that_come_by_another_transport_are_told(vocabulary, published, transport, text):
+def test_images_that_come_by_another_transport_are_told(vocabulary, monkeypatch, published, transport, text):
+    monkeypatch.setattr(diagnostics, "SILENCE_S", math.inf)
     with running(vocabulary, remap={"image": "/cam/raw"}, image_transport=transport) as robot:
         robot.helper.create_publisher(CompressedImage, published, 1)
+        robot.until(lambda: robot.node.count_publishers(published), "the publisher")
+        monkeypatch.setattr(diagnostics, "SILENCE_S", 0.0)
         robot.until(lambda: any(text in warning for warning in robot.warnings), text)
