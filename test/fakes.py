@@ -7,6 +7,7 @@ multiples of `ColorImageEncoder.STRIDE` pixels come back exact along straight bo
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, replace
 from functools import cache
+from time import sleep
 from typing import Any
 from zlib import crc32
 
@@ -97,6 +98,7 @@ class ColorImageEncoder:
     dim = DIM
     logit_scale = 20.0
     device = "cpu"
+    patches = 0
 
     def __init__(self, on_backbone: Callable[[], object] | None = None) -> None:
         self.on_backbone = on_backbone
@@ -123,6 +125,22 @@ class ColorImageEncoder:
         )
         clock.stage("project")
         return features
+
+
+class SlowColors(ColorImageEncoder):
+    """The same, as slow as its patches are many; how many they are changes nothing else.
+
+    Args:
+        per_patch_s: seconds for each patch.
+    """
+
+    def __init__(self, per_patch_s: float) -> None:
+        super().__init__(lambda: sleep(self.patches * per_patch_s))
+        self.patches = 768
+
+    def resize(self, patches: int) -> None:
+        """See `ResizableEncoder.resize`."""
+        self.patches = patches
 
 
 def _mean_colors(image: NDArray[np.float32], size: int) -> NDArray[np.float32]:

@@ -1,8 +1,9 @@
 """`ovs bench`: how long a frame takes, and what the size of the vocabulary has to do with it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
+from pathlib import Path
 from typing import Annotated, Any
 
 import cv2
@@ -10,10 +11,19 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
+from ovs_ros.cli.bench_patches import (
+    PATCHES,
+    measure_accuracy,
+    measure_sizes,
+    plot_sizes,
+    print_sizes,
+    resizable_encoder,
+)
 from ovs_ros.cli.bench_words import ADJECTIVES, NOUNS
 from ovs_ros.cli.common import (
     JsonOption,
     ModelsOption,
+    Skipped,
     embed_words,
     load_segmenter,
     print_table,
@@ -25,12 +35,15 @@ from ovs_ros.cli.common import (
 from ovs_ros.cli.options import with_flags
 from ovs_ros.encoders.features import ImageEncoder
 from ovs_ros.options import LoadOptions, SegmenterOptions
+from ovs_ros.runtime.images import write_image
 from ovs_ros.runtime.processor import device_name
 from ovs_ros.segmenter import Segmenter
 from ovs_ros.vocabulary.vocabulary import Vocabulary
 from ovs_ros.vocabulary.word_embeddings import WordEmbeddings
 
 SIZES = (20, 150, 847, 5000, 20000)
+CURVE_WORDS = 150
+"""How many names frames are decided among with --patches."""
 HEIGHT, WIDTH = 480, 640
 
 
@@ -58,6 +71,27 @@ def bench(
             "shares. It needs ROS 2, and takes --model, --device, --threads and --json.",
         ),
     ] = 0,
+    patches: Annotated[
+        bool,
+        typer.Option(
+            "--patches",
+            help=f"Time frames that are cut into {PATCHES[0]} to {PATCHES[-1]} patches instead, with "
+            f"{CURVE_WORDS} names.",
+        ),
+    ] = False,
+    labelled: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="DIR",
+            help="With --patches: also the mIoU at each size on DIR, as `ovs evaluate` takes it.",
+        ),
+    ] = None,
+    images: Annotated[
+        int | None, typer.Option(min=1, help="At most this many images of each DIR, at even distances.")
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="With --labelled: draw the time of a frame against the mIoU (PNG).")
+    ] = None,
     models: ModelsOption = None,
     json_file: JsonOption = None,
     *,
@@ -72,7 +106,17 @@ def bench(
         parameters = [f"{name}:={getattr(load, name)}" for name in ("model", "device", "threads")]
         output = ["--json", str(json_file)] if json_file else []
         run_ros_module("bench_cameras", ["--cameras", str(cameras), *output, *parameters])
+        return
+    if not patches and (labelled or images or plot):
+        raise ValueError("expected --patches beside --labelled, --images and --plot, got none; add it")
+    if plot and not labelled:
+        raise ValueError("expected --labelled DIR beside --plot, got none; mIoU is what is drawn")
+    if plot and plot.suffix.lower() != ".png":
+        raise ValueError(f"expected the name of a PNG file for --plot, got {plot}")
     segmenter = load_segmenter(load, replace(options, select=not exhaustive), models=models)
+    if patches:
+        run_patches(segmenter, labelled or [], images, frames, plot, json_file)
+        return
     if batch:
         _timed(segmenter.model.image_encoder)  # An error must come before minutes of timing.
     device = device_name(segmenter.model.device)
@@ -95,6 +139,50 @@ def bench(
         "text encoder. Longer lists add adjectives: a noun's embedding with an adjective's and some noise."
     )
     write_json(json_file, results)
+
+
+def run_patches(
+    segmenter: Segmenter,
+    folders: Sequence[Path],
+    images: int | None,
+    frames: int,
+    picture: Path | None,
+    json_file: Path | None,
+) -> None:
+    """Measure frames by the patches that they are cut into: see bench_patches.py.
+
+    Raises:
+        ValueError: the model's size is fixed.
+    """
+    preset, skipped = resizable_encoder(segmenter).patches, Skipped()
+    device = device_name(segmenter.model.device)
+    words = compose_vocabularies(segmenter, (CURVE_WORDS,))[CURVE_WORDS]
+    sizes: dict[str, dict[str, Any]] = {
+        size: {**times, "miou": {}}
+        for size, times in measure_sizes(segmenter, words, draw_scene(), frames).items()
+    }
+    counted = {}
+    for folder in folders:
+        name = "/".join(folder.resolve().parts[-2:])
+        # As `ovs evaluate` does: labels hold nothing that generic negatives stand for.
+        counted[name], mious = measure_accuracy(
+            replace(segmenter, negatives=()), folder, images, list(sizes), skipped
+        )
+        for size, miou in mious.items():
+            sizes[size]["miou"][name] = miou
+    results = {
+        "patches": sizes,
+        "preset": preset,
+        "images": counted,
+        "model": segmenter.model.name,
+        "device": device,
+    }
+    print_sizes(results, device)
+    if picture is not None:
+        write_image(picture, plot_sizes(results))
+    say(f"Model {segmenter.model.name} on {device}; medians of {frames} frames, {CURVE_WORDS} names.")
+    write_json(json_file, results)
+    skipped.end()
 
 
 def compose_vocabularies(segmenter: Segmenter, sizes: tuple[int, ...]) -> dict[int, WordEmbeddings]:

@@ -1,7 +1,7 @@
 """The seam between models and steps: an image becomes features, features and words become logits."""
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,3 +68,23 @@ class ImageEncoder(Protocol):
 
     def encode(self, image: NDArray[np.uint8]) -> Features:
         """Encode an RGB image (H, W, 3) uint8 of any size. Not for two threads at once."""
+
+
+@runtime_checkable
+class ResizableEncoder(ImageEncoder, Protocol):
+    """An image encoder that can cut the next image into more or fewer patches: time against detail.
+
+    Its `name` stays that of the size it was opened with.
+    """
+
+    @property
+    def patches(self) -> int:
+        """How many patch tokens an image has at most now; 0: the size is fixed after all."""
+
+    def resize(self, patches: int) -> None:
+        """Cut images into at most this many patches from the next one on. For the thread that encodes."""
+
+
+def resizable(encoder: ImageEncoder) -> ResizableEncoder | None:
+    """The encoder, if its size can change."""
+    return encoder if isinstance(encoder, ResizableEncoder) and encoder.patches > 0 else None

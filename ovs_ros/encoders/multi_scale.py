@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ovs_ros.encoders.features import Features, ImageEncoder
+from ovs_ros.encoders.features import Features, ResizableEncoder
 from ovs_ros.encoders.heads import Head, MeanHead, MirroredHead
 from ovs_ros.runtime.stage_clock import StageClock
 
@@ -15,7 +15,7 @@ class MultiScaleImageEncoder:
     """Runs encoders that share one space, coarse to fine, and takes the mean of their logits.
 
     Each also sees the image mirrored. Patch tokens and output grid are those of the last encoder. See
-    `ImageEncoder` for the contract.
+    `ResizableEncoder` for the contract.
 
     Args:
         encoders: at least one, the finest last.
@@ -24,13 +24,24 @@ class MultiScaleImageEncoder:
         ValueError: no encoder, or encoders of different spaces.
     """
 
-    def __init__(self, encoders: Sequence[ImageEncoder]) -> None:
+    def __init__(self, encoders: Sequence[ResizableEncoder]) -> None:
         if not encoders or len({encoder.dim for encoder in encoders}) > 1:
             raise ValueError(f"expected encoders of one space, got dimensions {[e.dim for e in encoders]}")
         self._encoders = tuple(encoders)
         finest = self._encoders[-1]
         self.dim, self.logit_scale, self.device = finest.dim, finest.logit_scale, finest.device
         self.name = "+".join(encoder.name for encoder in self._encoders)
+        self._own = [encoder.patches for encoder in self._encoders]
+
+    @property
+    def patches(self) -> int:
+        """How many patch tokens an image has at most at the finest scale."""
+        return self._encoders[-1].patches
+
+    def resize(self, patches: int) -> None:
+        """See `ResizableEncoder.resize`; the scales keep their proportions."""
+        for encoder, own in zip(self._encoders, self._own, strict=True):
+            encoder.resize(round(own * patches / self._own[-1]))
 
     def encode(self, image: NDArray[np.uint8]) -> Features:
         """Encode an RGB image (H, W, 3) uint8 at every scale, and mirrored."""

@@ -16,13 +16,15 @@ from ovs_ros.runtime.stage_clock import StageClock
 
 CELL, PATCH = 32, 8
 """Pixels of a side that images are padded to, and from one embedding to the next."""
+PATCHES_A_CELL = 4
+"""How many patch tokens, of 16 x 16 pixels each, a cell has."""
 NAME_KEY = "name"
 """The network's name in the metadata of its file."""
 _OUTPUTS = ["image", "patches", "pooled", "upsampling", "details", "hidden"]
 
 
 class PyramidImageEncoder:
-    """EfficientNet-Lite with a decoder; see `ImageEncoder` for the contract.
+    """EfficientNet-Lite with a decoder; see `ResizableEncoder` for the contract.
 
     A cell's side has 8 logits, 4 embeddings and 2 of `Features.patch_tokens`: these are the means of 2x2
     embeddings, which is as fine as selection and validation need.
@@ -59,6 +61,15 @@ class PyramidImageEncoder:
         self.dim = self._detail_words.shape[0]
         network = self._session.get_modelmeta().custom_metadata_map.get(NAME_KEY, "pyramid")
         self.name = f"{network}-{file_digest(path)[:8]}@{cells}"
+
+    @property
+    def patches(self) -> int:
+        """How many patch tokens an image has at most: four for each cell."""
+        return self._cells * PATCHES_A_CELL
+
+    def resize(self, patches: int) -> None:
+        """See `ResizableEncoder.resize`; rounded down to whole cells."""
+        self._cells = max(1, patches // PATCHES_A_CELL)
 
     def encode(self, image: NDArray[np.uint8]) -> Features:
         """Encode an RGB image (H, W, 3) uint8, scaled into its grid of cells without distortion."""

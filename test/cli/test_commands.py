@@ -4,12 +4,13 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
-from fakes import color_image, color_segmenter, load_color_segmenter
+from fakes import ColorTextEncoder, SlowColors, color_image, color_segmenter, load_color_segmenter
 from typer.testing import CliRunner
 
 import ovs_ros
-from ovs_ros.cli import bench
+from ovs_ros.cli import bench, bench_patches
 from ovs_ros.cli.main import app
+from ovs_ros.model import Model
 from ovs_ros.runtime.processor import device_name, processor_name
 from ovs_ros.segmenter import Segmenter
 from ovs_ros.training import label_spaces
@@ -467,6 +468,39 @@ def test_bench_writes_what_it_promises(tmp_path, monkeypatch):
         assert whole > 0 and "select" in results["stages_ms"][size]
     assert results["device"] == device_name("cpu")
     assert processor_name() in " ".join(result.output.split())
+
+
+def test_bench_tells_time_and_accuracy_by_the_patches(labelled, tmp_path, monkeypatch):
+    encoder = SlowColors(per_patch_s=0.0)
+    segmenter = Segmenter(Model(encoder, ColorTextEncoder()))
+    monkeypatch.setattr(ovs_ros, "load", lambda *arguments, **options: segmenter)
+    monkeypatch.setattr(bench_patches, "PATCHES", (200, 1350))
+    monkeypatch.setattr(bench, "draw_scene", lambda: STRIPES)
+    files = ["--json", tmp_path / "b.json", "--plot", tmp_path / "b.png"]
+    result = run("bench", "--patches", "--frames", "20", "--labelled", labelled, *files)
+    assert result.exit_code == 0, result.output
+    results = json.loads((tmp_path / "b.json").read_text())
+    assert list(results) == ["patches", "preset", "images", "model", "device"]
+    assert list(results["patches"]) == ["200", "768", "1350"] and results["preset"] == 768
+    assert results["images"] == {"set/val": 2}
+    for one in results["patches"].values():
+        assert 0 < one["encoder_ms"] < one["frame_ms"] and one["miou"] == {"set/val": 0.5}
+    assert encoder.patches == 768
+    assert "768 (own)" in result.output and read(tmp_path / "b.png").shape == (300, 480, 3)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--patches"], "fake-colours, whose size is fixed"),
+        (["--labelled", "set"], "expected --patches beside --labelled"),
+        (["--patches", "--plot", "a.png"], "expected --labelled DIR beside --plot"),
+        (["--patches", "--labelled", "set", "--plot", "a.svg"], "PNG file for --plot, got a.svg"),
+    ],
+)
+def test_bench_refuses_flags_that_do_not_go_together(flags, message):
+    result = run("bench", *flags)
+    assert result.exit_code == 2 and message in " ".join(result.output.split())
 
 
 def test_bench_says_before_it_times_that_a_model_takes_no_batch(monkeypatch):

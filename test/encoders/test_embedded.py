@@ -7,6 +7,7 @@ import pytest
 from onnx_encoders import save_encoder
 
 from ovs_ros.encoders.embedded import MODELS, EmbeddedTextEncoder, load
+from ovs_ros.encoders.multi_scale import MultiScaleImageEncoder
 from ovs_ros.encoders.pyramid import PyramidImageEncoder
 from ovs_ros.vocabulary.category import CategorySpec
 from ovs_ros.vocabulary.knowledge import load_knowledge
@@ -44,6 +45,21 @@ def test_one_images_padding_does_not_leak_into_the_next() -> None:
         one.encode(second).patch_tokens for one in (encoder, PyramidImageEncoder(MODELS, cells=30))
     )
     np.testing.assert_array_equal(again, fresh)
+
+
+def test_a_resized_encoder_is_as_one_of_that_size_and_keeps_its_name() -> None:
+    image = np.random.default_rng(2).integers(0, 256, (90, 120, 3), np.uint8)
+    encoder = PyramidImageEncoder(MODELS, cells=30)
+    name, own = encoder.name, encoder.encode(image).patch_tokens
+    encoder.resize(51)  # 12 cells of 4 patches
+    assert encoder.patches == 48 and encoder.name == name
+    smaller = PyramidImageEncoder(MODELS, cells=12).encode(image)
+    np.testing.assert_array_equal(encoder.encode(image).patch_tokens, smaller.patch_tokens)
+    both = MultiScaleImageEncoder([encoder, PyramidImageEncoder(MODELS, cells=30)])
+    both.resize(60)
+    assert (encoder.patches, both.patches) == (24, 60)
+    encoder.resize(120)
+    np.testing.assert_array_equal(encoder.encode(image).patch_tokens, own)
 
 
 def test_an_unknown_model_names_the_known_ones() -> None:

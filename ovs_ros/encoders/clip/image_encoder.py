@@ -112,7 +112,7 @@ class ShapeBuffers:
 
 
 class TorchImageEncoder:
-    """Dense features of a torch model; see `ImageEncoder` for the contract.
+    """Dense features of a torch model; see `ResizableEncoder` for the contract.
 
     On a GPU the network is one CUDA graph for each grid and number of images, and frames travel from and to
     pinned memory. When memory is full the encoder falls back to less (see `Footprint`) and lists it in
@@ -162,7 +162,7 @@ class TorchImageEncoder:
         self.dim, self.logit_scale = model.dim, model.logit_scale
         self.fallbacks: list[str] = []
         self.model = model.eval().requires_grad_(False)
-        self._configured = patches
+        self._configured = self._most = patches
         self._precision = precision
         self._window = math.ceil(window / model.stride)
         self._stride = max(1, (stride // model.stride) if stride else self._window // 2)
@@ -183,6 +183,18 @@ class TorchImageEncoder:
             window=window,
             stride=stride,
         )
+
+    @property
+    def patches(self) -> int:
+        """How many patches an image is cut into at most now; 0 for a model that resizes images itself."""
+        return 0 if self.model.cuts_windows else self.footprint.patches
+
+    def resize(self, patches: int) -> None:
+        """See `ResizableEncoder.resize`; never above what a memory fallback has left."""
+        patches = max(1, min(patches, self._most))
+        if patches != self.footprint.patches:
+            self.footprint = replace(self.footprint, patches=patches)
+            self._kept.clear()
 
     def encode(self, image: NDArray[np.uint8]) -> Features:
         """Encode an RGB image (H, W, 3) uint8, scaled into its grid without distortion.
@@ -328,6 +340,8 @@ class TorchImageEncoder:
         if smaller is None:
             return False
         self.footprint = smaller
+        if (smaller.device, smaller.patches) != (before.device, before.patches):
+            self._most = smaller.patches
         self._kept.clear()
         self._describe()
         if smaller.device != before.device:

@@ -137,6 +137,19 @@ def test_full_memory_first_splits_the_windows_then_halves_the_patches(
     np.testing.assert_array_equal(features.patch_tokens, again.patch_tokens)
 
 
+def test_a_resized_encoder_is_as_one_of_that_size_and_never_takes_back_what_memory_cost() -> None:
+    image = noise_image(480, 640)
+    encoder = on_cpu(TinyDense(), 256)
+    encode(encoder, image)
+    encoder.resize(128)
+    smaller = encode(on_cpu(TinyDense(), 128), image)
+    np.testing.assert_array_equal(encode(encoder, image).patch_tokens, smaller.patch_tokens)
+    encoder.resize(256)
+    assert encoder.fall_back(1)
+    encoder.resize(256)
+    assert encoder.patches == 128
+
+
 def test_buffers_that_find_no_memory_are_made_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
     encoder, static_call = on_cpu(TinyDense(), 256), TorchImageEncoder.static_call
 
