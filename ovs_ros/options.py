@@ -395,6 +395,13 @@ class NodeOptions(_Checked):
         "for each camera, or one for all; 0: as many as there is time for.",
         (0.0, 1000.0),
     )
+    target_rate: float = _live(
+        0.0,
+        "How many images the node is to segment a second, those of all cameras together: while it is too "
+        "slow, they are cut into fewer patches, and never into more than the model's own size has. 0: always "
+        "the model's own size.",
+        (0.0, 1000.0),
+    )
 
     def __post_init__(self) -> None:
         if self.image_transport in PLUGINS:

@@ -8,6 +8,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 
 from ovs_ros.ros import shared_memory
 from ovs_ros.ros.inputs import Missing
+from ovs_ros.ros.size_control import State
 from ovs_ros.ros.statistics import Summary
 
 SILENCE_S = 5.0
@@ -49,6 +50,7 @@ class Condition:
         deaths, died: how often the worker's thread died, and when it last did, monotonic seconds.
         fallbacks: the memory fallbacks of the model, one line for each step.
         cache_problem: why the embedding cache cannot be used, or empty.
+        size: of the frames, while `target_rate` is set and the model's size can change; else None.
     """
 
     state: str
@@ -72,6 +74,7 @@ class Condition:
     device: str = ""
     fallbacks: tuple[str, ...] = ()
     cache_problem: str = ""
+    size: State | None = None
 
 
 @dataclass(frozen=True)
@@ -151,6 +154,9 @@ def judge(condition: Condition, summary: Summary, now: float) -> tuple[bytes, st
     # Without delay, a frame is as old as two frames' time: it waits for the one before it.
     if age - 2 * summary.frame_ms[0] > OLD_MS or age < -AHEAD_MS:
         return warn, _NO_CLOCK if condition.clock_missing else _other_clock(age / 1e3, condition), "clock"
+    if condition.size is not None and not condition.size.reached:
+        text = f"target_rate is not reached: a frame takes {condition.size.frame_ms:.0f} ms"
+        return warn, f"{text} at the smallest size too", None
     if condition.fallbacks:
         return warn, f"{condition.model} {', '.join(condition.fallbacks)}", None
     if condition.cache_problem:
@@ -223,6 +229,13 @@ def values(condition: Condition, summary: Summary) -> dict[str, str]:
         "latency p95 [ms]": _figure(summary.frame_ms[1]),
     }
     figures |= {f"stage {stage} [ms]": _figure(ms) for stage, ms in summary.stages_ms.items()}
+    if (size := condition.size) is not None:
+        figures |= {
+            "patches": f"{size.patches} of {size.of}",
+            "patches: encoder [ms]": _figure(size.encoder_ms),
+            "patches: frame [ms]": _figure(size.frame_ms),
+            "patches: reason": size.reason,
+        }
     figures["dropped"] = str(sum(summary.dropped.values()))
     figures |= {f"dropped: {reason}": str(count) for reason, count in sorted(summary.dropped.items())}
     return figures | {

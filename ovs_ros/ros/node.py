@@ -38,6 +38,7 @@ from ovs_ros.ros.look_for import LookForServer
 from ovs_ros.ros.parameters import Parameters
 from ovs_ros.ros.recent import RecentFrames
 from ovs_ros.ros.services import VocabularyServices
+from ovs_ros.ros.target_rate import TargetRate
 from ovs_ros.ros.throttle import Throttle
 from ovs_ros.ros.words import Words
 from ovs_ros.ros.worker import Worker
@@ -107,6 +108,7 @@ class OvsNode(LifecycleNode):
         self.warn: Callable[[str], object] = self.get_logger().warning
         self._throttle = Throttle(lambda text: self.warn(text))
         self._segmenter: Segmenter | None = None
+        self._target_rate: TargetRate | None = None
         self._words: Words | None = None
         self._last_vocabulary: Vocabulary | None = None
         self._queue: FrameQueue | None = None
@@ -190,6 +192,12 @@ class OvsNode(LifecycleNode):
                 initial, segmenter, self._last_vocabulary, state_file, lambda text: self.warn(text)
             )
             self._segmenter = segmenter
+            self._target_rate = TargetRate(
+                segmenter.model.image_encoder,
+                lambda: self._config.settings.node.target_rate,
+                self.get_logger().info,
+                lambda text: self.warn(text),
+            )
             for index, camera in enumerate(self.cameras):
                 camera.configure(index)
             self._since = monotonic()
@@ -239,7 +247,7 @@ class OvsNode(LifecycleNode):
         return result
 
     def _start(self) -> None:
-        assert self._segmenter and self._words
+        assert self._segmenter and self._words and self._target_rate
         self._hanging = [worker for worker in self._hanging if not worker.ended]
         for worker in self._hanging:
             seconds, where = worker.busy()
@@ -252,7 +260,9 @@ class OvsNode(LifecycleNode):
             camera.prepare(queue, index, self._words, self._recent)
             for index, camera in enumerate(self.cameras)
         ]
-        self._worker = Worker(queue, pipelines, self._segmenter, self._throttle)
+        self._worker = Worker(
+            queue, pipelines, self._segmenter, self._throttle, self._target_rate.frames_done
+        )
         self._worker.start()
         queue.wake()
         self._since = monotonic()
@@ -335,7 +345,7 @@ class OvsNode(LifecycleNode):
         self.left_behind = self.left_behind or hangs
         for camera in self.cameras:
             camera.release()
-        self._segmenter = self._words = None
+        self._segmenter = self._words = self._target_rate = None
         self._hanging = []  # They have the old model; the next one is another.
 
     def _watch(self) -> None:
@@ -379,6 +389,7 @@ class OvsNode(LifecycleNode):
             model=model.name if model else "",
             device=model.device if model else "",
             fallbacks=model.fallbacks if model else (),
+            size=self._target_rate.state if self._target_rate else None,
             cache_problem=cache.problem if cache else "",
         )
 

@@ -3,12 +3,12 @@
 import threading
 import traceback
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import suppress
 from functools import partial
-from time import monotonic
+from time import monotonic, perf_counter
 from typing import Any, TypeVar
 
 from ovs_ros.ros.frames import Frame, FrameQueue
@@ -38,6 +38,7 @@ class Worker:
         pipelines: one for each camera. What one of them raises is handed to it; the worker goes on.
         segmenter: segments what the pipelines ask for.
         throttle: takes warnings.
+        timed: called after frames with the stages of each and the milliseconds of all together.
 
     Attributes:
         deaths: how often the thread died and was started again.
@@ -45,12 +46,18 @@ class Worker:
     """
 
     def __init__(
-        self, queue: FrameQueue, pipelines: Sequence[Pipeline], segmenter: Segmenter, throttle: Throttle
+        self,
+        queue: FrameQueue,
+        pipelines: Sequence[Pipeline],
+        segmenter: Segmenter,
+        throttle: Throttle,
+        timed: Callable[[Sequence[Mapping[str, float]], float], object] = lambda stages, ms: None,
     ) -> None:
         self._queue = queue
         self._pipelines = pipelines
         self._segmenter = segmenter
         self._throttle = throttle
+        self._timed = timed
         self._jobs: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
         self._busy_since: float | None = None
         self._last_words = ""
@@ -146,15 +153,19 @@ class Worker:
 
     def _process(self, taken: Sequence[tuple[int, Frame]]) -> None:
         """Segment and publish frames of different cameras."""
-        begun = []
+        started, begun = perf_counter(), []
         for camera, frame in taken:
             steps = self._pipelines[camera].process(frame)
             asked: Asked | None = self._guard(self._pipelines[camera], partial(next, steps, None))
             if asked is not None:
                 begun.append((self._pipelines[camera], steps, asked))
         results = self._together([asked for *_, asked in begun])
+        stages: list[Mapping[str, float]] = []
         for (pipeline, steps, asked), result in zip(begun, results, strict=True):
-            self._guard(pipeline, partial(self._finish, steps, asked, result))
+            done = self._guard(pipeline, partial(self._finish, steps, asked, result))
+            stages += [] if done is None else [done]
+        if stages:
+            self._timed(stages, (perf_counter() - started) * 1e3)
 
     def _together(self, asked: Sequence[Asked]) -> Sequence[Segmentation | None]:
         """The results of frames as one batch; None for those that have to be segmented alone."""
@@ -174,11 +185,12 @@ class Worker:
 
     def _finish(
         self, steps: Generator[Asked, Segmentation, None], asked: Asked, result: Segmentation | None
-    ) -> None:
+    ) -> Mapping[str, float]:
         if result is None:
             result = self._segmenter.segment(*asked)
         with suppress(StopIteration):
             steps.send(result)
+        return result.stages_ms
 
     def _guard(self, pipeline: Pipeline, step: Callable[[], Result]) -> Result | None:
         self._busy_since = monotonic()
