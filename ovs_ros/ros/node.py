@@ -196,7 +196,7 @@ class OvsNode(LifecycleNode):
                 segmenter.model.image_encoder,
                 lambda: self._config.settings.node.target_rate,
                 self.get_logger().info,
-                lambda text: self.warn(text),
+                lambda text: self._throttle.warn("target rate", text, 60.0),
             )
             for index, camera in enumerate(self.cameras):
                 camera.configure(index)

@@ -5,14 +5,16 @@ many sizes as it has to at once, and up one by one. What a size really cost, aga
 at each change, so that a size that was too slow is not tried again while the load stays the same.
 """
 
+import math
 from collections import deque
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-STEP, LEAST = 0.85, 0.25
-"""The ratio of one size to the next, and the smallest one as a share of the model's own."""
+STEP, LEAST = 0.85, 1 / 3
+"""The ratio of one size to the next, and the smallest one as a share of the model's own: below that, a little
+time costs much accuracy (docs/research/embedded-model.md)."""
 FIRST = 2
 """Frames after a change that do not count: the first one of another size makes buffers."""
 FEW, MANY = 10, 30
@@ -54,9 +56,9 @@ class SizeControl:
     """
 
     def __init__(self, patches: int) -> None:
-        steps = int(np.log(LEAST) / np.log(STEP) + 1e-9)
-        sizes = [max(1, round(patches * STEP**step)) for step in range(steps + 1)]
-        self.sizes = tuple(dict.fromkeys(sizes))
+        steps = range(math.ceil(math.log(LEAST) / math.log(STEP)))
+        shares = [*(STEP**step for step in steps), LEAST]
+        self.sizes = tuple(dict.fromkeys(max(1, round(patches * share)) for share in shares))
         self._costs = np.array(self.sizes, float)  # Of the encoder, against each other.
         self._at = 0
         self._before: tuple[int, float] | None = None

@@ -58,8 +58,8 @@ class TargetRate:
         if changed:
             self._encoder.resize(state.patches)
             self._info(
-                f"Images are cut into {state.patches} patches in place of {before}, of {state.of} of the "
-                f"model's own size: {state.reason}"
+                f"Images are cut into {state.patches} patches in place of {before} (the model's own size has "
+                f"{state.of}): {state.reason}"
             )
         self._warn_once(
             not state.reached,

@@ -111,6 +111,6 @@ def test_each_change_is_told_in_one_line_and_so_is_a_rate_out_of_reach():
     rate = TargetRate(encoder, lambda: 10.0, said.append, warned.append)
     for _ in range(100):
         rate.frames_done([{"encode": float(encoder.patches)}], encoder.patches + 20.0)
-    assert 1 <= len(said) <= 3 and "patches in place of 768, of 768 of the model's own size" in said[0]
+    assert 1 <= len(said) <= 3 and "in place of 768 (the model's own size has 768): frames took" in said[0]
     assert rate.state.patches == encoder.patches == min(SizeControl(768).sizes)
     assert not rate.state.reached and len(warned) == 1 and "is not reached" in warned[0]
