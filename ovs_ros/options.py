@@ -27,6 +27,8 @@ DepthTransport = Literal["raw", "compressedDepth"]
 Points = Literal["auto", "always", "never"]
 PointsColor = Literal["image", "label"]
 TemporalFilterKind = Literal["off", "flow", "pose"]
+Propagate = Literal["off", "flow", "depth"]
+PropagateFill = Literal["nearest", "unknown"]
 
 _Value = TypeVar("_Value")
 

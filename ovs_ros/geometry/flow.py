@@ -42,25 +42,43 @@ class DownscaledFrame:
 
 
 class OpticalFlow:
-    """Follows pixels from one image to the one before. Keeps no state but OpenCV's buffers: one thread."""
+    """Follows pixels from one image to an earlier one. For one thread.
+
+    If it is asked again for the same earlier image, it starts from its last answer: that finds motion which
+    is larger than a single search does.
+    """
 
     def __init__(self) -> None:
         self._flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
+        self._last: tuple[DownscaledFrame, NDArray[np.float32]] | None = None
 
     def __call__(self, now: DownscaledFrame, before: DownscaledFrame) -> Warp | None:
         """Where the pixels of one image were in an earlier one of the same size; None after a cut."""
         height, width = now.size
         small_height, small_width = now.gray.shape
-        flow = self._flow.calc(now.gray, before.gray, None)  # (h, w, 2) pixels, right and down
+        start = None
+        if self._last is not None and self._last[0] is before:
+            start = self._last[1]
+        flow = self._flow.calc(now.gray, before.gray, start)  # (h, w, 2) pixels, right and down
         right, down = cv2.split(flow)
         columns, rows = np.arange(small_width, dtype=np.float32), np.arange(small_height, dtype=np.float32)
-        source = cv2.remap(before.gray, right + columns, down + rows[:, None], cv2.INTER_LINEAR)
-        wrong = cv2.blur(cv2.absdiff(source, now.gray), (5, 5)) > MISMATCH  # (h, w)
+        source = cv2.remap(
+            before.gray,
+            right + columns,
+            down + rows[:, None],
+            cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_REPLICATE,
+        )
+        mismatch = cv2.blur(cv2.absdiff(source, now.gray), (5, 5))  # (h, w) uint8
+        wrong = mismatch > MISMATCH
         if wrong.mean() > CUT_SHARE:
+            self._last = None
             return None
-        right += wrong.astype(np.float32) * NOWHERE
+        self._last = before, flow
         x = cv2.resize(right * np.float32(width / small_width), (width, height))
         y = cv2.resize(down * np.float32(height / small_height), (width, height))
         x += np.arange(width, dtype=np.float32)
         y += np.arange(height, dtype=np.float32)[:, None]
-        return Warp(x, y)
+        away = wrong.astype(np.float32) * NOWHERE  # (h, w)
+        doubt = cv2.resize(away, (width, height), interpolation=cv2.INTER_NEAREST)
+        return Warp(np.add(x, doubt, out=doubt), y, x, mismatch)

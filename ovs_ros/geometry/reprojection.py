@@ -102,8 +102,7 @@ def reproject(now: Sight, before: Sight, tolerance: float = TOLERANCE, holes: bo
     else:
         hidden |= found == 0
     # Adding is several times faster than writing through a mask.
-    x += hidden.astype(np.float32) * NOWHERE
-    return warp
+    return Warp(x + hidden.astype(np.float32) * NOWHERE, y, x)
 
 
 def _matrix(camera: Intrinsics) -> NDArray[np.float64]:

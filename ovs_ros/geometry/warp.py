@@ -17,10 +17,15 @@ class Warp:
     Attributes:
         x, y: (H, W) float32 columns and rows in the earlier image, pixel centres at whole numbers. Outside
             of that image where it does not show the point.
+        guess_x: (H, W) float32, x where the point should lie, whether that image shows it or not; None: x.
+        mismatch: (h, w) uint8, on any grid over the image: by how many grey levels the earlier image differs
+            there; None: not known.
     """
 
     x: NDArray[np.float32]
     y: NDArray[np.float32]
+    guess_x: NDArray[np.float32] | None = None
+    mismatch: NDArray[np.uint8] | None = None
 
     def take(self, earlier: NDArray, outside: float) -> NDArray:
         """The values of the nearest earlier pixels.
@@ -40,3 +45,21 @@ class Warp:
             borderMode=cv2.BORDER_CONSTANT,
             borderValue=float(outside),
         )
+
+    def fill(self, earlier: NDArray) -> NDArray:
+        """The values of the earlier pixels where the points are or should be, or of the nearest at the edge.
+
+        Args:
+            earlier: as in `take`.
+
+        Returns:
+            (H, W) of the same dtype, new.
+        """
+        x = self.x if self.guess_x is None else self.guess_x
+        return cv2.remap(earlier, x, self.y, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE)
+
+    def uncovered(self, size: tuple[int, int], step: int) -> NDArray[np.bool_]:
+        """Which pixels, every step-th each way, the earlier image of `size` (H, W) does not show."""
+        x, y = self.x[::step, ::step], self.y[::step, ::step]
+        height, width = size
+        return (x < -0.5) | (x >= width - 0.5) | (y < -0.5) | (y >= height - 0.5)

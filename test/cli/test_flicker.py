@@ -46,7 +46,7 @@ def test_flicker_is_measured_without_and_with_the_filter(recording, tmp_path):
     )
     assert result.exit_code == 0, result.output
     results = json.loads((tmp_path / "r.json").read_text())
-    assert list(results) == ["frames", "compared_share", "flicker", "filtered", "model"]
+    assert list(results) == ["frames", "compared_share", "flicker", "filtered", "propagated", "miou", "model"]
     assert results["frames"] == 12 and results["compared_share"] == 1
     assert results["flicker"] == pytest.approx(4 / 11 / 3, abs=0.02)
     ways = {(way["temporal_filter"], way["temporal_filter_time"]): way for way in results["filtered"]}
@@ -56,6 +56,63 @@ def test_flicker_is_measured_without_and_with_the_filter(recording, tmp_path):
     assert ways["pose", 0.5]["flicker"] == 0
     assert ways["pose", 0.5]["other_than_unfiltered"] == pytest.approx(2 / 12 / 3, abs=0.01)
     assert all(way["ms_per_frame"] > 0 for way in ways.values())
+
+
+def test_carried_labels_are_compared_with_fresh_ones(recording, tmp_path):
+    result = run(
+        "flicker",
+        recording,
+        *("--words", "red, green, blue", "--json", tmp_path / "r.json"),
+        *("--distance", 5, "--distance", 1),
+    )
+    assert result.exit_code == 0, result.output
+    results = json.loads((tmp_path / "r.json").read_text())
+    ways = {(way["propagate"], way["distance"]): way for way in results["propagated"]}
+    assert list(ways) == [(name, distance) for distance in (1, 5) for name in ("off", "flow", "depth")]
+    assert results["miou"] is None and ways["flow", 1]["miou"] is None
+    assert ways["off", 5]["frames"] == 7 and ways["off", 5]["agreement"] == pytest.approx(1, abs=0.01)
+    assert ways["off", 1]["agreement"] == pytest.approx(1 - 4 / 11 / 3, abs=0.02)
+    assert ways["depth", 1]["agreement"] == ways["off", 1]["agreement"] and ways["depth", 1]["covered"] == 1
+    assert ways["flow", 1]["covered"] < 1, "the picture changed"
+    assert all(ways[way, 5]["ms_per_frame"] > 0 for way in ("flow", "depth"))
+
+
+@pytest.fixture
+def labelled(tmp_path):
+    """A picture that moves to the left by four pixels a frame, with its labels."""
+    for folder in ("image", "label"):
+        (tmp_path / "set" / folder).mkdir(parents=True)
+    (tmp_path / "set" / "classes.txt").write_text("red\nblue\n")
+    noise = np.random.default_rng(0).integers(0, 60, (64, 192, 3)).astype(np.uint8)
+    world = np.repeat(color_image([["red", "blue", "red", "blue", "red", "blue"]]), 2, axis=0)
+    world = np.where(world > 0, 255 - noise, 0).astype(np.uint8)
+    for number in range(5):
+        picture = np.ascontiguousarray(world[:, 4 * number : 4 * number + 160])
+        cv2.imwrite(str(tmp_path / "set" / "image" / f"{number}.png"), picture[:, :, ::-1])
+        cv2.imwrite(str(tmp_path / "set" / "label" / f"{number}.png"), (picture[..., 2] > 0).astype(np.uint8))
+    return tmp_path / "set"
+
+
+def test_carried_labels_are_compared_with_the_truth(labelled, tmp_path):
+    result = run("flicker", labelled, "--distance", 3, "--json", tmp_path / "r.json")
+    assert result.exit_code == 0, result.output
+    results = json.loads((tmp_path / "r.json").read_text())
+    assert list(results) == ["frames", "propagated", "miou", "model"]
+    stale, flow = results["propagated"]
+    assert (stale["propagate"], flow["propagate"], flow["frames"]) == ("off", "flow", 2)
+    assert results["miou"] > 0.9 and stale["miou"] < flow["miou"] - 0.1
+
+
+def test_images_alone_are_enough(labelled):
+    result = run("flicker", labelled / "image", "--words", "red, blue", "--distance", 1)
+    assert result.exit_code == 0 and "a fresh decision gives" in " ".join(result.output.split()), (
+        result.output
+    )
+
+
+def test_labels_are_the_words(labelled):
+    result = run("flicker", labelled, "--words", "red")
+    assert result.exit_code == 2 and "has labels" in " ".join(result.output.split())
 
 
 def test_fewer_frames_may_be_asked_for(recording, tmp_path):
@@ -79,7 +136,7 @@ def test_flicker_says_what_is_wrong(recording, arguments, message):
 
 def test_a_folder_of_something_else(tmp_path):
     result = run("flicker", tmp_path, "--words", "red")
-    assert result.exit_code == 2 and "expected NNNN.color.jpg" in " ".join(result.output.split())
+    assert result.exit_code == 2 and "expected images in" in " ".join(result.output.split())
 
 
 @pytest.mark.parametrize(("more", "shown"), [([], "brown"), (["--temporal-filter", "flow"], "red")])
