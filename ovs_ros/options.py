@@ -373,8 +373,8 @@ class NodeOptions(_Checked):
     )
     pose_source: PoseSource = _live(
         "topic",
-        "Where the temporal filter 'pose' has the camera's pose from: 'topic' (pose), or 'tf' (where the "
-        "image's frame lies in fixed_frame).",
+        "Where the temporal filter 'pose' and propagate 'depth' have the camera's pose from: 'topic' (pose), "
+        "or 'tf' (where the image's frame lies in fixed_frame).",
     )
     temporal_filter_time: float = _live(
         0.5, "Seconds after which a frame's vote in the temporal filter counts 1/e.", (0.05, 10.0)
@@ -384,6 +384,17 @@ class NodeOptions(_Checked):
         "A port on 127.0.0.1 where Prometheus gets the figures of /diagnostics while the node is configured; "
         "0: none. It needs prometheus_client.",
         (0, 65535),
+    )
+    propagate: Propagate = _option(
+        OFF,
+        "Give every frame labels at once, carried from the newest frame that was segmented (the key frame): "
+        "'flow' by optical flow, 'depth' by depth, camera_info and pose. 'off': each frame gets its own "
+        "labels, or none.",
+    )
+    propagate_fill: PropagateFill = _live(
+        "nearest",
+        "What pixels get that the key frame does not show: 'nearest', its label nearest to where they should "
+        "be, or 'unknown'.",
     )
     priorities: tuple[float, ...] = _live(
         (1.0,),
@@ -427,6 +438,12 @@ class NodeOptions(_Checked):
         for degrees in self.rotation:
             if degrees % 90:
                 raise ValueError(f"expected rotation to be 0, 90, 180 or 270, got {degrees}")
+        fitting = {OFF: (OFF, "flow", "pose"), "flow": (OFF, "flow"), "depth": (OFF, "pose")}[self.propagate]
+        if self.temporal_filter not in fitting:
+            raise ValueError(
+                f"expected temporal_filter to be one of {', '.join(fitting)} with propagate "
+                f"'{self.propagate}', because both follow the same motion, got '{self.temporal_filter}'"
+            )
 
     def each(self, values: tuple[_Value, ...]) -> tuple[_Value, ...]:
         """One value for each camera, of `priorities`, `max_rate`, `rotation` or `body_mask`."""

@@ -11,7 +11,7 @@ from sensor_msgs.msg import CameraInfo, PointCloud2
 
 from ovs_ros.ros.cloud_labelling import CloudLabelling
 from ovs_ros.ros.diagnostics import MISSING_S, Condition, lacks
-from ovs_ros.ros.frames import FrameQueue
+from ovs_ros.ros.frames import Frame, FrameQueue
 from ovs_ros.ros.graph import obstacle
 from ovs_ros.ros.inputs import Inputs
 from ovs_ros.ros.look_for import LookForOutput, LookForServer
@@ -21,6 +21,7 @@ from ovs_ros.ros.outputs import Outputs
 from ovs_ros.ros.parameters import Settings
 from ovs_ros.ros.pipeline import Pipeline
 from ovs_ros.ros.points_publisher import PointsPublisher
+from ovs_ros.ros.propagating import Candidate, Propagating
 from ovs_ros.ros.recent import RecentFrames
 from ovs_ros.ros.statistics import Statistics
 from ovs_ros.ros.subscriptions import INPUTS, Subscriptions
@@ -100,7 +101,7 @@ class Camera:
         self._outputs = Outputs(self._node, self._prefix)
         self._labelled_clouds = PointsPublisher(self._node, f"{self._prefix}semantic/cloud")
 
-    def prepare(self, queue: FrameQueue, index: int, words: Words, recent: RecentFrames) -> Pipeline:
+    def prepare(self, queue: FrameQueue[Frame], index: int, words: Words, recent: RecentFrames) -> Pipeline:
         """Make what a frame passes through.
 
         Args:
@@ -130,6 +131,19 @@ class Camera:
             lambda: self._tf,
         )
         return self._pipeline
+
+    def propagate(
+        self, queue: FrameQueue[Frame], index: int, candidates: FrameQueue[Candidate]
+    ) -> Propagating:
+        """Make what carries labels from frame to frame. Call it after `prepare`.
+
+        Args:
+            queue, index: as for `prepare`.
+            candidates: where frames wait for the encoder.
+        """
+        assert self._pipeline and self._inputs
+        options = self._settings().node
+        return Propagating(self._pipeline, options, self._inputs, self.statistics, index, queue, candidates)
 
     def _max_rate(self, index: int) -> float:
         node = self._settings().node
@@ -163,7 +177,7 @@ class Camera:
         elif self._clouds is None and (transforms := self._listen_to_tf()) is not None:
             self._clouds = CloudLabelling(publisher, transforms, lambda: self._settings().node, self.throttle)
         node = self._settings().node
-        if node.temporal_filter == "pose" and node.pose_source == "tf":
+        if (node.temporal_filter == "pose" or node.propagate == "depth") and node.pose_source == "tf":
             self._listen_to_tf()
         self._subscriptions.keep(self._pipeline.needs())
         if was_idle:

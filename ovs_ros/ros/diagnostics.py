@@ -222,6 +222,8 @@ def values(condition: Condition, summary: Summary) -> dict[str, str]:
     figures = {
         "state": condition.state,
         "rate [Hz]": f"{summary.published_hz:.1f}",
+        "key frame rate [Hz]": f"{summary.key_hz:.1f}",
+        "propagated rate [Hz]": f"{summary.propagated_hz:.1f}",
         "input rate [Hz]": f"{summary.arrived_hz:.1f}",
         "input age p50 [ms]": _figure(summary.age_ms[0]),
         "input age p95 [ms]": _figure(summary.age_ms[1]),

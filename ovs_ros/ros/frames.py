@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
+from typing import Generic, TypeVar
 
 from geometry_msgs.msg import PoseStamped
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
@@ -39,8 +40,13 @@ class Frame:
         return nanoseconds(self.image.header)
 
 
-class FrameQueue:
-    """The newest frame of each camera waits for the worker; it replaces an older one that still waits.
+Item = TypeVar("Item")
+
+
+class FrameQueue(Generic[Item]):
+    """The newest frame of each camera waits for a worker; it replaces an older one that still waits.
+
+    Frames are of any kind: as they come, or prepared for the model.
 
     Any thread may call any method; only `take` waits.
 
@@ -56,18 +62,19 @@ class FrameQueue:
         self.changed = threading.Condition()
         self._priorities = priorities or (lambda: (1.0,) * cameras)
         self._turns = Turns(cameras)
-        self._waiting: list[Frame | None] = [None] * cameras
-        self._at_work: list[tuple[int, Frame]] = []
+        self._waiting: list[Item | None] = [None] * cameras
+        self._at_work: list[tuple[int, Item]] = []
         self._woken = False
         self._closed = False
 
-    def put(self, camera: int, frame: Frame) -> None:
-        """Put a camera's frame in, in place of the one that waits."""
+    def put(self, camera: int, frame: Item) -> Item | None:
+        """Put a camera's frame in, in place of the one that waits, which is returned."""
         with self.changed:
-            self._waiting[camera] = frame
+            replaced, self._waiting[camera] = self._waiting[camera], frame
             self.changed.notify_all()
+            return replaced
 
-    def frames(self, camera: int) -> list[Frame]:
+    def frames(self, camera: int) -> list[Item]:
         """The frames of a camera that wait or are at work."""
         with self.changed:
             found = [] if (waiting := self._waiting[camera]) is None else [waiting]
@@ -100,15 +107,16 @@ class FrameQueue:
             self._waiting = [None] * len(self._waiting)
             self.changed.notify_all()
 
-    def take(self, most: int = 1) -> list[tuple[int, Frame]]:
+    def take(self, most: int = 1, patience: float | None = None) -> list[tuple[int, Item]]:
         """Wait for a frame and take it out, with its camera; nothing if it was woken or closed instead.
 
         Args:
             most: how many frames to take at most, each of another camera, if they wait already.
+            patience: seconds after which nothing is taken; None: it waits on.
         """
         with self.changed:
             self._at_work = []
-            self.changed.wait_for(lambda: self.anything_waits or self._woken or self._closed)
+            self.changed.wait_for(lambda: self.anything_waits or self._woken or self._closed, patience)
             self._woken = False
             frames = {camera: frame for camera, frame in enumerate(self._waiting) if frame is not None}
             if frames:

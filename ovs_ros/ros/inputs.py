@@ -71,7 +71,11 @@ class Inputs:
     """
 
     def __init__(
-        self, slop: float, queue: FrameQueue, camera: int = 0, max_rate: Callable[[], float] = lambda: 0.0
+        self,
+        slop: float,
+        queue: FrameQueue[Frame],
+        camera: int = 0,
+        max_rate: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self.slop = slop
         self._queue = queue
@@ -89,11 +93,14 @@ class Inputs:
             waits = self._queue.waits(self._camera)
             if rate and not waits and not self._rate_limit.passes(frame.arrived, rate):
                 return ABOVE_MAX_RATE
-            for name, topic in self._topics.items():
-                for message in topic.recent:
-                    self._offer(frame, name, message)
+            self._offer_recent(frame)
             self._queue.put(self._camera, frame)
         return REPLACED if waits else ""
+
+    def complete(self, frame: Frame) -> None:
+        """Give a frame that was at work before what has come for it since then."""
+        with self._changed:
+            self._offer_recent(frame)
 
     def put(self, name: str, message: Image | CompressedImage | PoseStamped | CameraInfo) -> None:
         """Put a message of the topic `name` in: 'depth', 'pose' or 'camera_info'."""
@@ -169,6 +176,12 @@ class Inputs:
                 for name, topic in self._topics.items()
                 if topic.missing_since is not None and now - topic.last_miss < recent_s
             ]
+
+    def _offer_recent(self, frame: Frame) -> None:
+        """Offer the frame all messages that wait for an image. The lock is held."""
+        for name, topic in self._topics.items():
+            for message in topic.recent:
+                self._offer(frame, name, message)
 
     def _offer(self, frame: Frame, name: str, message: Any) -> None:
         """Give the frame the message if that fits better than what it has. The lock is held."""

@@ -115,6 +115,10 @@ def _of_cameras(reports: Sequence[Report]) -> Iterator[Family]:
     yield each(gauge, "level", "Of /diagnostics: 0 OK, 1 WARN, 2 ERROR.", "", lambda r: {"": r.level})
     yield each(counter, "images", "Images that came.", "", lambda r: {"": r.summary.images})
     yield each(counter, "frames", "Published label images.", "", lambda r: {"": r.summary.frames})
+    yield each(counter, "key_frames", "Frames that were segmented.", "", lambda r: {"": r.summary.key_frames})
+    yield each(
+        counter, "propagated_frames", "With another's labels.", "", lambda r: {"": r.summary.propagated}
+    )
     yield each(counter, "dropped_frames", "Images without result.", "reason", lambda r: r.summary.dropped)
     yield each(gauge, "lost_ratio", "Images lost on the way.", "", lambda r: {"": r.summary.lost_share})
     yield each(gauge, "latency_seconds", "Time of a frame in the worker.", "quantile", _latencies)

@@ -28,20 +28,22 @@ from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
 
 import ovs_ros
-from ovs_ros.options import LoadOptions
+from ovs_ros.options import OFF, LoadOptions
 from ovs_ros.ros import shared_memory
 from ovs_ros.ros.camera import Camera
 from ovs_ros.ros.diagnostics import Condition
 from ovs_ros.ros.diagnostics_publisher import DiagnosticsPublisher
-from ovs_ros.ros.frames import FrameQueue
+from ovs_ros.ros.frames import Frame, FrameQueue
 from ovs_ros.ros.look_for import LookForServer
 from ovs_ros.ros.parameters import Parameters
+from ovs_ros.ros.pipeline import Pipeline
+from ovs_ros.ros.propagating import QUIET_S, Candidate
 from ovs_ros.ros.recent import RecentFrames
 from ovs_ros.ros.services import VocabularyServices
 from ovs_ros.ros.target_rate import TargetRate
 from ovs_ros.ros.throttle import Throttle
 from ovs_ros.ros.words import Words
-from ovs_ros.ros.worker import Worker
+from ovs_ros.ros.worker import Worker, stop_together
 from ovs_ros.segmenter import Segmenter
 from ovs_ros.vocabulary.state_file import StateFile
 from ovs_ros.vocabulary.vocabulary import Vocabulary
@@ -111,9 +113,9 @@ class OvsNode(LifecycleNode):
         self._target_rate: TargetRate | None = None
         self._words: Words | None = None
         self._last_vocabulary: Vocabulary | None = None
-        self._queue: FrameQueue | None = None
-        self._worker: Worker | None = None
-        self._hanging: list[Worker] = []
+        self._queue: FrameQueue[Frame] | None = None
+        self._workers: list[Worker[Any]] = []
+        self._hanging: list[Worker[Any]] = []
         self._transforms: Transforms | None = None
         self._metrics: MetricsServer | None = None
         self._since = monotonic()
@@ -128,11 +130,11 @@ class OvsNode(LifecycleNode):
             lambda: self._words,
             self._wake,
             self._recent,
-            lambda: self._worker,
+            lambda: self._encoder,
             lambda: self._config.settings,
             self._throttle,
         )
-        self._look_for = LookForServer(self, self._vocabulary_services, lambda: self._worker is not None)
+        self._look_for = LookForServer(self, self._vocabulary_services, lambda: bool(self._workers))
         self._config = Parameters(self)
         self._config.on_change = self._wake
         # rclpy ignores parameters that nobody declares: a misspelt one would go unnoticed.
@@ -255,15 +257,15 @@ class OvsNode(LifecycleNode):
                 f"expected the last frame to have ended, got one that has been at work for {seconds:.0f} s, "
                 f"in {where}; wait for it, or clean up and configure the node, which loads the model anew"
             )
-        self._queue = queue = FrameQueue(len(self.cameras), self._priorities)
+        queue: FrameQueue[Frame] = FrameQueue(len(self.cameras), self._priorities)
+        self._queue = queue
         pipelines = [
             camera.prepare(queue, index, self._words, self._recent)
             for index, camera in enumerate(self.cameras)
         ]
-        self._worker = Worker(
-            queue, pipelines, self._segmenter, self._throttle, self._target_rate.frames_done
-        )
-        self._worker.start()
+        self._workers = self._make_workers(queue, pipelines)
+        for worker in self._workers:
+            worker.start()
         queue.wake()
         self._since = monotonic()
         for camera in self.cameras:
@@ -277,6 +279,26 @@ class OvsNode(LifecycleNode):
                     "qos_overrides.TOPIC.subscription.POLICY, with the TOPIC after remapping, one of "
                     f"{topics}, and the POLICY one of history, depth, reliability, durability",
                 )
+
+    def _make_workers(self, queue: FrameQueue[Frame], pipelines: Sequence[Pipeline]) -> list[Worker[Any]]:
+        """The threads that frames are worked on by; the image encoder belongs to the first one."""
+        assert self._segmenter and self._target_rate
+        model, timed = (self._segmenter, self._throttle), self._target_rate.frames_done
+        if self._config.settings.node.propagate == OFF:
+            return [Worker(queue, pipelines, *model, timed)]
+        candidates: FrameQueue[Candidate] = FrameQueue(len(self.cameras), self._priorities)
+        propagating = [
+            camera.propagate(queue, index, candidates) for index, camera in enumerate(self.cameras)
+        ]
+        return [
+            Worker(candidates, [one.encoding for one in propagating], *model, timed),
+            Worker(queue, propagating, *model, name="propagation", patience=QUIET_S),
+        ]
+
+    @property
+    def _encoder(self) -> Worker[Any] | None:
+        """Whose thread the image encoder belongs to; None while the node is not active."""
+        return self._workers[0] if self._workers else None
 
     @_logged
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -316,13 +338,14 @@ class OvsNode(LifecycleNode):
     def _stop(self) -> None:
         for camera in self.cameras:
             camera.close()
-        if self._worker is not None and not self._worker.stop():
-            _, where = self._worker.busy()
+        for worker in stop_together(self._workers):
+            _, where = worker.busy()
             self.get_logger().error(f"The frame at work does not end, in {where}; it is left behind")
-            self._hanging.append(self._worker)
+            self._hanging.append(worker)
         if self._transforms is not None:
             self._transforms.close()
-        self._worker = self._queue = self._transforms = None
+        self._workers = []
+        self._queue = self._transforms = None
         self._look_for.end()
         self._since = monotonic()
 
@@ -349,9 +372,10 @@ class OvsNode(LifecycleNode):
         self._hanging = []  # They have the old model; the next one is another.
 
     def _watch(self) -> None:
-        """Start the worker's thread again if it died."""
-        if self._worker is not None and (reason := self._worker.revive()):
-            self.get_logger().error(f"The worker's thread died and is started again:\n{reason}")
+        """Start a worker's thread again if it died."""
+        for worker in self._workers:
+            if reason := worker.revive():
+                self.get_logger().error(f"The worker's thread died and is started again:\n{reason}")
 
     def _attend(self) -> None:
         for camera in self.cameras:
@@ -374,13 +398,13 @@ class OvsNode(LifecycleNode):
         sim_time = bool(self.get_parameter("use_sim_time").value)
         no_time = self.get_clock().now().nanoseconds == 0
         return Condition(
-            state="active" if self._worker else "inactive" if self._words else "unconfigured",
+            state="active" if self._workers else "inactive" if self._words else "unconfigured",
             since=self._since,
-            busy=self._worker.busy() if self._worker else (0.0, ""),
+            busy=max((worker.busy() for worker in self._workers), default=(0.0, "")),
             changes_waiting=self._vocabulary_services.waiting,
             change_hangs=self._vocabulary_services.hangs,
-            deaths=self._worker.deaths if self._worker else 0,
-            died=self._worker.died if self._worker else None,
+            deaths=sum(worker.deaths for worker in self._workers),
+            died=max((worker.died for worker in self._workers if worker.died is not None), default=None),
             sim_time=sim_time,
             clock_missing=sim_time and no_time,
             failure=self.failure,

@@ -88,10 +88,18 @@ class Outputs:
         if to["overlay"].wanted():
             to["overlay"].publish(header, overlay(image, result.labels, vocabulary), "rgb8")
 
-    def categories(self, header: Header, result: Segmentation, stages_ms: Mapping[str, float]) -> None:
-        """Publish what the frame was decided among."""
+    def categories(
+        self,
+        header: Header,
+        result: Segmentation,
+        stages_ms: Mapping[str, float],
+        key: Header | None = None,
+    ) -> None:
+        """Publish what the frame was decided among; `key` is the frame that its labels were carried from."""
         message = FrameCategories(
             header=header,
+            propagated=key is not None,
+            key_stamp=(key or header).stamp,
             session=SESSION,
             version=result.version,
             ids=array("H", result.selected_ids.astype(np.uint16).tobytes()),

@@ -1,9 +1,10 @@
-"""The way of a frame through the node, on the worker's thread."""
+"""The way of a frame through the node."""
 
 import traceback
 from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
 from time import perf_counter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import Header
 
 from ovs_ros.geometry.points import PointProjector
-from ovs_ros.options import SegmenterOptions
+from ovs_ros.options import NodeOptions, SegmenterOptions
 from ovs_ros.render import painted
 from ovs_ros.ros.cloud_labelling import CloudLabelling, LabelledImage
 from ovs_ros.ros.conversions import BitDepth, ConversionError, compressed_to_rgb, image_to_rgb
@@ -20,6 +21,7 @@ from ovs_ros.ros.distortion_warning import DistortionWarning
 from ovs_ros.ros.frames import Frame
 from ovs_ros.ros.inputs import Inputs
 from ovs_ros.ros.measurements import Measurements
+from ovs_ros.ros.motion import Views
 from ovs_ros.ros.optics import Optics
 from ovs_ros.ros.optional_outputs import OptionalOutput
 from ovs_ros.ros.outputs import Outputs
@@ -52,8 +54,38 @@ class Asked(NamedTuple):
     options: SegmenterOptions
 
 
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A frame whose image can be segmented.
+
+    Attributes:
+        frame: as it came.
+        image: (H, W, 3) uint8 RGB, rectified if that is wanted.
+        measurements: what belongs to it.
+        convert_ms: the milliseconds that it took.
+    """
+
+    frame: Frame
+    image: NDArray[np.uint8]
+    measurements: Measurements
+    convert_ms: float
+
+    @property
+    def header(self) -> Header:
+        """The image's."""
+        return self.frame.image.header
+
+    @property
+    def seconds(self) -> float:
+        """The image's stamp."""
+        return self.frame.stamp / 1e9
+
+
 class Pipeline:
     """Converts the frames of one camera, has them segmented, and publishes everything that belongs to them.
+
+    `process` does all of it. Where another thread asks for results, it calls `result` alone, and the rest is
+    for one thread all the same.
 
     Args:
         node: for its clock and log.
@@ -98,7 +130,8 @@ class Pipeline:
         self._recent = recent
         self._optics = optics
         self._clouds = clouds
-        self._temporal_filter = TemporalFiltering(throttle, transforms)
+        self._views = Views(transforms)
+        self._temporal_filter = TemporalFiltering()
         self._announced: tuple[int, float] | None = None
         self._projector: PointProjector | None = None
         self._distortion = DistortionWarning(throttle)
@@ -114,22 +147,57 @@ class Pipeline:
             needed.add("cloud")
         if needed or not node.lazy:
             needed |= {"image", "camera_info"}
-            if node.temporal_filter == "pose":
+            if node.temporal_filter == "pose" or node.propagate == "depth":
                 needed |= {"depth", "pose"} if node.pose_source == "topic" else {"depth"}
         return needed
 
     def announce(self) -> None:
         """Publish what the ids mean, if that has changed."""
-        self._announce(self._words.current.vocabulary, self._settings().segmenter.threshold)
+        self.announce_words(self.words.vocabulary)
+
+    @property
+    def options(self) -> NodeOptions:
+        """The node's, as they are now."""
+        return self._settings().node
+
+    @property
+    def words(self) -> WordEmbeddings:
+        """Those that hold now."""
+        return self._words.current
 
     def process(self, frame: Frame) -> Generator[Asked, Segmentation, None]:
         """Convert a frame, ask for what it shows, and publish it. A frame that is dropped asks for nothing.
 
         The worker answers, so that it can put frames of several cameras together.
         """
+        words = self.words
+        self.announce_words(words.vocabulary)
+        prepared = self.prepare(frame)
+        if prepared is None:
+            return
+        result = yield from self.result(prepared, words)
+        if self._temporal_filter.follow(self.options):
+            kind = self.options.temporal_filter
+            view = self.view(kind, prepared, "The temporal filter leaves a frame as it is")
+            if view is not None:
+                result = self._temporal_filter.apply(result, prepared.seconds, view)
+        self._statistics.segmented(self.publish(prepared, result))
+
+    def result(
+        self, prepared: Prepared, words: WordEmbeddings
+    ) -> Generator[Asked, Segmentation, Segmentation]:
+        """Ask for what an image shows; the result has the image's own rows and columns."""
+        rotation = self._optics.rotation
+        # The model sees it upright; positive turns of numpy go to the left.
+        image = (
+            np.ascontiguousarray(np.rot90(prepared.image, -rotation // 90)) if rotation else prepared.image
+        )
+        result = yield Asked(image, words, self._settings().segmenter)
+        return turn_back(result, rotation) if rotation else result
+
+    def prepare(self, frame: Frame) -> Prepared | None:
+        """Convert a frame; None if it has to be dropped, which is counted."""
         settings = self._settings()
-        words = self._words.current
-        self._announce(words.vocabulary, settings.segmenter.threshold)
         message, started, bits = frame.image, perf_counter(), self._bit_depth.bits
         try:
             image = (
@@ -140,7 +208,7 @@ class Pipeline:
         except ConversionError as error:
             self._statistics.dropped("malformed")
             self._throttle.warn("image", f"An image is dropped: {error}")
-            return
+            return None
         if self._bit_depth.bits > bits:
             self._node.get_logger().info(
                 f"The images' pixels of 16 bits use {self._bit_depth.bits} bits so far: they are read as such"
@@ -154,37 +222,55 @@ class Pipeline:
         except ConversionError as error:
             self._statistics.dropped("not rectified")
             self._throttle.warn("rectify", f"An image is dropped, because it cannot be rectified: {error}")
-            return
+            return None
         if rectification is not None:
             image = rectification.image(image)
-        converted = perf_counter()
-        rotation = self._optics.rotation
-        # The model sees it upright; positive turns of numpy go to the left.
-        upright = np.ascontiguousarray(np.rot90(image, -rotation // 90)) if rotation else image
-        result = yield Asked(upright, words, settings.segmenter)
-        if rotation:
-            result = turn_back(result, rotation)
-        result = self._temporal_filter.apply(message.header, image, measurements, result, settings.node)
+        return Prepared(frame, image, measurements, (perf_counter() - started) * 1e3)
+
+    def view(self, kind: str, prepared: Prepared, what: str) -> Any:
+        """What the motion `kind` is found from; None if it lacks, with a warning that begins with `what`."""
+        try:
+            header, image, measurements = prepared.header, prepared.image, prepared.measurements
+            return self._views.of(kind, header, image, measurements, self.options)
+        except ConversionError as error:
+            self._throttle.warn("view", f"{what}: {error}")
+            return None
+
+    def publish(
+        self, prepared: Prepared, result: Segmentation, key: Header | None = None
+    ) -> dict[str, float]:
+        """Publish a frame.
+
+        Args:
+            prepared: the frame.
+            result: its names.
+            key: the header of the frame that they were carried from; None: they are its own.
+
+        Returns:
+            The milliseconds of each step.
+        """
+        header, image, measurements = prepared.header, prepared.image, prepared.measurements
         if measurements.hidden is not None:
             result = hide(result, measurements.hidden)
-        self._recent.put(self._camera, frame.stamp, image, self._optics.rotation)
+        self._recent.put(self._camera, prepared.frame.stamp, image, self._optics.rotation)
         clouds = self._clouds()
         if clouds is not None:
-            self._show(clouds, message.header, image, measurements, result)
-        segmented = perf_counter()
-        self._outputs.images(message.header, image, result)
+            self._show(clouds, header, image, measurements, result)
+        started = perf_counter()
+        self._outputs.images(header, image, result)
         stages = {
-            "convert": (converted - started) * 1e3,
+            "convert": prepared.convert_ms,
             **result.stages_ms,
-            "publish": (perf_counter() - segmented) * 1e3,
+            "publish": (perf_counter() - started) * 1e3,
         }
-        self._outputs.categories(message.header, result, stages)
+        self._outputs.categories(header, result, stages, key)
         for output in self._optional_outputs:
-            output.publish(message.header, result, measurements)
+            output.publish(header, result, measurements)
         now = self._node.get_clock().now().nanoseconds
-        self._statistics.published((now - frame.stamp) / 1e6, stages)
-        if self._outputs.points_wanted(settings.node.points):
-            self._points(message.header, image, measurements, result)
+        self._statistics.published((now - prepared.frame.stamp) / 1e6, stages, key is not None)
+        if self._outputs.points_wanted(self._settings().node.points):
+            self._points(header, image, measurements, result)
+        return stages
 
     def failed(self, error: Exception) -> None:
         """A frame could not be segmented or published."""
@@ -198,7 +284,9 @@ class Pipeline:
         text = "".join(traceback.format_exception(error))
         self._throttle.warn("failed", f"A frame is dropped, segmentation failed:\n{text}")
 
-    def _announce(self, vocabulary: Vocabulary, threshold: float) -> None:
+    def announce_words(self, vocabulary: Vocabulary) -> None:
+        """Publish what the ids of this vocabulary mean, if something else was published last."""
+        threshold = self._settings().segmenter.threshold
         state = (vocabulary.version, threshold)
         if self._announced is None:
             for output in self._optional_outputs:

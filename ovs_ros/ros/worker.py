@@ -1,4 +1,8 @@
-"""The one thread that segments and publishes for all cameras, and that the image encoder belongs to."""
+"""A thread that works on the frames of all cameras.
+
+One such thread segments and publishes, and the image encoder belongs to it. Where labels are propagated, it
+segments key frames alone, and a second such thread carries labels along and publishes.
+"""
 
 import threading
 import traceback
@@ -9,10 +13,10 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import suppress
 from functools import partial
 from time import monotonic, perf_counter
-from typing import Any, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
-from ovs_ros.ros.frames import Frame, FrameQueue
-from ovs_ros.ros.pipeline import Asked, Pipeline
+from ovs_ros.ros.frames import FrameQueue, Item
+from ovs_ros.ros.pipeline import Asked
 from ovs_ros.ros.throttle import Throttle
 from ovs_ros.ros.whereabouts import whereabouts
 from ovs_ros.segmenter import Segmenter
@@ -27,7 +31,23 @@ STOPPING_S = 3.0
 NOT_ACTIVE = "expected an active node, which encodes images, got one that is not; activate it and ask again"
 
 
-class Worker:
+_Taken = TypeVar("_Taken", contravariant=True)
+
+
+class Steps(Protocol[_Taken]):
+    """What is done with one camera's frames, on the worker's thread."""
+
+    def announce(self) -> None:
+        """Called before each frame, of whichever camera, and when the queue is woken."""
+
+    def process(self, frame: _Taken) -> Generator[Asked, Segmentation, None]:
+        """Work on a frame; ask for what it shows, if that is wanted."""
+
+    def failed(self, error: Exception) -> None:
+        """What one of the others raised."""
+
+
+class Worker(Generic[Item]):
     """Takes frames out of the queue until it is stopped; in between, one job of others.
 
     It takes one frame at a time; where the model gains from it, one of each camera whose turn has come and
@@ -39,6 +59,8 @@ class Worker:
         segmenter: segments what the pipelines ask for.
         throttle: takes warnings.
         timed: called after frames with the stages of each and the milliseconds of all together.
+        name: of the thread.
+        patience: seconds without a frame after which the pipelines announce all the same; None: they do not.
 
     Attributes:
         deaths: how often the thread died and was started again.
@@ -47,17 +69,21 @@ class Worker:
 
     def __init__(
         self,
-        queue: FrameQueue,
-        pipelines: Sequence[Pipeline],
+        queue: FrameQueue[Item],
+        pipelines: Sequence[Steps[Item]],
         segmenter: Segmenter,
         throttle: Throttle,
         timed: Callable[[Sequence[Mapping[str, float]], float], object] = lambda stages, ms: None,
+        name: str = "segmentation",
+        patience: float | None = None,
     ) -> None:
         self._queue = queue
         self._pipelines = pipelines
         self._segmenter = segmenter
         self._throttle = throttle
         self._timed = timed
+        self._name = name
+        self._patience = patience
         self._jobs: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
         self._busy_since: float | None = None
         self._last_words = ""
@@ -67,20 +93,27 @@ class Worker:
 
     def _new_thread(self) -> threading.Thread:
         # A daemon: what hangs in a model must not keep the process alive.
-        return threading.Thread(target=self._live, name="segmentation", daemon=True)
+        return threading.Thread(target=self._live, name=self._name, daemon=True)
 
     def start(self) -> None:
         """Start the thread."""
         self._thread.start()
 
-    def stop(self) -> bool:
+    def close(self) -> None:
+        """Close the queue: the thread ends after the frame at work."""
+        self._queue.close()
+
+    def stop(self, until: float | None = None) -> bool:
         """Close the queue and wait a little for the frame at work. Jobs that wait are refused.
+
+        Args:
+            until: how long to wait, in monotonic seconds; by default STOPPING_S from now on.
 
         Returns:
             Whether the thread has ended. If not, it publishes nothing more, and ends after the frame.
         """
         self._queue.close()
-        self._thread.join(STOPPING_S)
+        self._thread.join(STOPPING_S if until is None else max(until - monotonic(), 0.0))
         self._refuse_jobs()
         return not self._thread.is_alive()
 
@@ -139,7 +172,7 @@ class Worker:
     def _run(self) -> None:
         while not self._queue.closed:
             self._busy_since = None
-            taken = self._queue.take(self._segmenter.model.most_at_once)
+            taken = self._queue.take(self._segmenter.model.most_at_once, self._patience)
             self._busy_since = monotonic()
             if self._queue.closed:
                 return
@@ -151,7 +184,7 @@ class Worker:
             if self._jobs:
                 self._queue.wake()
 
-    def _process(self, taken: Sequence[tuple[int, Frame]]) -> None:
+    def _process(self, taken: Sequence[tuple[int, Item]]) -> None:
         """Segment and publish frames of different cameras."""
         started, begun = perf_counter(), []
         for camera, frame in taken:
@@ -192,7 +225,7 @@ class Worker:
             steps.send(result)
         return result.stages_ms
 
-    def _guard(self, pipeline: Pipeline, step: Callable[[], Result]) -> Result | None:
+    def _guard(self, pipeline: Steps[Item], step: Callable[[], Result]) -> Result | None:
         self._busy_since = monotonic()
         try:
             return step()
@@ -222,3 +255,15 @@ class Worker:
                 return
             if future.set_running_or_notify_cancel():
                 future.set_exception(VocabularyError(NOT_ACTIVE))
+
+
+def stop_together(workers: Sequence[Worker[Any]]) -> list[Worker[Any]]:
+    """Stop workers that end within the time of one.
+
+    Returns:
+        Those whose thread has not ended.
+    """
+    for worker in workers:
+        worker.close()
+    until = monotonic() + STOPPING_S
+    return [worker for worker in workers if not worker.stop(until)]

@@ -162,7 +162,10 @@ class Robot:
     def _is_connected(self, camera: Camera) -> bool:
         """Whether all that is sent and that the camera now needs arrives."""
         prefix = f"/{camera.name}/" if camera.name else "/"
-        filters = self.node.get_parameter("temporal_filter").value == "pose"
+        filters = (
+            self.node.get_parameter("temporal_filter").value == "pose"
+            or self.node.get_parameter("propagate").value == "depth"
+        )
         points = self.node.get_parameter("points").value
         needed = {prefix + topic for topic in ("image", "image/compressed", "camera_info")}
         if (

@@ -92,8 +92,23 @@ def first_to_end(processes: Sequence[Process]) -> Process:
         sleep(0.1)
 
 
-def run(source: str, words: Vocabulary, then: str, output: Path, frames: int, rate: float, model: str) -> int:
+def run(
+    source: str,
+    words: Vocabulary,
+    then: str,
+    output: Path,
+    frames: int,
+    rate: float,
+    parameters: Mapping[str, str],
+) -> int:
     """Run the three processes until the viewer is done.
+
+    Args:
+        source, frames, rate: as on the command line.
+        words: what to look for.
+        then: what to look for after half of the frames.
+        output: folder for what is saved.
+        parameters: of the node.
 
     Returns:
         0, or 1 if one of them failed; the logs' ends are then on stderr.
@@ -103,7 +118,8 @@ def run(source: str, words: Vocabulary, then: str, output: Path, frames: int, ra
     vocabulary = output / "vocabulary.yaml"
     dump_vocabulary(words, vocabulary)
     environment = isolated_environment()
-    node = ["--ros-args", "-r", f"__node:={NODE}", "-p", f"vocabulary:={vocabulary}", "-p", f"model:={model}"]
+    node = ["--ros-args", "-r", f"__node:={NODE}", "-p", f"vocabulary:={vocabulary}"]
+    node += [part for name, value in parameters.items() for part in ("-p", f"{name}:={value}")]
     camera = ["--source", source, "--rate", str(rate)]
     viewer = ["--output", str(output), "--node", NODE, "--words", then, "--frames", str(frames)]
     processes: list[Process] = []
@@ -141,6 +157,9 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=120, help="how many frames to wait for")
     parser.add_argument("--rate", type=float, default=15.0, help="the camera's frames a second")
     parser.add_argument("--model", default="stream", help="stream or quality")
+    parser.add_argument(
+        "--propagate", default="off", choices=["off", "flow"], help="carry labels to frames in between"
+    )
     arguments = parser.parse_args()
     if arguments.frames < 2:
         parser.error(f"--frames must be at least 2, one for each vocabulary, not {arguments.frames}")
@@ -158,7 +177,7 @@ def main() -> None:
             arguments.output,
             arguments.frames,
             arguments.rate,
-            arguments.model,
+            {"model": arguments.model, "propagate": arguments.propagate},
         )
     )
 

@@ -22,6 +22,7 @@ from rclpy.utilities import remove_ros_args
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from sensor_msgs.msg import Image, PointCloud2
+from std_msgs.msg import Header
 from vision_msgs.msg import LabelInfo
 
 from ovs_ros.geometry.points import POINT
@@ -100,7 +101,9 @@ class Viewer(Node):
         if topic == LABELS:
             self.tally.label_image(stamp, self.get_clock().now().nanoseconds)
         elif topic == CATEGORIES:
-            self.tally.categories(message.version, dict(zip(message.stages, message.stages_ms, strict=True)))
+            stages = dict(zip(message.stages, message.stages_ms, strict=True))
+            key = nanoseconds(Header(stamp=message.key_stamp))
+            self.tally.categories(message.version, stages, key, message.propagated)
         frame = self._recent.setdefault(stamp, {})
         frame[topic] = message
         if len(self._recent) > RECENT:
