@@ -101,9 +101,11 @@ def flicker(
     carried = PropagationTest(
         distance or DISTANCES, propagate_fill, recording.classes, len(recording.vocabulary)
     )
-    off, skipped = Flicker(), Skipped()
+    off, skipped, times_ms = Flicker(), Skipped(), []
     for number, frame in read_each(numbers, recording.read, skipped, "Segmenting"):
+        start = perf_counter()
         result = segmenter.segment(frame.image, embedded)
+        times_ms.append((perf_counter() - start) * 1e3)
         carried.add(frame, result, number / rate)
         if frame.sight is not None:
             off.add(result.labels, frame.sight)
@@ -114,8 +116,8 @@ def flicker(
     if off.seen:
         results |= _report_flicker(off, ways)
     results |= _report_carried(carried)
-    say(f"{done} frames. Model {segmenter.model.name}.")
-    results["model"] = segmenter.model.name
+    results |= {"ms_per_frame": round(float(np.median(times_ms)), 2), "model": segmenter.model.name}
+    say(f"{done} frames, {results['ms_per_frame']:.1f} ms for a fresh decision. Model {results['model']}.")
     write_json(json_file, results)
     skipped.end()
 

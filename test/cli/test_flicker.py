@@ -46,7 +46,16 @@ def test_flicker_is_measured_without_and_with_the_filter(recording, tmp_path):
     )
     assert result.exit_code == 0, result.output
     results = json.loads((tmp_path / "r.json").read_text())
-    assert list(results) == ["frames", "compared_share", "flicker", "filtered", "propagated", "miou", "model"]
+    assert list(results) == [
+        "frames",
+        "compared_share",
+        "flicker",
+        "filtered",
+        "propagated",
+        "miou",
+        "ms_per_frame",
+        "model",
+    ]
     assert results["frames"] == 12 and results["compared_share"] == 1
     assert results["flicker"] == pytest.approx(4 / 11 / 3, abs=0.02)
     ways = {(way["temporal_filter"], way["temporal_filter_time"]): way for way in results["filtered"]}
@@ -97,7 +106,7 @@ def test_carried_labels_are_compared_with_the_truth(labelled, tmp_path):
     result = run("flicker", labelled, "--distance", 3, "--json", tmp_path / "r.json")
     assert result.exit_code == 0, result.output
     results = json.loads((tmp_path / "r.json").read_text())
-    assert list(results) == ["frames", "propagated", "miou", "model"]
+    assert list(results) == ["frames", "propagated", "miou", "ms_per_frame", "model"]
     stale, flow = results["propagated"]
     assert (stale["propagate"], flow["propagate"], flow["frames"]) == ("off", "flow", 2)
     assert results["miou"] > 0.9 and stale["miou"] < flow["miou"] - 0.1
