@@ -21,6 +21,7 @@ from ovs_ros.ros import shared_memory
 
 CONFIG = Path(get_package_share_directory("ovs_ros")) / "config"
 SWITCH = ["", "true", "false"]
+SEVERAL = " Several, with commas between them."
 PARAMETERS = ("vocabulary", "model", "views", "image_transport", "lazy", "autostart", "exit_on_failure")
 """The node's parameters that have a launch argument."""
 
@@ -72,7 +73,7 @@ ARGUMENTS = [
             name,
             default_value="",
             choices=SWITCH if option.kind is bool else None,
-            description=f"{option.help} Empty: as params_file says.",
+            description=f"{option.help}{SEVERAL if option.many else ''} Empty: as params_file says.",
         )
         for name, option in node_options().items()
         if name in PARAMETERS
@@ -117,9 +118,11 @@ def start(context: LaunchContext) -> list[Action]:
     parameters: dict[str, Any] = {
         name: text == "true" if text in SWITCH else text for name, text in given.items()
     }
-    names = [name.strip() for name in value("cameras").split(",") if name.strip()]
+    names = listed(value("cameras"))
     if names:
         parameters["cameras"] = names
+    if "views" in parameters:
+        parameters["views"] = listed(value("views"))
     namespace = prefix_namespace(context.launch_configurations.get("ros_namespace"), value("namespace")) or ""
     logger = ".".join([*namespace.strip("/").split("/"), value("node_name")]).lstrip(".")
     respawn = value("respawn") == "true"
@@ -143,6 +146,11 @@ def start(context: LaunchContext) -> list[Action]:
         first = f"{value('namespace')}/{names[0]}".lstrip("/") if names else value("namespace")
         actions.append(rviz(first, value("fixed_frame"), value("use_sim_time") == "true"))
     return actions
+
+
+def listed(text: str) -> list[str]:
+    """The names in a list with commas between them."""
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def remappings(cameras: list[str], topics: dict[str, str]) -> list[tuple[str, str]]:

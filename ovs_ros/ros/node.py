@@ -319,6 +319,7 @@ class OvsNode(LifecycleNode):
         """Stop, and release the model."""
         self._stop()
         self._release()
+        self.get_logger().info("Finalized: end this process, and start it again if it is needed")
         return super().on_shutdown(state)
 
     def finish(self, executor: Executor) -> None:

@@ -100,10 +100,11 @@ def test_a_node_that_dies_is_started_again(tmp_path):
         assert launch.popen.wait(DEADLINE_S) == 0
 
 
-def test_a_node_that_cannot_be_configured_ends_it_with_an_error(tmp_path):
-    with launched(tmp_path, vocabulary="ofice", exit_on_failure="true") as launch:
+@pytest.mark.parametrize("given", [{"vocabulary": "ofice"}, {"views": "cost, ofice"}])
+def test_a_node_that_cannot_be_configured_ends_it_with_an_error(tmp_path, given):
+    with launched(tmp_path, **given, exit_on_failure="true") as launch:
         assert launch.popen.wait(DEADLINE_S) != 0
-        assert "got 'ofice'" in launch.said
+        assert "got 'ofice'" in launch.said and "Traceback" not in launch.said
 
 
 def test_namespace_log_level_and_parameters_reach_the_node(tmp_path):
