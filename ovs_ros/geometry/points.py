@@ -7,6 +7,7 @@ frame (x right, y down, z forward).
 import math
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -28,6 +29,10 @@ POINT_WITH_INTENSITY = np.dtype(
     }
 )
 """A point of a lidar, 28 bytes: the same, and how strong the return was."""
+
+
+_ROWS = 32
+"""How many rows of points are written at a time."""
 
 
 @dataclass(frozen=True)
@@ -93,12 +98,14 @@ class PointProjector:
                     f"expected {name} of {size[1]}x{size[0]} pixels as the camera's calibration says, "
                     f"got {array.shape[1]}x{array.shape[0]}"
                 )
-        np.multiply(depth, self._x, out=out["x"])
-        np.multiply(depth, self._y, out=out["y"])
-        out["z"] = depth
-        packed = out.view(np.uint8).reshape(*size, POINT.itemsize)[:, :, 12:16]  # b, g, r, 0
-        for channel in range(3):
-            packed[:, :, channel] = rgb[:, :, 2 - channel]
-        packed[:, :, 3] = 0
-        out["label"] = labels
-        out["confidence"] = confidence
+        fields = out.view(np.float32).reshape(*size, POINT.itemsize // 4)  # (H, W, 6)
+        # In one call: OpenCV's threads take longer to wake up than a few rows take.
+        colors = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGRA).view(np.uint32)[..., 0]
+        colors &= 0xFFFFFF
+        # The rest some rows at a time, which stay in the processor's cache until they are whole points.
+        for start in range(0, size[0], _ROWS):
+            part = slice(start, start + _ROWS)
+            z = depth[part]
+            numbers = (colors[part], labels[part].astype(np.uint32), confidence[part].astype(np.uint32))
+            planes = [z * self._x, z * self._y[part], z, *(plane.view(np.float32) for plane in numbers)]
+            cv2.merge(planes, fields[part])
