@@ -41,9 +41,11 @@ from ovs_ros.segmenter import Segmenter
 from ovs_ros.vocabulary.vocabulary import Vocabulary
 from ovs_ros.vocabulary.word_embeddings import WordEmbeddings
 
-SIZES = (20, 150, 847, 5000, 20000)
+SIZES = (20, 150, 847, 5000, 20000, 65000)
 CURVE_WORDS = 150
 """How many names frames are decided among with --patches."""
+_DEGREES = ("", "very ", "rather ")
+"""What adjectives take before them, so that there are names enough."""
 HEIGHT, WIDTH = 480, 640
 
 
@@ -92,19 +94,29 @@ def bench(
     plot: Annotated[
         Path | None, typer.Option(help="With --labelled: draw the time of a frame against the mIoU (PNG).")
     ] = None,
+    border: Annotated[
+        bool,
+        typer.Option(
+            "--border",
+            help="Time what ROS costs a frame instead: messages to arrays, results to messages. It needs "
+            "ROS 2, and takes --frames, --threads and --json.",
+        ),
+    ] = False,
     models: ModelsOption = None,
     json_file: JsonOption = None,
     *,
     load: LoadOptions,
     options: SegmenterOptions,
 ) -> None:
-    """Time one 640x480 frame for vocabularies of 20 to 20,000 names, and the image encoder alone.
+    """Time one 640x480 frame for vocabularies of 20 to 65,000 names, and the image encoder alone.
 
     All are timed in turn, frame by frame, so that a machine that slows down slows all of them alike.
     """
+    output = ["--json", str(json_file)] if json_file else []
+    if border:
+        run_ros_module("bench_border", ["--frames", str(frames), "--threads", str(load.threads), *output])
     if cameras:
         parameters = [f"{name}:={getattr(load, name)}" for name in ("model", "device", "threads")]
-        output = ["--json", str(json_file)] if json_file else []
         run_ros_module("bench_cameras", ["--cameras", str(cameras), *output, *parameters])
         return
     if not patches and (labelled or images or plot):
@@ -186,24 +198,26 @@ def run_patches(
 
 
 def compose_vocabularies(segmenter: Segmenter, sizes: tuple[int, ...]) -> dict[int, WordEmbeddings]:
-    """Vocabularies of everyday names: nouns first, then each adjective with each noun.
+    """Vocabularies of everyday names: nouns first, then each adjective with each noun, then with a degree.
 
     The text encoder embeds the single words alone. It would take minutes for all compositions, and a frame's
     time does not depend on it: a composition gets the mean of its noun and half its adjective, with noise.
+    Degrees are noise alone.
     """
     words = Vocabulary.from_names((*NOUNS, *(f"{word} thing" for word in ADJECTIVES)))
     singles = embed_words(segmenter, words)  # With a bar: 80 templates of each may take minutes on a CPU.
     nouns, adjectives = np.split(singles.embeddings, [len(NOUNS)])  # (n, D), (a, D)
     dim = nouns.shape[1]
-    noise = np.random.default_rng(0).standard_normal((len(ADJECTIVES), len(NOUNS), dim), np.float32)
-    composed = nouns + 0.5 * adjectives[:, None] + 0.3 / np.sqrt(dim) * noise  # (a, n, D)
+    shape = (len(_DEGREES), len(ADJECTIVES), len(NOUNS), dim)
+    noise = np.random.default_rng(0).standard_normal(shape, np.float32)
+    composed = nouns + 0.5 * adjectives[:, None] + 0.3 / np.sqrt(dim) * noise  # (degrees, a, n, D)
     embeddings = np.concatenate((nouns, composed.reshape(-1, dim))).astype(np.float32)
     embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
     prompts = None
     if singles.prompts is not None:  # The mean in place of each prompt: the frame's time is the same.
         apart = (len(embeddings), *singles.prompts.shape[1:])
         prompts = np.broadcast_to(embeddings.astype(np.float16)[:, None], apart)
-    names = [*NOUNS, *(f"{adjective} {noun}" for adjective, noun in product(ADJECTIVES, NOUNS))]
+    names = [*NOUNS, *(f"{degree}{one} {noun}" for degree, one, noun in product(_DEGREES, ADJECTIVES, NOUNS))]
     return {
         size: WordEmbeddings(
             Vocabulary.from_names(names[:size]),
