@@ -88,6 +88,12 @@ def bench(
             help="With --patches: also the mIoU at each size on DIR, as `ovs evaluate` takes it.",
         ),
     ] = None,
+    only_held_out: Annotated[
+        bool,
+        typer.Option(
+            "--held-out", help="Take only the images of each DIR that `ovs evaluate --held-out` takes."
+        ),
+    ] = False,
     images: Annotated[
         int | None, typer.Option(min=1, help="At most this many images of each DIR, at even distances.")
     ] = None,
@@ -119,15 +125,17 @@ def bench(
         parameters = [f"{name}:={getattr(load, name)}" for name in ("model", "device", "threads")]
         run_ros_module("bench_cameras", ["--cameras", str(cameras), *output, *parameters])
         return
-    if not patches and (labelled or images or plot):
-        raise ValueError("expected --patches beside --labelled, --images and --plot, got none; add it")
+    if not patches and (labelled or only_held_out or images or plot):
+        raise ValueError(
+            "expected --patches beside --labelled, --held-out, --images and --plot, got none; add it"
+        )
     if plot and not labelled:
         raise ValueError("expected --labelled DIR beside --plot, got none; mIoU is what is drawn")
     if plot and plot.suffix.lower() != ".png":
         raise ValueError(f"expected the name of a PNG file for --plot, got {plot}")
     segmenter = load_segmenter(load, replace(options, select=not exhaustive), models=models)
     if patches:
-        run_patches(segmenter, labelled or [], images, frames, plot, json_file)
+        run_patches(segmenter, labelled or [], only_held_out, images, frames, plot, json_file)
         return
     if batch:
         _timed(segmenter.model.image_encoder)  # An error must come before minutes of timing.
@@ -156,6 +164,7 @@ def bench(
 def run_patches(
     segmenter: Segmenter,
     folders: Sequence[Path],
+    only_held_out: bool,
     images: int | None,
     frames: int,
     picture: Path | None,
@@ -178,7 +187,7 @@ def run_patches(
         name = "/".join(folder.resolve().parts[-2:])
         # As `ovs evaluate` does: labels hold nothing that generic negatives stand for.
         counted[name], mious = measure_accuracy(
-            replace(segmenter, negatives=()), folder, images, list(sizes), skipped
+            replace(segmenter, negatives=()), folder, only_held_out, images, list(sizes), skipped
         )
         for size, miou in mious.items():
             sizes[size]["miou"][name] = miou

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ovs_ros.cli.common import Skipped, embed_words, print_table, read_each, rounded, time_in_turn
+from ovs_ros.cli.known_sets import held_out, words_of
 from ovs_ros.encoders.features import ResizableEncoder, resizable
-from ovs_ros.evaluation.labelled_folder import LabelledSet, load_labelled_set
+from ovs_ros.evaluation.labelled_folder import load_labelled_set
 from ovs_ros.evaluation.metrics import ConfusionMatrix
 from ovs_ros.runtime.lettering import HEIGHT, line_of_text
 from ovs_ros.segmenter import Segmenter
@@ -78,30 +79,39 @@ def measure_sizes(
 
 
 def measure_accuracy(
-    segmenter: Segmenter, folder: Path, images: int | None, sizes: Sequence[str], skipped: Skipped
+    segmenter: Segmenter,
+    folder: Path,
+    only_held_out: bool,
+    images: int | None,
+    sizes: Sequence[str],
+    skipped: Skipped,
 ) -> tuple[int, dict[str, float | None]]:
     """How many images of a labelled folder were read, and their mIoU by the patches.
 
     Args:
         segmenter: as in `measure_sizes`. The class names are the vocabulary, as for `ovs evaluate`.
         folder: as `ovs evaluate` takes it.
+        only_held_out: as its --held-out.
         images: at most this many, at even distances; None: all.
         sizes: the patches.
         skipped: takes what cannot be read.
     """
     encoder = resizable_encoder(segmenter)
     preset = encoder.patches
-    dataset: LabelledSet = load_labelled_set(folder)
+    dataset, space = load_labelled_set(folder), None
+    if only_held_out:
+        dataset, space = held_out(dataset, folder)
     if images is not None:
         dataset = dataset.spread(images)
-    words = embed_words(segmenter, Vocabulary.from_names(dataset.names))
+    asked = words_of(dataset.names, space)
+    words = embed_words(segmenter, Vocabulary.from_names(asked.words))
     counted = {size: ConfusionMatrix(len(dataset.names)) for size in sizes}
     read = 0
     for _, (image, truth) in read_each(range(len(dataset)), dataset.read, skipped, f"Labelling {folder}"):
         read += 1
         for size, matrix in counted.items():
             encoder.resize(int(size))
-            matrix.add(truth, segmenter.segment(image, words).labels)
+            matrix.add(truth, asked.classes[segmenter.segment(image, words).labels])
     encoder.resize(preset)
     return read, {size: rounded(matrix.mean_iou) for size, matrix in counted.items()}
 

@@ -470,21 +470,21 @@ def test_bench_writes_what_it_promises(tmp_path, monkeypatch):
     assert processor_name() in " ".join(result.output.split())
 
 
-def test_bench_tells_time_and_accuracy_by_the_patches(labelled, tmp_path, monkeypatch):
+def test_bench_tells_time_and_accuracy_by_the_patches(known, tmp_path, monkeypatch):
     encoder = SlowColors(per_patch_s=0.0)
     segmenter = Segmenter(Model(encoder, ColorTextEncoder()))
     monkeypatch.setattr(ovs_ros, "load", lambda *arguments, **options: segmenter)
     monkeypatch.setattr(bench_patches, "PATCHES", (200, 1350))
     monkeypatch.setattr(bench, "draw_scene", lambda: STRIPES)
     files = ["--json", tmp_path / "b.json", "--plot", tmp_path / "b.png"]
-    result = run("bench", "--patches", "--frames", "20", "--labelled", labelled, *files)
+    result = run("bench", "--patches", "--frames", "20", "--labelled", known, "--held-out", *files)
     assert result.exit_code == 0, result.output
     results = json.loads((tmp_path / "b.json").read_text())
     assert list(results) == ["patches", "preset", "images", "model", "device"]
     assert list(results["patches"]) == ["200", "768", "1350"] and results["preset"] == 768
-    assert results["images"] == {"set/val": 2}
+    assert results["images"] == {"set/train": 2}
     for one in results["patches"].values():
-        assert 0 < one["encoder_ms"] < one["frame_ms"] and one["miou"] == {"set/val": 0.5}
+        assert 0 < one["encoder_ms"] < one["frame_ms"] and one["miou"] == {"set/train": 0.5}
     assert encoder.patches == 768
     assert "768 (own)" in result.output and read(tmp_path / "b.png").shape == (300, 480, 3)
 
