@@ -16,7 +16,7 @@ STEP, LEAST = 0.85, 1 / 3
 """The ratio of one size to the next, and the smallest one as a share of the model's own: below that, a little
 time costs much accuracy (docs/research/embedded-model.md)."""
 FIRST = 2
-"""Frames after a change that do not count: the first one of another size makes buffers."""
+"""Frames after a start or a change that do not count: the first one of a size makes buffers."""
 FEW, MANY = 10, 30
 """How many frames a decision to go down and one to go up look at; there is one every FEW frames."""
 AIM, RAISE = 0.95, 0.85
@@ -76,6 +76,7 @@ class SizeControl:
             rate: frames a second to reach; 0: whatever the model's own size gives.
         """
         if rate == 0 and self._at > 0:
+            self._before = None  # What it said was of another time.
             self._go(0, "target_rate is 0")
             return True
         if self._skip:
