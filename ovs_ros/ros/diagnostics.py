@@ -186,6 +186,11 @@ def _other_clock(age: float, condition: Condition) -> str:
             f"{text}. The images seem to come from a recording or a simulation: use 'ros2 bag play --clock' "
             "and set use_sim_time to true"
         )
+    if condition.sim_time:
+        return (
+            f"{text}. Play the recording more slowly (ros2 bag play --rate 0.5), or slow the simulation, "
+            "and let one program alone publish /clock"
+        )
     return f"{text}. Synchronise the clocks of the machines (chrony, PTP), or correct the driver's stamps"
 
 

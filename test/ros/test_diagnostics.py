@@ -88,7 +88,7 @@ def test_stamps_of_another_clock_are_told(age_ms, text):
         (-7200, False, "Synchronise the clocks"),
         (10, False, "Synchronise the clocks"),
         (-1.7e9, True, "seem to have the system's time"),
-        (10, True, "Synchronise the clocks"),
+        (10, True, "Play the recording more slowly"),
     ],
 )
 def test_the_likely_cause_of_another_clock_is_told(age_s, sim_time, cause):
