@@ -190,17 +190,16 @@ def _report_flicker(off: Flicker, ways: "list[_Way]") -> dict[str, Any]:
 def _report_carried(test: PropagationTest) -> dict[str, Any]:
     reports = [_carried(way) for way in test.ways]
     fresh = None if test.fresh is None else rounded(test.fresh.mean_iou)
-    heads = ["propagate", "frames", "covered", "agrees", "of covered", "mIoU", "refused", "ms"]
-    keys = ("covered", "agreement", "covered_agreement")
+    heads = ["propagate", "frames", "covered", "agrees", "of covered", "right", "confidence", "mIoU", "ms"]
+    shares = ("covered", "agreement", "covered_agreement", "pixel_accuracy", "mean_confidence")
     print_table(
         heads,
         [
             [
                 one["propagate"],
                 str(one["distance"]),
-                *("" if one[key] is None else _shown(one[key]) for key in keys),
+                *("" if one[key] is None else _shown(one[key]) for key in shares),
                 "" if one["miou"] is None else f"{one['miou']:.3f}",
-                f"{one['refused'] / one['frames']:.0%}",
                 "" if one["ms_per_frame"] is None else f"{one['ms_per_frame']:.1f}",
             ]
             for one in reports
@@ -208,6 +207,8 @@ def _report_carried(test: PropagationTest) -> dict[str, Any]:
         "frames: from the key frame on; agrees: pixels with the name that a fresh decision gives"
         + ("" if fresh is None else f", which has a mIoU of {fresh:.3f}"),
     )
+    refused = sum(one["refused"] for one in reports)
+    say(f"{refused} times a frame had to be segmented itself.")
     return {"propagated": reports, "miou": fresh}
 
 
@@ -224,6 +225,8 @@ def _carried(way: CarriedLabels) -> dict[str, Any]:
         "agreement": mean(way.agreement),
         "covered_agreement": mean(way.covered_agreement),
         "miou": None if way.matrix is None else rounded(way.matrix.mean_iou),
+        "pixel_accuracy": None if way.matrix is None else rounded(way.matrix.pixel_accuracy),
+        "mean_confidence": mean(way.confidence),
         "ms_per_frame": round(float(np.median(way.times_ms)), 2) if way.times_ms else None,
     }
 

@@ -44,6 +44,7 @@ class CarriedLabels:
         covered: the share of the pixels that the key frame shows, of each frame.
         agreement, covered_agreement: the share of the pixels, and of the covered ones, that have the label of
             a fresh decision, of each frame.
+        confidence: the mean of the pixels whose truth is known, 0 to 1, of each frame.
         times_ms: of each frame.
         matrix: against the truth; None: not known.
     """
@@ -56,6 +57,7 @@ class CarriedLabels:
     covered: list[float] = field(default_factory=list)
     agreement: list[float] = field(default_factory=list)
     covered_agreement: list[float] = field(default_factory=list)
+    confidence: list[float] = field(default_factory=list)
     times_ms: list[float] = field(default_factory=list)
 
 
@@ -111,7 +113,7 @@ class PropagationTest:
     def _look(self, distance: int, key: "_Key", frame: Frame, result: Segmentation, stamp: float) -> None:
         if key.result.labels.shape != result.labels.shape:
             return
-        self._count(self._ways[OFF, distance], frame, result, key.result.labels)
+        self._count(self._ways[OFF, distance], frame, result, key.result)
         for name, (propagation, motion) in key.ways.items():
             way = self._ways[name, distance]
             start = perf_counter()
@@ -128,13 +130,15 @@ class PropagationTest:
             shown = warp.take(np.ones(result.labels.shape, np.uint8), 0) > 0  # (H, W)
             way.covered.append(float(shown.mean()))
             way.covered_agreement.append(float((carried.labels == result.labels)[shown].mean()))
-            self._count(way, frame, result, carried.labels)
+            self._count(way, frame, result, carried)
 
-    def _count(self, way: CarriedLabels, frame: Frame, result: Segmentation, labels: NDArray[Any]) -> None:
+    def _count(self, way: CarriedLabels, frame: Frame, fresh: Segmentation, given: Segmentation) -> None:
         way.frames += 1
-        way.agreement.append(float((labels == result.labels).mean()))
+        way.agreement.append(float((given.labels == fresh.labels).mean()))
         if way.matrix is not None and frame.truth is not None and self._classes is not None:
-            way.matrix.add(frame.truth, self._classes[labels])
+            way.matrix.add(frame.truth, self._classes[given.labels])
+            known = frame.truth < way.matrix.classes
+            way.confidence.append(float(given.confidence[known].mean() / 255) if known.any() else 0.0)
 
 
 class _Key:

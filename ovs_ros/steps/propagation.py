@@ -28,8 +28,10 @@ LONGEST_S = 2.0
 """Labels are not carried over more seconds than this."""
 LEAST_COVERED = 0.5
 """The share of the pixels that the key frame has to show: with less, the frame has to be segmented itself."""
-TRUST_S = 10.0
+TRUST_S = 20.0
 """Seconds after which the confidence of a carried label falls to 1/e."""
+MISMATCH_TRUST = 510.0
+"""Grey levels of mismatch at which it would fall to 0: at 255, the most there can be, it is half."""
 FILLED_TRUST = 0.9
 """What the confidence of a filled pixel is multiplied by."""
 _STEP = 4
@@ -156,5 +158,5 @@ def _trust(warp: Warp, uncovered: NDArray[np.bool_], seconds: float) -> NDArray[
     if warp.mismatch is not None:
         rows, columns = uncovered.shape
         mismatch = cv2.resize(warp.mismatch, (columns, rows), interpolation=cv2.INTER_AREA)
-        trust *= 1 - mismatch / np.float32(255)
+        trust *= 1 - mismatch / np.float32(MISMATCH_TRUST)
     return (trust + np.float32(0.5)).astype(np.uint8)

@@ -110,6 +110,8 @@ def test_carried_labels_are_compared_with_the_truth(labelled, tmp_path):
     stale, flow = results["propagated"]
     assert (stale["propagate"], flow["propagate"], flow["frames"]) == ("off", "flow", 2)
     assert results["miou"] > 0.9 and stale["miou"] < flow["miou"] - 0.1
+    assert stale["pixel_accuracy"] < flow["pixel_accuracy"]
+    assert 0.5 < flow["mean_confidence"] < stale["mean_confidence"] <= 1
 
 
 def test_images_alone_are_enough(labelled):
