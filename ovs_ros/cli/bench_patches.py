@@ -117,7 +117,7 @@ def measure_accuracy(
 
 
 def print_sizes(results: Mapping[str, Any], device: str) -> None:
-    """Print the table of `results["patches"]` with times relative to the model's own size."""
+    """Print `results["patches"]`: times, also relative to the model's own size, and the mIoU of folders."""
     sizes: Mapping[str, Any] = results["patches"]
     own = sizes[str(results["preset"])]["frame_ms"]
     rows = [
@@ -126,13 +126,14 @@ def print_sizes(results: Mapping[str, Any], device: str) -> None:
             f"{one['encoder_ms']:.1f}",
             f"{one['frame_ms']:.1f}",
             f"{one['frame_ms'] / own:.2f}",
-            *("–" if miou is None else f"{miou:.3f}" for miou in one["miou"].values()),
         ]
         for size, one in sizes.items()
     ]
-    folders = next(iter(sizes.values()))["miou"]
-    heads = ["patches", "encoder ms", "frame ms", "frame, relative"]
-    print_table([*heads, *(f"mIoU {name}" for name in folders)], rows, device)
+    print_table(["patches", "encoder ms", "frame ms", "frame, relative"], rows, device)
+    if folders := next(iter(sizes.values()))["miou"]:
+        mious = [[one["miou"][name] for one in sizes.values()] for name in folders]
+        figures = [["–" if miou is None else f"{miou:.3f}" for miou in row] for row in mious]
+        print_table(["mIoU", *sizes], [[name, *row] for name, row in zip(folders, figures, strict=True)])
 
 
 def plot_sizes(results: Mapping[str, Any]) -> NDArray[np.uint8]:
