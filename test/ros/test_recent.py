@@ -8,7 +8,7 @@ from ovs_ros.ros.recent import RecentFrames
 
 
 def made(value: int) -> np.ndarray:
-    return np.full((10, 10, 3), value, np.uint8)
+    return np.full((9, 10, 3), value, np.uint8)
 
 
 def test_finds_the_frame_of_a_stamp_or_the_one_before() -> None:
@@ -29,7 +29,7 @@ def test_says_what_is_not_there() -> None:
 
 
 def test_old_frames_make_room_and_the_newest_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recent, "MOST_BYTES", 700)
+    monkeypatch.setattr(recent, "MOST_BYTES", 600)
     frames = RecentFrames()
     for stamp in range(1, 6):
         frames.put("", stamp, made(stamp))
@@ -41,7 +41,7 @@ def test_old_frames_make_room_and_the_newest_stays(monkeypatch: pytest.MonkeyPat
 
 
 def test_each_camera_has_its_frames_and_its_newest_one_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recent, "MOST_BYTES", 700)
+    monkeypatch.setattr(recent, "MOST_BYTES", 600)
     frames = RecentFrames()
     frames.put("slow", 1, made(1))
     for stamp in range(2, 9):
@@ -50,3 +50,15 @@ def test_each_camera_has_its_frames_and_its_newest_one_stays(monkeypatch: pytest
     assert frames.find(0, "fast").image[0, 0, 0] == frames.find(0).image[0, 0, 0] == 8
     with pytest.raises(LookupError, match="one of fast, slow, got 'rear'"):
         frames.find(0, "rear")
+
+
+def test_an_image_is_kept_nearly_as_it_was() -> None:
+    columns, rows = np.meshgrid(np.arange(64), np.arange(48))
+    image = np.stack((2 * columns + 40, 2 * rows + 60, columns + rows), axis=2).astype(np.uint8)
+    for shape in ((48, 64), (47, 64), (48, 63)):
+        given = image[: shape[0], : shape[1]]
+        frames = RecentFrames()
+        frames.put("", 1, given, 90)
+        found = frames.find(0)
+        assert found.rotation == 90 and found.image.shape == given.shape
+        assert np.abs(found.image.astype(int) - given).max() <= 4
