@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from onnx_encoders import save_encoder
 
+from ovs_ros.encoders import minilm
 from ovs_ros.encoders.embedded import MODELS, EmbeddedTextEncoder, load
 from ovs_ros.encoders.multi_scale import MultiScaleImageEncoder
 from ovs_ros.encoders.pyramid import PyramidImageEncoder
@@ -21,6 +22,13 @@ def test_a_text_does_not_depend_on_its_neighbours() -> None:
     alone = np.concatenate([encoder.encode([text]) for text in TEXTS])
     np.testing.assert_allclose(together, alone, atol=1e-4)
     np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1.0, atol=1e-5)
+
+
+def test_texts_are_embedded_alike_after_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(minilm, "IDLE_S", 0.0)  # The network is closed as soon as it has run.
+    encoder = EmbeddedTextEncoder()
+    first, again = encoder.encode(TEXTS), encoder.encode(TEXTS)
+    np.testing.assert_array_equal(first, again)
 
 
 @pytest.mark.parametrize("shape", [(480, 640), (640, 480), (97, 33), (1080, 1920), (32, 32), (3, 500)])
