@@ -48,11 +48,13 @@ class Run:
         private_mb: memory that belongs to the process alone, at the end, in MB of 10^6 bytes.
         frames: how many label images each camera got.
         seconds: in how long.
+        cores: how many of the processor's cores the process took meanwhile, in the mean.
     """
 
     private_mb: float
     frames: list[int]
     seconds: float
+    cores: float = 0.0
 
     @property
     def hz(self) -> float:
@@ -105,6 +107,13 @@ def private_mb(process_id: int) -> float:
     return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) * 1024 / 1e6
 
 
+def cpu_seconds(process_id: int) -> float:
+    """The processor's time that a process has taken, in user and in system mode."""
+    # The name of the program, in brackets, may hold blanks.
+    fields = Path("/proc", str(process_id), "stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def run(cameras: int, seconds: float, rate: float, parameters: Sequence[str]) -> Run:
     """Run the node with so many cameras.
 
@@ -137,12 +146,13 @@ def run(cameras: int, seconds: float, rate: float, parameters: Sequence[str]) ->
                 raise RuntimeError(f"expected label images of all cameras, got none\n{node.last_words()}")
             spin(monotonic() + WARM_UP_S)
             rig.frames.clear()
-            began = monotonic()
+            began, before = monotonic(), cpu_seconds(node.popen.pid)
             spin(began + seconds)
             took, counts = monotonic() - began, [rig.frames[name] for name in names]
             if node.popen.poll() is not None:
                 raise RuntimeError(f"expected a node that goes on, got its end\n{node.last_words()}")
-            return Run(private_mb(node.popen.pid), counts, took)
+            cores = (cpu_seconds(node.popen.pid) - before) / took
+            return Run(private_mb(node.popen.pid), counts, took, cores)
         finally:
             node.stop()
             rig.destroy_node()
@@ -151,13 +161,15 @@ def run(cameras: int, seconds: float, rate: float, parameters: Sequence[str]) ->
 
 def report(one: Run, all_: Run, console: Console) -> None:
     """Print what was measured."""
-    table = Table("cameras", "private MB", "each more", "Hz together", "Hz of each", "off its share")
-    table.add_row("1", f"{one.private_mb:.0f}", "", f"{one.hz:.1f}", f"{one.hz:.1f}", "")
+    table = Table("cameras", "private MB", "each more", "cores", "Hz together", "Hz of each", "off its share")
+    cores = f"{one.cores:.2f}"
+    table.add_row("1", f"{one.private_mb:.0f}", "", cores, f"{one.hz:.1f}", f"{one.hz:.1f}", "")
     each = ", ".join(f"{count / all_.seconds:.2f}" for count in all_.frames)
     table.add_row(
         str(len(all_.frames)),
         f"{all_.private_mb:.0f}",
         f"{_more_mb(one, all_):.0f}",
+        f"{all_.cores:.2f}",
         f"{all_.hz:.1f}",
         each,
         f"{all_.unevenness:.1%}",
