@@ -512,7 +512,8 @@ def test_bench_says_before_it_times_that_a_model_takes_no_batch(monkeypatch):
 def test_bench_has_names_enough_for_its_largest_vocabulary():
     segmenter: Segmenter = color_segmenter()
     composed = bench.compose_vocabularies(segmenter, bench.SIZES)
-    assert [len(words.ids) for words in composed.values()] == list(bench.SIZES) == [20, 150, 847, 5000, 20000]
+    assert [len(words.ids) for words in composed.values()] == list(bench.SIZES)
+    assert {20, 150, 847, 5000, 20000} <= set(bench.SIZES)
     nouns = segmenter.embed(Vocabulary.from_names(composed[20].vocabulary.names))
     np.testing.assert_allclose(composed[20].embeddings, nouns.embeddings, atol=1e-5)
 
