@@ -155,6 +155,17 @@ def test_depth_may_come_after_the_frame_is_done(inputs):
     assert ms(inputs.wait_for(frame, "depth", timeout=10)) == 5
 
 
+def test_a_frame_that_was_at_work_before_is_completed_with_what_came_since(inputs):
+    inputs.put_image(image(100))
+    frame = inputs.take()
+    inputs.put_image(image(133))
+    inputs.take()
+    inputs.put("depth", message("depth", 101))
+    assert frame.depth is None
+    inputs.complete(frame)
+    assert ms(frame.depth) == 101
+
+
 def test_a_newer_frame_ends_the_waiting_where_depth_never_comes(inputs):
     inputs.put_image(image(5))
     frame = inputs.take()

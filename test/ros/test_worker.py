@@ -8,10 +8,11 @@ from sensor_msgs.msg import Image
 
 from ovs_ros.model import Model
 from ovs_ros.options import SegmenterOptions
+from ovs_ros.ros import worker as worker_module
 from ovs_ros.ros.frames import Frame, FrameQueue
 from ovs_ros.ros.pipeline import Asked
 from ovs_ros.ros.throttle import Throttle
-from ovs_ros.ros.worker import Worker
+from ovs_ros.ros.worker import Worker, stop_together
 from ovs_ros.segmenter import Segmenter
 from ovs_ros.vocabulary.errors import VocabularyError
 from ovs_ros.vocabulary.vocabulary import Vocabulary
@@ -82,6 +83,38 @@ def test_stopping_waits_for_the_frame_at_work_and_takes_no_other():
     stopper.join(PATIENCE_S)
     assert not stopper.is_alive()
     assert finished == ["first"]
+
+
+def test_workers_that_hang_are_waited_for_together(monkeypatch):
+    monkeypatch.setattr(worker_module, "STOPPING_S", 0.2)
+    go_on, started, gone = threading.Event(), threading.Semaphore(0), []
+
+    def hang(frame):
+        started.release()
+        assert go_on.wait(PATIENCE_S)
+
+    hanging = []
+    for _ in range(2):
+        queue = FrameQueue()
+        hanging.append(make_worker(queue, [Steps(hang, gone.append)]))
+        hanging[-1].start()
+        put(queue, "hangs")
+        assert started.acquire(timeout=PATIENCE_S)
+    idle = make_worker(FrameQueue(), [Steps(hang, gone.append)])
+    idle.start()
+    assert stop_together([*hanging, idle]) == hanging
+    go_on.set()
+
+
+def test_a_worker_without_frames_announces_now_and_then():
+    seen = threading.Semaphore(0)
+    queue = FrameQueue()
+    pipelines = [Steps(lambda _: None, lambda _: None, seen.release)]
+    worker = Worker(queue, pipelines, color_segmenter(), Throttle(lambda text: None), patience=0.01)
+    worker.start()
+    for _ in range(3):
+        assert seen.acquire(timeout=PATIENCE_S)
+    worker.stop()
 
 
 def test_waking_announces_and_processes_nothing():
