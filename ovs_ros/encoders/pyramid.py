@@ -18,6 +18,8 @@ CELL, PATCH = 32, 8
 """Pixels of a side that images are padded to, and from one embedding to the next."""
 PATCHES_A_CELL = 4
 """How many patch tokens, of 16 x 16 pixels each, a cell has."""
+LINEAR_UP_TO = 1.5
+"""See `place`: for 640 x 480 pixels 1.5 ms less, and 0.04 points of mIoU less on 60 images of NYUv2 `val`."""
 NAME_KEY = "name"
 """The network's name in the metadata of its file."""
 _OUTPUTS = ["image", "patches", "pooled", "upsampling", "details", "hidden"]
@@ -77,7 +79,7 @@ class PyramidImageEncoder:
         grid = fit_grid(*image.shape[:2], patches=self._cells, patch=CELL)
         if self._canvas is None or self._canvas[0] != grid:
             self._canvas = grid, blank(grid)
-        pixels = place(image, grid, self._canvas[1])
+        pixels = place(image, grid, self._canvas[1], LINEAR_UP_TO)
         clock.stage("prepare")
         class_token, patches, pooled, weights, details, hidden = self._session.run(
             _OUTPUTS, {"pixels": pixels}
