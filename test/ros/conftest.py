@@ -1,3 +1,4 @@
+import gc
 import os
 
 import pytest
@@ -5,6 +6,13 @@ import pytest
 from ovs_ros.ros import measurements
 
 os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def younger_garbage():
+    """Let the collections of domain.py leave out what other tests have loaded, torch above all."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

@@ -3,10 +3,11 @@
 The stubs give names and signatures of rclpy 3.3 without its private parts.
 """
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from mypy import api
 
 HERE = Path(__file__).parent
 ROS_SOURCES = HERE.parents[1] / "ovs_ros" / "ros"
@@ -51,9 +52,11 @@ def missing_on_humble(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     config = folder / "mypy.ini"
     config.write_text(CONFIG)
     options = ["--config-file", str(config), "--cache-dir", str(folder / "cache"), "--show-absolute-path"]
-    report, failure, _ = api.run([*options, str(ROS_SOURCES), *map(str, folder.glob("later_*.py"))])
-    assert not failure, failure
-    lines = [line for line in report.splitlines() if str(HERE / "humble_api") not in line]
+    # In this process it would leave 1.4 million objects, and each later garbage collection would take 1.5 s.
+    command = [sys.executable, "-m", "mypy", *options, str(ROS_SOURCES), *folder.glob("later_*.py")]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert not ended.stderr, ended.stderr
+    lines = [line for line in ended.stdout.splitlines() if str(HERE / "humble_api") not in line]
     return [line for line in lines if line.endswith(MISSING) and 'Item "None"' not in line]
 
 
