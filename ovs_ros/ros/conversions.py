@@ -190,8 +190,11 @@ def depth_to_metres(message: Image) -> NDArray[np.float32]:
             f"got {quoted(message.encoding)}"
         )
     kind, unit = DEPTH_ENCODINGS[message.encoding]
-    metres = np.multiply(_values(message, kind), np.float32(unit), dtype=np.float32)
-    metres[~((metres > 0) & (metres < np.inf))] = np.nan  # NaN is not above 0 either.
+    values = _values(message, kind)
+    metres = np.multiply(values, np.float32(unit), dtype=np.float32)
+    # NaN is not above 0 either.
+    none = ~((metres > 0) & (metres < np.inf)) if values.dtype.kind == "f" else values <= 0
+    np.putmask(metres, none, np.nan)
     return metres
 
 
