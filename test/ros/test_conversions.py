@@ -15,6 +15,8 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from ovs_ros.geometry.points import Intrinsics
 from ovs_ros.ros.conversions import (
+    DEPTH_ENCODINGS,
+    IMAGE_ENCODINGS,
     BitDepth,
     ConversionError,
     camera_model_from,
@@ -457,6 +459,38 @@ def test_a_fisheye_lens_distorts_without_coefficients_too():
     message = info(K)
     message.distortion_model, message.d = "equidistant", [0.0] * 4
     assert camera_model_from(message).distorts
+
+
+SIDES = st.integers(0, 8) | st.sampled_from([2**16, 2**32 - 1])
+
+
+@fuzz
+@given(
+    st.sampled_from([*IMAGE_ENCODINGS, *DEPTH_ENCODINGS]) | st.text(max_size=20),
+    SIDES,
+    SIDES,
+    st.integers(0, 64) | SIDES,
+    st.booleans(),
+    st.none() | st.binary(max_size=200),
+)
+def test_any_image_is_read_or_refused(encoding, width, height, step, big, data):
+    if data is None:  # As long as it should be.
+        data = bytes(min(step * height, 1000))
+    image = message(encoding, width, height, data, step, big)
+    for convert, shape in ((image_to_rgb, (height, width, 3)), (depth_to_metres, (height, width))):
+        try:
+            assert convert(image).shape == shape
+        except ConversionError as error:
+            assert len(str(error)) < 1000
+
+
+@fuzz
+@given(st.text(max_size=30), st.binary(max_size=200))
+def test_any_compressed_image_is_read_or_refused(kind, data):
+    try:
+        assert compressed_to_rgb(CompressedImage(format=kind, data=array("B", data))).shape[2] == 3
+    except ConversionError as error:
+        assert len(str(error)) < 1000
 
 
 ANY = st.one_of(st.floats(), st.floats(-10, 1000))
