@@ -77,7 +77,7 @@ def test_frames_get_the_key_frames_labels_while_the_encoder_works(robot, encoder
     robot.connected()
     key = first_key(robot, encoder)
     assert (key.propagated, key_of(key)) == (False, 1000) and "encode" in key.stages
-    for ms in (1033, 1066, 1100):
+    for ms in (1033, 1066, 1900):
         labels = robot.segment(ms)
         assert (pixels(labels) == pixels(robot.labels(1000))).all()
         carried = robot.of_stamp("semantic/categories", ms)
@@ -87,7 +87,8 @@ def test_frames_get_the_key_frames_labels_while_the_encoder_works(robot, encoder
         color, confidence = (robot.of_stamp(f"semantic/{name}", ms) for name in ("color", "confidence"))
         assert (pixels(color)[16, 16] == pixels(robot.of_stamp("semantic/color", 1000))[16, 16]).all()
         before = pixels(robot.of_stamp("semantic/confidence", 1000)).astype(int)
-        assert 0 < (before - pixels(confidence)).mean() < 20
+        assert 0 <= (before - pixels(confidence)).mean() < 20
+    assert (before - pixels(confidence)).mean() > 5, "of a key frame that is 0.9 s old"
     # The frame in the encoder was published long ago: its result is for those after it.
     encoder.go_on()
     robot.until(lambda: key_of(follow_up(robot)) > 1000, "a frame with the labels of the second key frame")
