@@ -10,15 +10,17 @@ from itertools import count, cycle, islice
 import rclpy
 from rclpy.context import Context
 
-from ovs_ros.ros.demo.run import HIGHEST_DOMAIN
+from ovs_ros.ros.demo.run import LOWEST_DOMAIN
 
+DOMAINS = LOWEST_DOMAIN - 1
+"""Domains from 1 on: those of demonstrations and measurements are others."""
 COLLECT_EVERY = 8
 """A destroyed lifecycle node keeps its DDS participant, 70 MB and eleven threads, until cyclic garbage is
 collected. By itself Python does that too rarely: a run of all tests grew to 10 GB."""
 _ended = count(1)
 # In turn, because a participant that has left is still heard in its domain for a while: about one new node in
 # a hundred then had services that did not match until the old lease of 20 s ended.
-_turns = cycle(1 + (os.getpid() * 37 + turn) % HIGHEST_DOMAIN for turn in range(HIGHEST_DOMAIN))
+_turns = cycle(1 + (os.getpid() * 37 + turn) % DOMAINS for turn in range(DOMAINS))
 
 
 @contextmanager
@@ -28,7 +30,7 @@ def own_domain() -> Iterator[int]:
     Raises:
         RuntimeError: other test runs hold all domains.
     """
-    for domain in islice(_turns, HIGHEST_DOMAIN):
+    for domain in islice(_turns, DOMAINS):
         with socket.socket(socket.AF_UNIX) as lock:
             try:
                 lock.bind(f"\0ovs_ros_test_domain_{domain}")
@@ -36,7 +38,7 @@ def own_domain() -> Iterator[int]:
                 continue
             yield domain
             return
-    raise RuntimeError(f"test runs on this machine hold all {HIGHEST_DOMAIN} ROS domains")
+    raise RuntimeError(f"test runs on this machine hold all {DOMAINS} ROS domains")
 
 
 @contextmanager

@@ -125,7 +125,16 @@ def upsample(probability: NDArray[np.float32], down: Axis, across: Axis) -> NDAr
     """Bilinear probabilities (H, W) in 1/255, rounded, of probabilities at the nodes (rows, cols)."""
     # OpenCV lays pixels over nodes as `lay_axis` does, up to the end of the last node: past the image's end.
     wide = cv2.resize(probability, None, fx=across.scale, fy=down.scale, interpolation=cv2.INTER_LINEAR)
+    if wide.shape == probability.shape:  # Then it has copied them, whatever the factors.
+        wide = _interpolate(_interpolate(probability, down).T, across).T
     return cv2.convertScaleAbs(wide[: len(down.cell), : len(across.cell)], alpha=255)
+
+
+def _interpolate(grid: NDArray[np.float32], axis: Axis) -> NDArray[np.float32]:
+    """(n, k) along its first axis: (S, k)."""
+    low = grid.take(axis.low, axis=0)  # (n + 1, k)
+    rise = grid.take(axis.high, axis=0) - low
+    return rise.take(axis.cell, axis=0) * axis.weight[:, None] + low.take(axis.cell, axis=0)
 
 
 class Contests(NamedTuple):

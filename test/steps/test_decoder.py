@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 from fakes import DIM
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ovs_ros.encoders.features import Features
@@ -62,6 +62,7 @@ def assert_equals_reference(logits, covered_nodes, size, columns, confidence):
     seed=st.integers(0, 2**32 - 1),
 )
 @settings(max_examples=80, deadline=None)
+@example(grid=(2, 1), size=(2, 1), words=7, padding=(0.125, 0.0), seed=284)  # As many pixels as nodes.
 def test_any_grid_and_size_equal_bilinear_upsampling_and_argmax(grid, size, words, padding, seed):
     valid = (1 - padding[0], 1 - padding[1])
     rows, cols = covered(grid[0], valid[0]), covered(grid[1], valid[1])

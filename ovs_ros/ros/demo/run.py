@@ -21,6 +21,8 @@ from ovs_ros.vocabulary.yaml_io import dump_vocabulary
 NODE = "ovs"
 HIGHEST_DOMAIN = 101
 """The highest ROS domain whose ports do not reach into Linux' ephemeral range."""
+LOWEST_DOMAIN = 52
+"""Of demonstrations and measurements; those below are left to tests."""
 LOG_LINES = 25
 GRACE_S = 10.0
 
@@ -66,7 +68,7 @@ def isolated_environment() -> dict[str, str]:
     """This environment with a DDS domain of its own, on this host, and the profile for large messages."""
     return {
         **os.environ,
-        "ROS_DOMAIN_ID": str(1 + secrets.randbelow(HIGHEST_DOMAIN)),
+        "ROS_DOMAIN_ID": str(LOWEST_DOMAIN + secrets.randbelow(HIGHEST_DOMAIN - LOWEST_DOMAIN + 1)),
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
         **dict.fromkeys(shared_memory.VARIABLES, str(shared_memory.profile())),
         "PYTHONUNBUFFERED": "1",
