@@ -36,16 +36,22 @@ class SentenceEncoder:
 
     def __init__(self, models: Path) -> None:
         self._path = models / "text_encoder.onnx"
+        self._first: tuple[int, ...] = ()
         self._lock = threading.Lock()
         self._session: InferenceSession | None = None
         self._closing: threading.Timer | None = None
         self._opened()
+        self._check_unchanged()
         self._tokenizer = read_tokenizer(models / "tokenizer.json")
         self._tokenizer.enable_truncation(LONGEST)
         self._tokenizer.no_padding()
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Embed texts: (len(texts), 384) float32, rows of unit L2 norm; only the first 64 tokens count."""
+        """Embed texts: (len(texts), 384) float32, rows of unit L2 norm; only the first 64 tokens count.
+
+        Raises:
+            FileNotFoundError, ValueError: the network was closed meanwhile, and its file is gone or another.
+        """
         session = self._opened()
         out = np.empty((len(texts), WIDTH), np.float32)
         tokens = self._tokenizer.encode_batch(list(texts))
@@ -68,6 +74,8 @@ class SentenceEncoder:
             if self._closing is not None:
                 self._closing.cancel()
             if self._session is None:
+                if self._first:
+                    self._check_unchanged()
                 # Its threads are those that it is opened with: they let frames go first.
                 with ThreadPoolExecutor(1, initializer=let_others_go_first) as thread:
                     self._session = thread.submit(open_session, self._path, widen=True).result()
@@ -75,6 +83,17 @@ class SentenceEncoder:
             self._closing.daemon = True
             self._closing.start()
             return self._session
+
+    def _check_unchanged(self) -> None:
+        """Refuse another file than the one that was opened, and checked, at first."""
+        status = self._path.stat()
+        found = status.st_ino, status.st_size, status.st_mtime_ns
+        if found != (self._first or found):
+            raise ValueError(
+                f"expected {self._path} as it was when the model was loaded, got one that was changed since; "
+                "load the model again"
+            )
+        self._first = found
 
     def _close(self) -> None:
         with self._lock:

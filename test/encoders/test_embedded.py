@@ -1,5 +1,6 @@
 """The embedded model: any image goes in, any text, and one does not change the other's result."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,19 @@ def test_texts_are_embedded_alike_after_a_pause(monkeypatch: pytest.MonkeyPatch)
     encoder = EmbeddedTextEncoder()
     first, again = encoder.encode(TEXTS), encoder.encode(TEXTS)
     np.testing.assert_array_equal(first, again)
+
+
+def test_a_file_that_changed_meanwhile_is_not_opened_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(minilm, "IDLE_S", 0.0)
+    for name in ("text_encoder.onnx", "tokenizer.json"):
+        shutil.copyfile(MODELS / name, tmp_path / name)
+    encoder = minilm.SentenceEncoder(tmp_path)
+    (tmp_path / "text_encoder.onnx").write_bytes(b"another")
+    with pytest.raises(ValueError, match=r"text_encoder\.onnx as it was when the model was loaded"):
+        for _ in range(10_000):  # Until the network is closed.
+            encoder.encode(TEXTS[:1])
 
 
 @pytest.mark.parametrize("shape", [(480, 640), (640, 480), (97, 33), (1080, 1920), (32, 32), (3, 500)])

@@ -366,16 +366,16 @@ class EmbeddedRecipe(Recipe):
 
     def evaluate(self) -> dict[str, dict[str, float]]:
         """mIoU and pixel accuracy on held-out images, and on sets left out; processes share the images."""
+        self.results = {}
         with TemporaryDirectory() as folder:
             self.write(Path(folder))
             segmenter = Segmenter(Model(*embedded.load("stream", models=Path(folder))))
-        self.results = {}
-        for space in (*self.spaces, *self.left_out):
-            if space.form == "masks":
-                pairs = evaluation_pairs(self.data / space.name, space, space in self.left_out)
-                pairs = pairs[:: -(-len(pairs) // self.options.images)]
-                matrix = self._measure(segmenter, space, pairs[self.ranks.rank :: self.ranks.world])
-                self.results[space.name] = self.figures(matrix)
+            for space in (*self.spaces, *self.left_out):
+                if space.form == "masks":
+                    pairs = evaluation_pairs(self.data / space.name, space, space in self.left_out)
+                    pairs = pairs[:: -(-len(pairs) // self.options.images)]
+                    matrix = self._measure(segmenter, space, pairs[self.ranks.rank :: self.ranks.world])
+                    self.results[space.name] = self.figures(matrix)
         return self.results
 
     def _measure(
